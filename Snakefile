@@ -1,0 +1,71 @@
+# The study as a graph of jobs: parameters -> experiments -> summary -> HTML and PDF.
+#
+# `make report` runs it; by hand: snakemake --cores all --config profile=demo
+#
+# An experiment's folder is named by a digest of its parameters (thaw.study), so
+# whether one is up to date does not depend on file times.
+import sys
+
+from thaw import places
+from thaw.study import Study
+
+study = Study.load(config["profile"], config.get("outputs", "outputs"))
+jobs = {job.name: job for job in study.jobs}
+runs = f"{study.outputs}/runs"
+thaw = f'"{sys.executable}" -m thaw --outputs "{config.get("outputs", "outputs")}"'
+
+
+def weights_of(wildcards):
+    """The weights that must be pre-trained before an experiment can start."""
+    experiment = jobs[wildcards.job].experiment
+    return places.drawn_weights(experiment.backbone) if experiment.weights == "drawn" else []
+
+
+rule report:
+    input:
+        f"{study.outputs}/report.html",
+        f"{study.outputs}/report.pdf",
+
+
+rule weights:
+    output:
+        places.drawn_weights("{backbone}"),
+    shell:
+        "{thaw} weights {wildcards.backbone}"
+
+
+rule experiment:
+    input:
+        ancient(weights_of),
+    output:
+        f"{runs}/{{job}}/record.json",
+        f"{runs}/{{job}}/history.csv",
+        f"{runs}/{{job}}/predictions.csv",
+        f"{runs}/{{job}}/experiment.ipynb",
+    threads: 1
+    resources:
+        mem_mb=3000,
+    shell:
+        "export TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS=1; {thaw} experiment {study.path:q} {wildcards.job}"
+
+
+rule summary:
+    input:
+        [f"{runs}/{name}/record.json" for name in jobs],
+        notebook=ancient(places.project() / "notebooks" / "summary.ipynb"),
+    output:
+        f"{study.outputs}/summary.ipynb",
+        f"{study.outputs}/results.csv",
+    params:
+        reason=config.get("reason", ""),
+    shell:
+        "{thaw} summary {study.path:q} --reason {params.reason:q}"
+
+
+rule export:
+    input:
+        f"{study.outputs}/summary.ipynb",
+    output:
+        f"{study.outputs}/report.{{format,html|pdf}}",
+    shell:
+        "{thaw} export {input:q} {output:q}"

@@ -1,0 +1,131 @@
+"""The command line: ``python -m thaw report [PROFILE]``, and the jobs of its graph."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from thaw import places
+from thaw.errors import ThawError, UnknownProfile, nearest
+from thaw.study import Study
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 if it went well, 1 after a message if not."""
+    parser = argparse.ArgumentParser(prog="python -m thaw", description="How much of a pre-trained network should one unfreeze?")
+    parser.add_argument("--outputs", default="outputs", help="folder of all outputs (default: %(default)s)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("report", help="run a profile's study, and export its report")
+    command.add_argument("profile")
+    command.add_argument("--reason", default="", help="why this profile, for the report's first page")
+    command.add_argument("--cores", default="all", help="processor cores to use (default: all)")
+    command.set_defaults(run=report)
+
+    command = commands.add_parser("experiment", help="one job: an experiment of a profile")
+    command.add_argument("profile")
+    command.add_argument("name", help="the folder's name below runs/")
+    command.set_defaults(run=experiment)
+
+    command = commands.add_parser("weights", help="one job: weights pre-trained on drawn pictures")
+    command.add_argument("backbone")
+    command.set_defaults(run=weights)
+
+    command = commands.add_parser("summary", help="one job: the summary notebook of a profile")
+    command.add_argument("profile")
+    command.add_argument("--reason", default="")
+    command.set_defaults(run=summary)
+
+    command = commands.add_parser("export", help="one job: a notebook as HTML or PDF")
+    command.add_argument("notebook", type=Path)
+    command.add_argument("output", type=Path)
+    command.set_defaults(run=export)
+
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except ThawError as error:
+        print(f"\nthaw: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nthaw: stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report(options: argparse.Namespace) -> None:
+    """Check everything, run the graph, and say where the report is."""
+    study = Study.load(options.profile, options.outputs)
+    finished = len(study.finished())
+    if options.reason:
+        print(f"Profile {study.profile}: {options.reason}")
+    print(f"{len(study.jobs)} experiments, {finished} of them finished already.", flush=True)
+    if finished < len(study.jobs):
+        from thaw.execute import stderr_to
+
+        with stderr_to(os.devnull):
+            from thaw import preflight  # TensorFlow takes seconds to import: not where nothing is left to run
+
+            preflight.check(study)
+    if run_graph(study, options):
+        raise ThawError("not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here.")
+    print("The report:")
+    for name in ("report.html", "report.pdf"):
+        print(f"  {study.outputs / name}")
+
+
+def run_graph(study: Study, options: argparse.Namespace) -> int:
+    """Run the Snakefile for a study, silent but for what its jobs print; Snakemake's exit code."""
+    root = places.project()
+    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", root]
+    command += ["--cores", options.cores, "--keep-going", "--rerun-incomplete", "--nolock"]
+    command += ["--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--quiet", "all"]
+    command += ["--config", f"profile={study.path}", f"outputs={options.outputs}", f"reason={options.reason}"]
+    return subprocess.run(command).returncode
+
+
+def experiment(options: argparse.Namespace) -> None:
+    """Run one experiment of a profile."""
+    from thaw.execute import execute
+
+    study = Study.load(options.profile, options.outputs)
+    jobs = {job.name: job for job in study.jobs}
+    if options.name not in jobs:
+        raise UnknownProfile(f"{options.name!r}: no experiment of {study.profile}. {nearest(options.name, jobs)}")
+    job = jobs[options.name]
+    label = f"{job.configuration}, seed {job.experiment.seed}"
+    parameters = job.experiment.model_dump(mode="json")
+    execute(places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb", parameters, label)
+    print(f"Experiment {len(study.finished())} of {len(jobs)} is finished: {label}.", flush=True)
+
+
+def weights(options: argparse.Namespace) -> None:
+    """Pre-train a backbone on drawn pictures."""
+    from thaw.execute import stderr_to
+
+    with stderr_to(os.devnull):
+        from thaw import backbones
+
+        backbones.drawn_weights(options.backbone)
+
+
+def summary(options: argparse.Namespace) -> None:
+    """Run the summary notebook of a profile."""
+    from thaw.execute import execute
+
+    study = Study.load(options.profile, options.outputs)
+    parameters = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
+    print("Every experiment is finished; now the summary.", flush=True)
+    execute(places.project() / "notebooks" / "summary.ipynb", study.outputs / "summary.ipynb", parameters, "summary")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Export a notebook in the format of the output's suffix."""
+    from thaw.report import export_html, export_pdf
+
+    {".html": export_html, ".pdf": export_pdf}[options.output.suffix](options.notebook, options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

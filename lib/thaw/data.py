@@ -1,0 +1,181 @@
+"""A TFDS data set as train, validation and test photos."""
+
+import contextlib
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from thaw import drawn, places
+from thaw.errors import DataNotFound, InvalidParameter, nearest
+
+tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
+
+SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Some photos of a data set, in order.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, (n, size, size, 3)
+    labels : ndarray of int64, (n,)
+    keys : ndarray of str, (n,)
+        TFDS' own name of each photo, the same on every machine.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    keys: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in its three parts.
+
+    Attributes
+    ----------
+    train, validation, test : Photos
+    classes : tuple of str
+        A name for each label.
+    provenance : dict
+        The data set's name, version, description and size, and a hash over
+        keys, labels and pixels in their order.
+    """
+
+    train: Photos
+    validation: Photos
+    test: Photos
+    classes: tuple[str, ...]
+    provenance: dict
+
+
+def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data:
+    """Read a data set, resize its photos to squares and split it.
+
+    The split is by position: the first 75 % of the photos in TFDS' order (a
+    hash of their keys, so random but the same everywhere) train, the next
+    15 % validate, the last 10 % test.
+
+    Parameters
+    ----------
+    dataset : str
+        The name of a TFDS data set with an image and a label.
+    image_size : int
+        Side of the square, in pixels. Photos are squeezed, not cropped,
+        bilinearly with antialiasing.
+    max_examples : int, optional
+        Use the first so many photos only.
+
+    Raises
+    ------
+    DataNotFound, InvalidParameter
+        As `prepare` does.
+    """
+    builder = prepare(dataset)
+    image_key, label_key = builder.info.supervised_keys
+    total = builder.info.splits["train"].num_examples
+    count = min(total, max_examples or total)
+
+    def squeeze(example):
+        image = tf.image.resize(example[image_key], (image_size, image_size), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example[label_key], example["tfds_id"]
+
+    # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
+    photos = builder.as_dataset(
+        split=f"train[:{count}]", read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False), shuffle_files=False
+    ).map(squeeze, num_parallel_calls=4, deterministic=True)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    labels = np.empty(count, np.int64)
+    keys = []
+    for i, (image, label, key) in enumerate(photos.as_numpy_iterator()):
+        images[i], labels[i] = image, label
+        keys.append(key.decode())
+    keys = np.array(keys)
+
+    digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist()]).encode())
+    digest.update(images)
+    ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
+    parts = [Photos(images[a:b], labels[a:b], keys[a:b]) for a, b in zip((0, *ends), ends)]
+    return Data(
+        *parts,
+        classes=tuple(builder.info.features[label_key].names),
+        provenance={
+            "dataset": builder.info.name,
+            "version": str(builder.info.version),
+            "title": title(builder.info.name),
+            "description": " ".join(builder.info.description.split()),
+            "drawn": isinstance(builder, drawn.DrawnFlowers),
+            "photos": {"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2]), "available": total},
+            "sha256": digest.hexdigest(),
+        },
+    )
+
+
+def title(dataset: str) -> str:
+    """A data set's name as people write it, for example 'TF Flowers'."""
+    return {"tf_flowers": "TF Flowers", "drawn_flowers": "Drawn Flowers"}.get(dataset, dataset)
+
+
+def prepare(dataset: str) -> tfds.core.DatasetBuilder:
+    """Find a data set on disk; draw or fetch it if it is not there.
+
+    Parameters
+    ----------
+    dataset : str
+        The name of a TFDS data set.
+
+    Raises
+    ------
+    DataNotFound
+        If it is not on disk and cannot be fetched.
+    InvalidParameter
+        If TFDS has no such data set, or it is not one of labelled images.
+    """
+    if dataset == "drawn_flowers":
+        builder = drawn.DrawnFlowers(data_dir=places.drawn())
+    else:
+        try:
+            builder = tfds.builder(dataset)
+        except tfds.core.registered.DatasetNotFoundError:
+            raise InvalidParameter(f"dataset = {dataset!r}: TFDS has no such data set. {_nearest(dataset)}") from None
+    try:
+        # What is drawn takes seconds and needs no words; a download takes minutes, and TFDS tells of it.
+        with contextlib.redirect_stdout(io.StringIO()) if dataset == "drawn_flowers" else contextlib.nullcontext():
+            builder.download_and_prepare()
+    except Exception as error:  # whatever a download can raise
+        raise DataNotFound(
+            f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({_first_line(error)}). "
+            "Connect to the internet, or set TFDS_DATA_DIR to a folder that holds it."
+        ) from None
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    labelled_images = (
+        keys is not None
+        and len(keys) == 2
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+        and "train" in builder.info.splits
+    )
+    if not labelled_images:
+        raise InvalidParameter(f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers.")
+    return builder
+
+
+def _nearest(dataset: str) -> str:
+    close = nearest(dataset, ["drawn_flowers", *tfds.list_builders(with_community_datasets=False)])
+    return close.split(" Allowed:")[0] + " See tfds.list_builders() for all."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,69 @@
+"""What can go wrong, in words a user can act on.
+
+Every message names the value that was given, what was allowed, and what to do
+next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ThawError(Exception):
+    """Something the user can mend; its message is all they need to see."""
+
+
+class InvalidParameter(ThawError):
+    """A parameter with an unknown name, or a value that is not allowed."""
+
+
+class UnknownBackbone(InvalidParameter):
+    """A backbone that is not in the registry."""
+
+
+class UnknownProfile(InvalidParameter):
+    """A profile or configuration for which there is no file."""
+
+
+class DataNotFound(ThawError):
+    """A data set that is neither on disk nor to be had."""
+
+
+class WeightsNotFound(ThawError):
+    """Weights that are neither on disk nor to be had."""
+
+
+class WeightsMismatch(ThawError):
+    """A weights file that does not fit the network, or its own description."""
+
+
+class OutputNotWritable(ThawError):
+    """A directory that results cannot be written to."""
+
+
+class InvalidRecord(ThawError):
+    """A run's files that cannot be read as a record."""
+
+
+class ReportError(ThawError):
+    """A report that could not be exported."""
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """Say what was allowed, the likeliest first.
+
+    Parameters
+    ----------
+    name : object
+        What was given.
+    allowed : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    str
+        For example ``"Did you mean 'blocks'? Allowed: blocks, frozen, layers."``
+    """
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(str(name), allowed, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed)}."

@@ -1,0 +1,175 @@
+"""The validated parameters of one experiment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from thaw import backbones
+from thaw.errors import InvalidParameter, nearest
+
+Strategy = Literal["frozen", "layers", "blocks"]
+
+
+class Experiment(BaseModel):
+    """One run: what is unfrozen, on what data, and with how much work.
+
+    The fields are the papermill parameters of ``notebooks/experiment.ipynb``.
+    Build it with `Experiment.of`, which words its complaints for people.
+
+    Attributes
+    ----------
+    backbone : str
+        A name in the registry of `thaw.backbones`.
+    strategy : {'frozen', 'layers', 'blocks'}
+        Train the head alone; or, after it, the last `amount` layers (strategy
+        A); or the last `amount` blocks (strategy B).
+    amount : int
+        How many layers or blocks; 0 if and only if the strategy is 'frozen'.
+        That the network has so many is checked when it is built.
+    dataset : str
+        The name of a TFDS data set of labelled images.
+    weights : str
+        ``imagenet``; ``drawn``, pre-trained on the spot on drawn pictures;
+        ``none``, random; or the path of a weights file.
+    image_size : int
+        Side of the square that photos are resized to, in pixels.
+    batch_size : int
+        Photos in one training step.
+    head_epochs, finetune_epochs : int
+        Epochs of the head alone, and after unfreezing. A 'frozen' run has
+        nothing to unfreeze: its head trains for the sum of the two.
+    head_learning_rate, finetune_learning_rate : float
+        Adam's step size in each of the two phases.
+    precision : {'float32', 'mixed_bfloat16', 'mixed_float16'}
+        Keras' dtype policy. The softmax and the loss are always in float32.
+    seed : int
+        Of the head's initial weights and of the order of photos.
+    max_examples : int or None
+        Use only so many photos, the first in the data set's own order.
+    output_dir : Path or None
+        Where the run leaves its files. None: a folder under ``outputs/lab``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    backbone: str
+    strategy: Strategy
+    amount: int = Field(0, ge=0)
+    dataset: str = Field("tf_flowers", min_length=1)
+    weights: str = Field("imagenet", min_length=1)
+    image_size: int = Field(224, ge=32, le=1024)
+    batch_size: int = Field(32, ge=1, le=4096)
+    head_epochs: int = Field(5, ge=1, le=1000)
+    finetune_epochs: int = Field(15, ge=0, le=1000)
+    # Not strict: YAML 1.1 reads 1e-5, without a point, as text.
+    head_learning_rate: float = Field(1e-3, gt=0, le=1, strict=False)
+    finetune_learning_rate: float = Field(1e-5, gt=0, le=1, strict=False)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seed: int = Field(0, ge=0, lt=2**31)
+    max_examples: int | None = Field(None, ge=20)
+    output_dir: Path | None = Field(None, strict=False)
+
+    @field_validator("backbone")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
+        backbones.get(name)
+        return name
+
+    @model_validator(mode="after")
+    def _amount_fits(self) -> "Experiment":
+        if self.strategy == "frozen" and self.amount:
+            raise ValueError(f"amount = {self.amount}: strategy 'frozen' unfreezes nothing. Set amount to 0.")
+        if self.strategy != "frozen" and not self.amount:
+            raise ValueError(f"amount = 0: strategy {self.strategy!r} needs 1 or more. Give an amount, or the strategy 'frozen'.")
+        if self.strategy != "frozen" and not self.finetune_epochs:
+            raise ValueError("finetune_epochs = 0: nothing would be fine-tuned. Give 1 or more, or the strategy 'frozen'.")
+        return self
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Experiment":
+        """Validate parameters from YAML files, papermill or a notebook.
+
+        Parameters
+        ----------
+        parameters : mapping
+            Names and values. A ``study`` entry, the part of a profile that
+            speaks of the whole study, is passed over.
+
+        Raises
+        ------
+        InvalidParameter
+            With a line for each parameter that is unknown or out of range.
+        """
+        parameters = {name: value for name, value in parameters.items() if name != "study"}
+        try:
+            return cls(**parameters)
+        except ValidationError as error:
+            raise InvalidParameter(in_words(error, cls)) from None
+
+    @property
+    def label(self) -> str:
+        """The strategy in words, for example 'Strategy B (2 blocks)'."""
+        if self.strategy == "frozen":
+            return f"Frozen, {self.epochs} epoch{'s'[:self.epochs > 1]}"
+        return f"Strategy {'A' if self.strategy == 'layers' else 'B'} ({self.amount} {self.strategy})"
+
+    @property
+    def control(self) -> bool:
+        """Whether the base stays frozen, yet the head trains as long as in a fine-tuned run."""
+        return self.strategy == "frozen" and self.finetune_epochs > 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases together."""
+        return self.head_epochs + self.finetune_epochs
+
+
+def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the parameters out of a notebook's namespace.
+
+    Call it as ``parameters_in(globals())`` right after the parameters cell:
+    every number, text or None is taken for a parameter, so that one with a
+    misspelt name, which papermill only warns of, is refused by `Experiment.of`.
+
+    Parameters
+    ----------
+    namespace : mapping
+        A notebook's ``globals()``.
+    """
+    plain = (str, int, float, Path, type(None))
+    return {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, plain) and not name.startswith("_")
+    }
+
+
+def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Word pydantic's complaints for people, a line each.
+
+    Parameters
+    ----------
+    error : ValidationError
+    model : type
+        The model that was to be built; its fields are what is allowed.
+    prefix : str
+        Put before each name.
+    """
+    return "\n".join(_one_in_words(details, model, prefix) for details in error.errors())
+
+
+def _one_in_words(error: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
+    field = str(error["loc"][0]) if error["loc"] else ""
+    name, given = prefix + field, error.get("input")
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such {'entry' if prefix else 'parameter'}. {nearest(field, model.model_fields)}"
+    if error["type"] == "missing":
+        return f"{name}: missing. Give it in a configuration or a profile."
+    if error["type"] == "literal_error":
+        return f"{name} = {given!r}: not allowed. {nearest(given, model.model_fields[field].annotation.__args__)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not field:
+        return message
+    return f"{name} = {given!r}: {message[0].lower()}{message[1:]}."

@@ -1,0 +1,50 @@
+"""Where things are: the project, and the cache of what can be made again."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import platformdirs
+
+from thaw.errors import ThawError
+
+
+def project() -> Path:
+    """The project's root: the working directory, or the nearest above it with ``params/profiles``.
+
+    Raises
+    ------
+    ThawError
+        If there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params" / "profiles").is_dir():
+            return folder
+    raise ThawError(f"{here}: not inside the project (no params/profiles here or above). Change into it.")
+
+
+def cache(*parts: str) -> Path:
+    """A folder of the cache, made if need be.
+
+    Parameters
+    ----------
+    *parts : str
+        Its path below the cache's root: ``$THAW_CACHE_DIR``, or the user's
+        cache folder.
+    """
+    root = os.environ.get("THAW_CACHE_DIR") or platformdirs.user_cache_dir("thaw", appauthor=False)
+    path = Path(root).expanduser().joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def drawn() -> Path:
+    """The cache's folder for what `thaw.drawn` makes: another one whenever that module changes."""
+    source = Path(__file__).with_name("drawn.py").read_bytes()
+    return cache("drawn", hashlib.sha256(source).hexdigest()[:12])
+
+
+def drawn_weights(backbone: str) -> Path:
+    """The file of a backbone's weights pre-trained on drawn pictures, made or not."""
+    return drawn() / f"{backbone}.weights.h5"

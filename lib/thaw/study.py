@@ -1,0 +1,169 @@
+"""A profile's study: which experiments it holds, and where each leaves its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from thaw import places
+from thaw.backbones import REGISTRY
+from thaw.errors import InvalidParameter, UnknownProfile, nearest
+from thaw.experiment import Experiment, in_words
+
+
+class Extent(BaseModel):
+    """A profile's ``study`` section: what the graph makes of it.
+
+    Attributes
+    ----------
+    seeds : list of int, or dict of such lists by backbone
+        Every configuration is run once with each.
+    configurations : list of str or None
+        Names in ``params/configurations``. None: all of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seeds: list[int] | dict[str, list[int]] = Field([0], min_length=1)
+    configurations: list[str] | None = Field(None, min_length=1)
+
+    def seeds_of(self, backbone: str) -> list[int]:
+        """The seeds that a backbone's configurations are run with."""
+        if isinstance(self.seeds, list):
+            return self.seeds
+        if backbone not in self.seeds:
+            raise InvalidParameter(f"study.seeds: has none for the backbone {backbone!r}. {nearest(backbone, self.seeds)}")
+        return self.seeds[backbone]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment of a study.
+
+    Attributes
+    ----------
+    name : str
+        Configuration, seed and a digest of all parameters. Other parameters
+        are another job, so that what is up to date is told by content and not
+        by the times of files.
+    configuration : str
+    experiment : Experiment
+        With ``output_dir`` set to ``<outputs>/<profile>/runs/<name>``, seen
+        from the project's root.
+    directory : Path
+        The same, wherever one is.
+    """
+
+    name: str
+    configuration: str
+    experiment: Experiment
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Study:
+    """All experiments of a profile.
+
+    Attributes
+    ----------
+    profile : str
+        Its name.
+    path : Path
+        The profile's file.
+    outputs : Path
+        ``<outputs>/<profile>``.
+    jobs : tuple of Job
+    """
+
+    profile: str
+    path: Path
+    outputs: Path
+    jobs: tuple[Job, ...]
+
+    @classmethod
+    def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
+        """Read a profile and merge it with every configuration.
+
+        Parameters
+        ----------
+        profile : str
+            A name in ``params/profiles``, or the path of a YAML file.
+        outputs : str or Path
+            The folder of all outputs, relative to the project's root.
+        root : Path, optional
+            The project's root. By default the one around the working directory.
+
+        Raises
+        ------
+        UnknownProfile, InvalidParameter
+            If a file is missing, or holds what is not allowed.
+        """
+        root = root or places.project()
+        profiles = {path.stem: path for path in (root / "params" / "profiles").glob("*.yaml")}
+        configurations = {path.stem: path for path in (root / "params" / "configurations").glob("*.yaml")}
+        path = profiles.get(profile, Path(profile))
+        if not path.is_file():
+            raise UnknownProfile(f"PROFILE = {profile!r}: no such profile. {nearest(profile, profiles)}")
+        base = read_parameters(path)
+        plan = base.get("study", {})
+        if not isinstance(plan, dict):
+            raise InvalidParameter(f"{path}: study = {plan!r}: not a mapping. {nearest('', Extent.model_fields)}")
+        try:
+            extent = Extent(**plan)
+        except ValidationError as error:
+            raise InvalidParameter(f"{path}:\n{in_words(error, Extent, 'study.')}") from None
+        folder = Path(outputs) / path.stem
+        jobs = []
+        for name in extent.configurations or sorted(configurations):
+            if name not in configurations:
+                raise UnknownProfile(f"study.configurations: {name!r}: no such configuration. {nearest(name, configurations)}")
+            merged = base | read_parameters(configurations[name])
+            try:
+                experiment = Experiment.of(merged)
+                for seed in extent.seeds_of(experiment.backbone):
+                    job = f"{name}-seed-{seed}-{_digest(experiment.model_copy(update={'seed': seed}))}"
+                    output_dir = folder / "runs" / job
+                    experiment = Experiment.of(merged | {"seed": seed, "output_dir": output_dir})
+                    jobs.append(Job(job, name, experiment, root / output_dir))
+            except InvalidParameter as error:
+                raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
+        return cls(path.stem, path, root / folder, tuple(sorted(jobs, key=_order)))
+
+    def finished(self) -> list[Job]:
+        """The jobs that have left a record."""
+        return [job for job in self.jobs if (job.directory / "record.json").is_file()]
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Read a profile's or configuration's YAML file as a mapping.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is not YAML, or not a mapping.
+    """
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidParameter(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}).") from None
+    if not isinstance(parameters, dict):
+        raise InvalidParameter(f"{path}: holds no mapping of parameters, such as 'image_size: 224'.")
+    return parameters
+
+
+def _digest(experiment: Experiment) -> str:
+    parameters = experiment.model_dump(mode="json", exclude={"output_dir"})
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _order(job: Job) -> tuple:
+    """As the original's table has it: ResNet50 first, frozen, then A, then B, each by amount."""
+    experiment = job.experiment
+    strategies = ["frozen", "layers", "blocks"]
+    return (list(REGISTRY).index(experiment.backbone), strategies.index(experiment.strategy), experiment.amount, experiment.epochs, experiment.seed)

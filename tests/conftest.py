@@ -1,0 +1,49 @@
+"""What several tests share."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+has_flowers = pytest.mark.skipif(
+    not (os.environ.get("TFDS_DATA_DIR") and any(Path(os.environ["TFDS_DATA_DIR"]).glob("tf_flowers/*/dataset_info.json"))),
+    reason="needs TF Flowers: set TFDS_DATA_DIR",
+)
+has_weights = pytest.mark.skipif(
+    not all(Path(os.environ.get("THAW_WEIGHTS_DIR") or "/nowhere", f"{name}.h5").is_file() for name in ("resnet50", "mobilenet")),
+    reason="needs ImageNet weights: set THAW_WEIGHTS_DIR",
+)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+has_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of the test session's own."""
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["THAW_CACHE_DIR"] = str(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch):
+    """Tests start in the project's root, as its commands do."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def tiny():
+    """A data set of random photos, 32 pixels square: eight train, four validate, four test."""
+    from thaw.data import Data, Photos
+
+    rng = np.random.default_rng(0)
+
+    def photos(count: int, name: str) -> Photos:
+        images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        return Photos(images, np.arange(count) % 3, np.array([f"{name}-{i}" for i in range(count)]))
+
+    return Data(photos(8, "train"), photos(4, "validation"), photos(4, "test"), ("daisy", "rose", "tulip"), {"dataset": "tiny"})

@@ -1,0 +1,119 @@
+"""The networks and their weights."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from conftest import has_weights
+
+from thaw import backbones, training, unfreeze
+from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
+
+VGG16 = backbones.Backbone(
+    name="vgg16",
+    title="VGG16",
+    module="keras.applications.vgg16",
+    builder="VGG16",
+    block=r"(block\d)_",
+    about="a plain chain of convolutions in five blocks",
+)
+
+
+def test_a_third_backbone_is_an_entry_in_the_registry(monkeypatch, tiny):
+    monkeypatch.setitem(backbones.REGISTRY, "vgg16", VGG16)
+    base, _ = backbones.load("vgg16", 32, "none")
+    assert list(VGG16.blocks(base)) == ["block1", "block2", "block3", "block4", "block5"]
+    chosen = unfreeze.unfrozen(base, VGG16, "blocks", 1)
+    assert [layer.name for layer in chosen] == ["block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"]
+    assert VGG16.preprocess(np.full((1, 2, 2, 3), 255.0, np.float32)).max() < 255
+    assert training.add_head(base, 3).output_shape == (None, 3)
+
+
+def test_an_unknown_backbone():
+    with pytest.raises(UnknownBackbone, match="'mobilenetv2'.*Did you mean 'mobilenet'"):
+        backbones.load("mobilenetv2", 32, "none")
+
+
+def test_weights_from_a_path_come_with_their_description(tmp_path):
+    saved = backbones.get("mobilenet").build(32)
+    path = tmp_path / "mine.weights.h5"
+    saved.save_weights(path)
+    about = {"title": "Mine", "official": False, "description": "Made for a test.", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_name("mine.json").write_text(json.dumps(about), encoding="utf-8")
+    base, provenance = backbones.load("mobilenet", 64, str(path))
+    assert all(np.array_equal(a, b) for a, b in zip(base.get_weights(), saved.get_weights()))
+    assert provenance["title"] == "Mine" and len(provenance["tensors_sha256"]) == 64
+
+    path.with_name("mine.json").write_text(json.dumps(about | {"sha256": "0" * 64}), encoding="utf-8")
+    with pytest.raises(WeightsMismatch, match="another file"):
+        backbones.load("mobilenet", 64, str(path))
+
+
+def test_weights_that_are_not_there():
+    with pytest.raises(WeightsNotFound, match="'nowhere.h5': there is no such file.*imagenet"):
+        backbones.load("mobilenet", 32, "nowhere.h5")
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"not HDF5 at all"])
+def test_weights_that_do_not_fit(tmp_path, rubbish):
+    path = tmp_path / "wrong.h5"
+    path.write_bytes(rubbish)
+    with pytest.raises(WeightsMismatch, match="does not fit MobileNet"):
+        backbones.load("mobilenet", 32, str(path))
+
+
+def test_weights_of_another_network_do_not_fit(monkeypatch, tmp_path):
+    monkeypatch.setitem(backbones.REGISTRY, "vgg16", VGG16)
+    path = tmp_path / "resnet50.h5"  # in a folder of ImageNet weights, under a wrong name
+    VGG16.build(32).save_weights(tmp_path / "vgg16.weights.h5")
+    (tmp_path / "vgg16.weights.h5").rename(path)
+    monkeypatch.setenv("THAW_WEIGHTS_DIR", str(tmp_path))
+    with pytest.raises(WeightsMismatch, match="does not fit ResNet50"):
+        backbones.load("resnet50", 32, "imagenet")
+
+
+def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
+    """Keras has other ImageNet weights for MobileNet at 128 pixels."""
+    import keras
+
+    asked = []
+
+    def instead_of_a_download(weights, include_top, input_shape):
+        asked.append((weights, input_shape))
+        return original(weights=None, include_top=include_top, input_shape=input_shape)
+
+    import keras.applications.mobilenet as module
+
+    original = module.MobileNet
+    monkeypatch.setattr(module, "MobileNet", instead_of_a_download)
+    monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
+    base, provenance = backbones.load("mobilenet", 128, "imagenet")
+    assert ("imagenet", (224, 224, 3)) in asked and isinstance(base, keras.Model)
+    assert base.input_shape == (None, 128, 128, 3) and provenance["official"]
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch):
+    import keras.applications.mobilenet as module
+
+    original = module.MobileNet
+
+    def offline(weights, **keywords):
+        if weights:
+            raise OSError("URL fetch failure")
+        return original(weights=None, **keywords)
+
+    monkeypatch.setattr(module, "MobileNet", offline)
+    monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
+    with pytest.raises(WeightsNotFound, match="URL fetch failure.*THAW_WEIGHTS_DIR"):
+        backbones.load("mobilenet", 64, "imagenet")
+
+
+@has_weights
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet"])
+def test_real_weights_give_features_that_tell_photos_apart(name):
+    base, provenance = backbones.load(name, 64, "imagenet")
+    photos = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    features = base(backbones.get(name).preprocess(photos)).numpy()
+    assert np.isfinite(features).all() and features.std() > 0 and not np.allclose(features[0], features[1])
+    assert {"title", "official", "description", "tensors_sha256"} <= set(provenance)

@@ -1,0 +1,76 @@
+"""Bad input ends in a clear message and a non-zero exit before anything is trained."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from thaw import available
+from thaw.__main__ import main
+from thaw.study import read_parameters
+
+TINY = read_parameters(ROOT / "tests" / "tiny.yaml")
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    """Nothing here may get as far as the graph."""
+    monkeypatch.setattr("thaw.__main__.run_graph", lambda study, options: pytest.fail("the graph was started"))
+
+
+def report(capfd, tmp_path, profile: str | dict) -> str:
+    if isinstance(profile, dict):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(TINY | profile), encoding="utf-8")
+        profile = str(path)
+    assert main(["--outputs", str(tmp_path / "outputs"), "report", profile]) == 1
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    return shown.err
+
+
+@pytest.mark.parametrize(
+    "profile, words",
+    [
+        ("papr", ["PROFILE = 'papr'", "Did you mean 'paper'?"]),
+        ({"image_size": 8}, ["image_size = 8", "greater than or equal to 32"]),
+        ({"batchsize": 8}, ["batchsize: no such parameter", "'batch_size'"]),
+        ({"dataset": "drawn_flower"}, ["dataset = 'drawn_flower'", "Did you mean 'drawn_flowers'?"]),
+        ({"weights": "no/such/file.h5"}, ["no/such/file.h5", "there is no such file"]),
+        ({"study": {"configurations": ["resnet50"]}}, ["'resnet50'", "no such configuration", "resnet50-"]),
+    ],
+    ids=str,
+)
+def test_a_bad_profile(capfd, tmp_path, profile, words):
+    shown = report(capfd, tmp_path, profile)
+    for word in words:
+        assert word in shown
+
+
+def test_weights_that_do_not_fit(capfd, tmp_path):
+    (tmp_path / "bad.h5").write_bytes(b"not weights")
+    assert "does not fit MobileNet" in report(capfd, tmp_path, {"weights": str(tmp_path / "bad.h5")})
+
+
+def test_an_output_folder_that_cannot_be_written_to(capfd, tmp_path):
+    (tmp_path / "outputs").write_text("a file in its place")
+    assert "cannot be written to" in report(capfd, tmp_path, {})
+
+
+@pytest.mark.parametrize("profile", ["paper", "quick"])
+def test_real_data_that_is_not_there_is_an_error_and_no_fall_back(capfd, tmp_path, monkeypatch, profile):
+    for name in ("TFDS_DATA_DIR", "THAW_WEIGHTS_DIR", "HOME", "KERAS_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(available, "reachable", lambda urls: set())
+    shown = report(capfd, tmp_path, profile)
+    assert "TF Flowers" in shown and "weights of resnet50" in shown and "neither on this machine" in shown
+    assert "TFDS_DATA_DIR" in shown and "THAW_WEIGHTS_DIR" in shown and "PROFILE=demo" in shown
+
+
+def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "params" / "profiles").mkdir(parents=True)
+    (project / "params" / "configurations").mkdir()
+    (project / "params" / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"study": {}}), encoding="utf-8")
+    (project / "params" / "configurations" / "much.yaml").write_text("backbone: mobilenet\nstrategy: blocks\namount: 14\n", encoding="utf-8")
+    monkeypatch.chdir(project)
+    assert "amount = 14: MobileNet has 13 blocks" in report(capfd, tmp_path, "tiny")

@@ -1,0 +1,87 @@
+"""Parameters: what is allowed, and what is said of what is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thaw.errors import InvalidParameter, UnknownBackbone, nearest
+from thaw.experiment import Experiment, parameters_in
+
+GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"backbone": "mobilnet"}, ["'mobilnet'", "Did you mean 'mobilenet'?", "resnet50"]),
+        ({"strategy": "block"}, ["'block'", "Did you mean 'blocks'?", "frozen, layers"]),
+        ({"finetune_epoch": 3}, ["finetune_epoch: no such parameter", "Did you mean 'finetune_epochs'?"]),
+        ({"amount": -1}, ["amount = -1", "greater than or equal to 0"]),
+        ({"amount": 0}, ["amount = 0", "needs 1 or more"]),
+        ({"strategy": "frozen"}, ["amount = 2", "Set amount to 0"]),
+        ({"head_epochs": 0}, ["head_epochs = 0", "greater than or equal to 1"]),
+        ({"finetune_epochs": 0}, ["finetune_epochs = 0", "nothing would be fine-tuned"]),
+        ({"image_size": 16}, ["image_size = 16", "32"]),
+        ({"image_size": 96.5}, ["image_size = 96.5"]),
+        ({"head_learning_rate": 2.0}, ["head_learning_rate = 2.0", "1"]),
+        ({"finetune_learning_rate": -1e-5}, ["finetune_learning_rate = -1e-05", "greater than 0"]),
+        ({"head_learning_rate": float("nan")}, ["head_learning_rate = nan"]),
+        ({"precision": "bfloat16"}, ["Did you mean 'mixed_bfloat16'?"]),
+        ({"max_examples": 5}, ["max_examples = 5", "20"]),
+        ({"seed": "one"}, ["seed = 'one'"]),
+        ({"backbone": None}, ["backbone = None"]),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said(bad, words):
+    with pytest.raises(InvalidParameter) as caught:
+        Experiment.of(GOOD | bad)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    with pytest.raises(InvalidParameter) as caught:
+        Experiment.of({"backbone": "mobilenet", "strategy": "layers", "amount": 3, "batch_size": 0, "weight": "none"})
+    assert "batch_size = 0" in str(caught.value) and "Did you mean 'weights'?" in str(caught.value)
+
+
+def test_an_unknown_backbone_has_its_own_error():
+    from thaw import backbones
+
+    with pytest.raises(UnknownBackbone, match="Did you mean 'resnet50'"):
+        backbones.get("resnet5")
+
+
+def test_a_rate_that_yaml_reads_as_text_is_a_number():
+    assert Experiment.of(GOOD | {"finetune_learning_rate": "1e-5"}).finetune_learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    "parameters, label, epochs, control",
+    [
+        (GOOD, "Strategy B (2 blocks)", 20, False),
+        (GOOD | {"strategy": "layers"}, "Strategy A (2 layers)", 20, False),
+        ({"backbone": "resnet50", "strategy": "frozen", "finetune_epochs": 0}, "Frozen, 5 epochs", 5, False),
+        ({"backbone": "resnet50", "strategy": "frozen"}, "Frozen, 20 epochs", 20, True),
+    ],
+)
+def test_labels(parameters, label, epochs, control):
+    experiment = Experiment.of(parameters)
+    assert (experiment.label, experiment.epochs, experiment.control) == (label, epochs, control)
+
+
+@given(st.dictionaries(st.text(max_size=20), st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.lists(st.integers())), max_size=5))
+def test_rubbish_never_gets_through_nor_breaks_anything(rubbish):
+    with pytest.raises(InvalidParameter):
+        Experiment.of({"strategy": "blocks"} | rubbish | {"backbone": "no such network"})
+
+
+def test_the_parameters_of_a_notebook_are_its_plain_values():
+    namespace = {"backbone": "mobilenet", "amount": 2, "output_dir": None, "study": {"seeds": [0]}, "_i1": "x", "In": [], "print": print}
+    assert parameters_in(namespace) == {"backbone": "mobilenet", "amount": 2, "output_dir": None}
+
+
+def test_nearest_names_all_that_is_allowed():
+    assert nearest("blocs", ["frozen", "layers", "blocks"]) == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    assert nearest("zzz", ["b", "a"]) == "Allowed: a, b."

@@ -1,0 +1,176 @@
+"""Both notebooks and the whole graph, run from end to end at a size of seconds."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pypdfium2
+import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT
+
+from thaw.narrative import DRAWN
+from thaw.record import Record, Run
+from thaw.study import Study
+
+NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in ("experiment", "summary")}
+TINY = ROOT / "tests" / "tiny.yaml"
+
+
+def thaw(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "thaw", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+
+
+def record_times(study: Study) -> dict[str, int]:
+    return {job.configuration: (job.directory / "record.json").stat().st_mtime_ns for job in study.jobs if (job.directory / "record.json").exists()}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def first_run(outputs) -> subprocess.CompletedProcess:
+    return thaw("--outputs", outputs, "report", TINY, "--reason", "It is small, and <b>that</b> is *all*.")
+
+
+@pytest.fixture(scope="module")
+def study(first_run, outputs) -> Study:
+    assert first_run.returncode == 0, first_run.stdout + first_run.stderr
+    return Study.load(str(TINY), outputs, ROOT)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_notebooks_hold_no_outputs(name):
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or (cell.outputs == [] and cell.execution_count is None)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+
+
+def test_the_parameters_cell_is_the_contract():
+    from thaw.experiment import Experiment
+
+    cells = nbformat.read(NOTEBOOKS["experiment"], as_version=4).cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    namespace: dict = {}
+    exec(source, {}, namespace)
+    assert set(namespace) - {"study"} == set(Experiment.model_fields)
+    Experiment.of(namespace)
+
+
+def test_every_experiment_leaves_a_whole_record(study):
+    for job in study.jobs:
+        assert sorted(path.name for path in job.directory.iterdir()) == ["experiment.ipynb", "history.csv", "predictions.csv", "record.json"]
+        run = Run.read(job.directory)
+        record, experiment = run.record, job.experiment
+        assert record.experiment == experiment
+        assert record.trainable_parameters == {"mobilenet-frozen": 5_125, "mobilenet-blocks-2": 1_598_981, "resnet50-frozen": 10_245}[job.configuration]
+        assert record.total_parameters == {"mobilenet": 3_233_989, "resnet50": 23_597_957}[experiment.backbone]
+        assert len(run.history) == experiment.epochs and len(run.predictions) == 8
+        assert run.history["phase"].tolist() == ["head", "finetune"][: experiment.epochs]
+        last = run.history.iloc[-1]
+        assert (record.train_accuracy, record.validation_loss) == (last["train_accuracy"], last["validation_loss"])
+        assert record.test_accuracy == (run.predictions["label"] == run.predictions["predicted"]).mean()
+        probabilities = run.predictions.filter(regex="^p_")
+        assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+        assert (probabilities.idxmax(axis=1) == "p_" + run.predictions["predicted"]).all()
+        assert 0 < record.inference_ms_per_image.q1 <= record.inference_ms_per_image.median <= record.inference_ms_per_image.q3
+        assert record.peak_memory_mb > 100 and record.training_seconds.head > 0
+
+
+def test_the_executed_notebook_shows_it_all_without_a_warning(study):
+    notebook = nbformat.read(study.jobs[1].directory / "experiment.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    shown = " ".join("".join(output.get("data", {}).get("text/html", "")) + output.get("data", {}).get("text/markdown", "") for output in outputs)
+    for caption in ("what trains", "first ten training photos", "Accuracy and loss", "by their class", "The run in figures"):
+        assert caption in shown
+    assert DRAWN in shown
+
+
+def test_progress_is_shown(first_run):
+    lines = first_run.stdout + first_run.stderr
+    assert "3 experiments, 0 of them finished already." in lines
+    assert re.search(r"mobilenet-blocks-2, seed 0: epoch 2 of 2 \(fine-tuning\): training \d", lines)
+    assert "Experiment 3 of 3 is finished" in lines
+    assert "Traceback" not in lines and "WARNING" not in lines and "0000" not in lines
+    assert first_run.stdout.rstrip().endswith("report.pdf")
+
+
+def test_the_table_of_results_is_that_of_the_records(study):
+    rows = pd.read_csv(study.outputs / "results.csv")
+    records = [json.loads((job.directory / "record.json").read_text()) for job in study.jobs]
+    assert rows["test_accuracy"].tolist() == [record["test_accuracy"] for record in records]
+    assert rows["dataset"].unique().tolist() == ["drawn_flowers"] and rows["drawn"].all()
+
+
+def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
+    html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser")
+    document = pypdfium2.PdfDocument(study.outputs / "report.pdf")
+    pages = [page.get_textpage().get_text_range() for page in document]
+    pdf = re.sub(r"\s+", " ", " ".join(pages))
+    for text in (html.get_text(" "), pdf):
+        text = re.sub(r"\s+", " ", text)
+        assert "How much of a pre-trained network should one unfreeze?" in text
+        assert "It is small, and <b>that</b> is *all*." in text
+        for run in (Run.read(job.directory) for job in study.jobs):
+            assert f"{run.record.trainable_parameters:,}" in text and f"{run.record.test_accuracy:.1%}" in text
+        for section in ("The networks", "Results", "Accuracy", "Inference speed", "Training time and memory", "Strategy A against strategy B"):
+            assert section in text
+        for section in ("Too few, too many", "The best strategy for each network", "The original's claims", "How it was run"):
+            assert section in text.replace("’", "'")
+        assert "Traceback" not in text and "Warning" not in text and "import " not in text
+    assert DRAWN in re.sub(r"\s+", " ", pages[0]), "on the title page"
+    captions = [caption.get_text(" ") for caption in html.find_all("figcaption")]
+    assert len(captions) >= 10
+    assert [caption for caption in captions if DRAWN not in caption] == []
+    assert len(re.findall(r"Table \d", pdf)) >= 3 and len(re.findall(r"Figure \d", pdf)) >= 7
+
+
+def test_nothing_finished_is_run_again(study, outputs):
+    before = record_times(study)
+    again = thaw("--outputs", outputs, "report", TINY, "--reason", "It is small, and <b>that</b> is *all*.")
+    assert again.returncode == 0, again.stderr
+    assert "3 of them finished already" in again.stdout and "epoch" not in again.stdout + again.stderr
+    assert record_times(study) == before
+
+
+def test_a_change_runs_only_what_depends_on_it(study, outputs, tmp_path):
+    """One more epoch after unfreezing: the frozen bases stand."""
+    before = record_times(study)
+    changed = tmp_path / "tiny.yaml"
+    changed.write_text(TINY.read_text(encoding="utf-8").replace("finetune_epochs: 1", "finetune_epochs: 2"), encoding="utf-8")
+    result = thaw("--outputs", outputs, "report", changed)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 of them finished already" in result.stdout
+    after = Study.load(str(changed), outputs, ROOT)
+    assert record_times(study) == before, "what was finished is kept"
+    times = record_times(after)
+    assert {name for name in times if times[name] == before[name]} == {"mobilenet-frozen", "resnet50-frozen"}
+    assert "3 epochs" not in (after.outputs / "results.csv").read_text() and "Strategy B (2 blocks)" in (after.outputs / "results.csv").read_text()
+
+
+def test_papermill_alone_is_enough(tmp_path):
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
+    command += ["-f", TINY, "-f", ROOT / "params" / "configurations" / "mobilenet-layers-5.yaml", "-p", "output_dir", tmp_path, "-p", "seed", "3"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    record = Record.model_validate_json((tmp_path / "record.json").read_text())
+    assert record.trainable_parameters == 1_057_797 and record.parameters["seed"] == 3
+    assert "unknown parameter" not in result.stderr
+
+
+def test_papermill_refuses_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
+    result = subprocess.run(list(map(str, [*command, "-p", "finetune_epoch", "3"])), capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode != 0
+    assert "finetune_epoch: no such parameter. Did you mean 'finetune_epochs'?" in result.stderr
+    assert not (tmp_path / "record.json").exists()

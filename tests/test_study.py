@@ -1,0 +1,115 @@
+"""The experiments of a profile, and where they leave their files."""
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_record import made_up_run
+
+from thaw import record
+from thaw.errors import InvalidParameter, UnknownProfile
+from thaw.study import Study, read_parameters
+
+PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
+
+
+def profile(folder, **parameters):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_holds_the_fourteen_configurations_and_two_controls(name):
+    study = Study.load(name)
+    configurations = {job.configuration for job in study.jobs}
+    assert len(configurations) == 16
+    controls = {job.configuration for job in study.jobs if job.experiment.control}
+    assert controls == {"resnet50-frozen-long", "mobilenet-frozen-long"}
+    by_name = {job.configuration: job.experiment for job in study.jobs}
+    for backbone in ("resnet50", "mobilenet"):
+        assert by_name[f"{backbone}-frozen"].epochs == by_name[f"{backbone}-blocks-2"].head_epochs
+        assert by_name[f"{backbone}-frozen-long"].epochs == by_name[f"{backbone}-blocks-2"].epochs
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_opens_with_what_it_is_for_what_it_costs_and_what_to_expect(name):
+    text = (ROOT / "params" / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+    head = text.split("\ndataset:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"make report PROFILE={name}" in head and "Cost:" in head and "Expect:" in head
+
+
+def test_paper_is_the_original_s_schedule():
+    parameters = read_parameters(ROOT / "params" / "profiles" / "paper.yaml")
+    assert (parameters["image_size"], parameters["head_epochs"], parameters["finetune_epochs"], parameters["max_examples"]) == (224, 5, 15, None)
+
+
+def test_jobs_come_in_the_order_of_the_original_s_table():
+    names = [job.configuration for job in Study.load("paper").jobs]
+    assert names[:5] == ["resnet50-frozen", "resnet50-frozen-long", "resnet50-layers-5", "resnet50-layers-10", "resnet50-layers-40"]
+    assert names[8] == "mobilenet-frozen"
+
+
+def test_other_parameters_are_other_jobs_and_the_same_ones_the_same(tmp_path):
+    only = {"study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
+    first, again, longer = (Study.load(profile(tmp_path, **only, **extra), tmp_path) for extra in ({}, {}, {"finetune_epochs": 3}))
+    assert [job.name for job in first.jobs] == [job.name for job in again.jobs]
+    frozen, blocks = zip([job.name for job in first.jobs], [job.name for job in longer.jobs])
+    assert frozen[0] == frozen[1], "the frozen base does not depend on the epochs of fine-tuning"
+    assert blocks[0] != blocks[1]
+
+
+def test_seeds_for_all_or_by_backbone(tmp_path):
+    study = Study.load(profile(tmp_path, study={"seeds": {"resnet50": [7], "mobilenet": [0, 1, 2]}}), tmp_path)
+    assert len(study.jobs) == 8 * 1 + 8 * 3
+    assert {job.experiment.seed for job in study.jobs if job.experiment.backbone == "resnet50"} == {7}
+    with pytest.raises(InvalidParameter, match="none for the backbone 'mobilenet'"):
+        Study.load(profile(tmp_path, study={"seeds": {"resnet50": [7]}}), tmp_path)
+
+
+def test_finished_jobs_are_those_with_a_record(tmp_path):
+    study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path)
+    assert study.finished() == []
+    record.save(study.jobs[0].directory, *made_up_run())
+    assert study.finished() == [study.jobs[0]]
+    assert study.jobs[0].directory.parent == tmp_path / "mine" / "runs"
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"image_sise": 64}, "image_sise: no such parameter. Did you mean 'image_size'?"),
+        ({"study": {"seed": [0]}}, "study.seed: no such entry. Did you mean 'seeds'?"),
+        ({"study": {"seeds": []}}, "study.seeds"),
+        ({"study": {"seeds": ["one"]}}, "study.seeds"),
+        ({"study": [1]}, "study"),
+        ({"batch_size": 0}, "configuration mobilenet-blocks-10:\nbatch_size = 0"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_profile_is_said(tmp_path, parameters, words):
+    with pytest.raises(InvalidParameter) as caught:
+        Study.load(profile(tmp_path, **parameters), tmp_path)
+    assert words in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_unknown_profiles_and_configurations(tmp_path):
+    with pytest.raises(UnknownProfile, match="PROFILE = 'qick'.*Did you mean 'quick'"):
+        Study.load("qick")
+    with pytest.raises(UnknownProfile, match="'mobilenet-block-2'.*Did you mean 'mobilenet-blocks-2'"):
+        Study.load(profile(tmp_path, study={"configurations": ["mobilenet-block-2"]}), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [unclosed", "\x00"])
+def test_files_that_are_no_mapping(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidParameter, match=r"bad\.yaml"):
+        Study.load(str(path), tmp_path)
+
+
+def test_the_original_s_table_is_the_configurations():
+    names = {job.configuration for job in Study.load("paper").jobs if not job.experiment.control}
+    rows = [line.split(",")[:3] for line in (ROOT / "params" / "original.csv").read_text(encoding="utf-8").split()[1:]]
+    assert names == {f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows}
+    assert len(rows) == 14

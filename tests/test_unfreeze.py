@@ -1,0 +1,97 @@
+"""Which layers train: the original's counts, and the laws that any choice must obey."""
+
+import csv
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thaw import backbones, training, unfreeze
+from thaw.errors import InvalidParameter
+from thaw.experiment import Experiment
+from thaw.study import read_parameters
+
+
+@functools.cache
+def network(name):
+    backbone = backbones.get(name)
+    base = backbone.build(32)
+    return backbone, base, training.add_head(base, 5)
+
+
+with open(ROOT / "params" / "original.csv", encoding="utf-8") as file:
+    ORIGINAL = list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", ORIGINAL, ids=lambda row: f"{row['backbone']}-{row['strategy']}-{row['amount']}")
+def test_trainable_parameters_are_the_original_s(row):
+    name = f"{row['backbone']}-{row['strategy']}" + (f"-{row['amount']}" if row["amount"] != "0" else "")
+    parameters = read_parameters(ROOT / "params" / "configurations" / f"{name}.yaml")
+    backbone, base, model = network(parameters["backbone"])
+    unfreeze.unfreeze(base, unfreeze.unfrozen(base, backbone, parameters["strategy"], parameters["amount"]))
+    assert unfreeze.count(model)["trainable_parameters"] == int(row["trainable_parameters"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(backbones.REGISTRY)), st.sampled_from(["layers", "blocks"]), st.data())
+def test_unfreezing_more_is_a_superset_and_a_suffix(name, strategy, draw):
+    backbone, base, _ = network(name)
+    most = len(base.layers) if strategy == "layers" else len(backbone.blocks(base))
+    fewer = draw.draw(st.integers(1, most))
+    more = draw.draw(st.integers(fewer, most))
+    few, many = (unfreeze.unfrozen(base, backbone, strategy, amount) for amount in (fewer, more))
+    assert {layer.name for layer in few} <= {layer.name for layer in many}
+    assert few == base.layers[-len(few) :], "what is unfrozen ends the network"
+    assert (len(few) == len(many)) == (fewer == more)
+
+
+@pytest.mark.parametrize("name", sorted(backbones.REGISTRY))
+def test_blocks_hold_every_layer_of_theirs_and_follow_each_other(name):
+    backbone, base, _ = network(name)
+    blocks = backbone.blocks(base)
+    assert len(blocks) == {"resnet50": 16, "mobilenet": 13}[name]
+    inside = [layer.name for layers in blocks.values() for layer in layers]
+    start = base.layers.index(base.get_layer(inside[0]))
+    assert inside == [layer.name for layer in base.layers[start:]]
+
+
+@pytest.mark.parametrize("strategy, amount", [("layers", 0), ("layers", 87), ("blocks", -1), ("blocks", 14)])
+def test_an_amount_that_the_network_has_not_got(strategy, amount):
+    backbone, base, _ = network("mobilenet")
+    with pytest.raises(InvalidParameter, match=rf"amount = {amount}: MobileNet has \d+ {strategy}.*from 1 to"):
+        unfreeze.unfrozen(base, backbone, strategy, amount)
+
+
+@pytest.mark.parametrize(
+    "name, strategy, amount",
+    [("mobilenet", "frozen", 0), ("mobilenet", "layers", 5), ("mobilenet", "blocks", 2), ("resnet50", "layers", 10), ("resnet50", "blocks", 1)],
+)
+def test_training_changes_the_unfrozen_weights_and_no_others(tiny, name, strategy, amount):
+    """In the fine-tuning phase; BatchNorm's statistics included."""
+    experiment = Experiment.of(
+        {"backbone": name, "strategy": strategy, "amount": amount, "image_size": 32, "batch_size": 8, "weights": "none"}
+        | {"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1}
+    )
+    training.set_up(experiment)
+    base, _ = backbones.load(name, 32, "none")
+    for layer in base.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(tf.random.stateless_normal(layer.beta.shape, seed=(0, 0), mean=1))  # random weights alone let the signal die
+    model = training.add_head(base, 3)
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    tf.config.run_functions_eagerly(True)  # one step of each phase: not worth a graph
+    try:
+        training.train(model, base, tiny, experiment, say=lambda line: None)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    changed = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], weight.numpy())}
+    unfrozen = unfreeze.unfrozen(base, backbones.get(name), strategy, amount)
+    expected = {weight.path for layer in unfrozen for weight in layer.weights} | {weight.path for weight in model.get_layer("head").weights}
+    assert changed == expected
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in unfrozen):
+        assert any("moving_mean" in path for path in changed)
