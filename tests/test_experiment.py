@@ -61,7 +61,7 @@ def test_a_rate_that_yaml_reads_as_text_is_a_number():
     "parameters, label, epochs, control",
     [
         (GOOD, "Strategy B (2 blocks)", 20, False),
-        (GOOD | {"strategy": "layers"}, "Strategy A (2 layers)", 20, False),
+        (GOOD | {"strategy": "layers", "amount": 1}, "Strategy A (1 layer)", 20, False),
         ({"backbone": "resnet50", "strategy": "frozen", "finetune_epochs": 0}, "Frozen, 5 epochs", 5, False),
         ({"backbone": "resnet50", "strategy": "frozen"}, "Frozen, 20 epochs", 20, True),
     ],

@@ -11,6 +11,7 @@ from thaw import record
 from thaw.errors import InvalidRecord, OutputNotWritable
 from thaw.experiment import Experiment
 from thaw.record import Record, Run
+from thaw.training import Training
 
 
 def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
@@ -40,7 +41,7 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
     )
     made = Record.of(
         experiment,
-        history,
+        Training(history, {"activations": 1.0, "head": 2.0, "finetune": 3.0}, {"head": {"frontier": ["pooled"], "cached": True, "megabytes": 1.0}}),
         trainable_parameters=10,
         total_parameters=100,
         test_accuracy=float(right.mean()),
@@ -70,7 +71,7 @@ def test_the_record_holds_the_contract_s_fields(tmp_path):
     assert {"schema_version", "parameters", "trainable_parameters", "total_parameters", "versions", "device", "data", "weights"} <= set(fields)
     assert {f"{part}_{figure}" for part in ("train", "validation", "test") for figure in ("accuracy", "loss")} <= set(fields)
     assert fields["train_accuracy"] == 0.75 and fields["validation_loss"] == 0.7, "of the last epoch"
-    assert fields["training_seconds"] == {"head": 2.0, "finetune": 3.0}
+    assert fields["training_seconds"] == {"activations": 1.0, "head": 2.0, "finetune": 3.0}
     assert set(fields["parameters"]) == set(Experiment.model_fields)
 
 
@@ -122,4 +123,4 @@ def test_many_runs_make_a_table():
     rows = record.table(Run(record=made, history=history, predictions=predictions) for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1))))
     assert rows["seed"].tolist() == [0, 1]
     assert rows["test_correct"].tolist() == [3, 1] and rows["test_photos"].tolist() == [4, 4]
-    assert rows["training_seconds"].tolist() == [5.0, 5.0] and rows["inference_ms_per_image"].tolist() == [5.0, 5.0]
+    assert rows["training_seconds"].tolist() == [6.0, 6.0] and rows["inference_ms_per_image"].tolist() == [5.0, 5.0]

@@ -122,7 +122,7 @@ def summary(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Export a notebook in the format of the output's suffix."""
-    from thaw.report import export_html, export_pdf
+    from thaw.export import export_html, export_pdf
 
     {".html": export_html, ".pdf": export_pdf}[options.output.suffix](options.notebook, options.output)
 

@@ -163,7 +163,7 @@ CLAIMS = (
         "mobilenet-training-time",
         "MobileNet trains faster.",
         "2, training time",
-        smaller_in_every_row(lambda run: run.record.training_seconds.head + run.record.training_seconds.finetune, "s"),
+        smaller_in_every_row(lambda run: run.record.training_seconds.total, "s"),
     ),
     Claim("mobilenet-memory", "MobileNet trains in less memory.", "2, memory", smaller_in_every_row(lambda run: run.record.peak_memory_mb, "MB")),
     Claim(

@@ -150,8 +150,7 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
         except tfds.core.registered.DatasetNotFoundError:
             raise InvalidParameter(f"dataset = {dataset!r}: TFDS has no such data set. {_nearest(dataset)}") from None
     try:
-        # What is drawn takes seconds and needs no words; a download takes minutes, and TFDS tells of it.
-        with contextlib.redirect_stdout(io.StringIO()) if dataset == "drawn_flowers" else contextlib.nullcontext():
+        with _silently() if dataset == "drawn_flowers" else contextlib.nullcontext():
             builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
         raise DataNotFound(
@@ -170,6 +169,17 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
     if not labelled_images:
         raise InvalidParameter(f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers.")
     return builder
+
+
+@contextlib.contextmanager
+def _silently():
+    """Keep TFDS from telling of its progress: what is drawn takes seconds, a download minutes."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def _nearest(dataset: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -10,13 +11,25 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
-from thaw.backbones import Backbone
 from thaw.data import Photos
-from thaw.training import batches
 
 
-def predict(model: keras.Model, photos: Photos, classes: tuple[str, ...], backbone: Backbone, batch_size: int) -> pd.DataFrame:
+def compiled(model: keras.Model, preprocess: Callable) -> Callable:
+    """The network as one graph, from photos of 0 to 255 (n, size, size, 3) to probabilities (n, classes)."""
+    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+    return tf.function(lambda photos: model(preprocess(tf.cast(photos, tf.float32)), training=False), input_signature=[signature])
+
+
+def predict(graph: Callable, photos: Photos, classes: tuple[str, ...], batch_size: int) -> pd.DataFrame:
     """Predict the class of each photo.
+
+    Parameters
+    ----------
+    graph : callable
+        The `compiled` network.
+    photos : Photos
+    classes : tuple of str
+    batch_size : int
 
     Returns
     -------
@@ -24,8 +37,8 @@ def predict(model: keras.Model, photos: Photos, classes: tuple[str, ...], backbo
         A photo a row: key, label, predicted (names of classes), and the
         probability of each class in a column ``p_<class>``.
     """
-    inputs = batches(photos, backbone.preprocess, batch_size).map(lambda images, labels: images)
-    probabilities = model.predict(inputs, verbose=0)
+    starts = range(0, len(photos), batch_size)
+    probabilities = np.concatenate([graph(photos.images[start : start + batch_size]) for start in starts])
     names = np.array(classes)
     table = pd.DataFrame({"key": photos.keys, "label": names[photos.labels], "predicted": names[probabilities.argmax(axis=1)]})
     return table.join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes]))
@@ -59,12 +72,15 @@ def _probability_of(predictions: pd.DataFrame, column: str) -> np.ndarray:
     return table[np.arange(len(table)), [position[name] for name in predictions[column]]]
 
 
-def latency(model: keras.Model, repeats: int = 50) -> dict[str, float]:
-    """Time the compiled graph on one photo at a time.
+def latency(graph: Callable, photos: Photos, repeats: int = 50) -> dict[str, float]:
+    """Time the compiled graph on one photo at a time, preprocessing included.
 
     Parameters
     ----------
-    model : keras.Model
+    graph : callable
+        The `compiled` network.
+    photos : Photos
+        Taken in turn.
     repeats : int
         Timed calls, after three to warm up.
 
@@ -73,10 +89,9 @@ def latency(model: keras.Model, repeats: int = 50) -> dict[str, float]:
     dict
         ``median``, ``q1`` and ``q3`` in milliseconds a photo.
     """
-    graph = tf.function(lambda photo: model(photo, training=False))
-    photo = tf.random.stateless_uniform((1, *model.input_shape[1:]), seed=(0, 0))
     times = []
-    for _ in range(3 + repeats):
+    for i in range(3 + repeats):
+        photo = photos.images[[i % len(photos)]]
         began = time.perf_counter()
         graph(photo).numpy()
         times.append(1000 * (time.perf_counter() - began))

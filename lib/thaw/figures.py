@@ -85,17 +85,19 @@ def curves(history: pd.DataFrame, colour: str | tuple = "0.3") -> Figure:
     return figure
 
 
-def confusion(predictions: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """How many test photos of each class were given each name."""
-    counts = pd.crosstab(predictions["label"], predictions["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
-    side = 1.6 + 0.55 * len(classes)
+def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> Figure:
+    """How many test photos of each class were given each name, a panel a title."""
+    side = 1.3 + 0.42 * len(classes)
     with rc_context(STYLE):
-        figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-        axes = figure.subplots()
-    sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, linewidths=0.5, ax=axes)
-    axes.set(xlabel="predicted class", ylabel="class")
-    axes.tick_params(axis="x", rotation=30)
-    axes.tick_params(axis="y", rotation=0)
+        figure = Figure(figsize=(min(8, side * len(predictions) + 0.4), side), layout="constrained")
+        panels = figure.subplots(1, len(predictions), sharey=True, squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, predictions.items()):
+        counts = pd.crosstab(rows["label"], rows["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
+        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, linewidths=0.5, ax=axes)
+        axes.set(xlabel="predicted class", ylabel="class" if axes is panels[0] else "")
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks(axes.get_xticks(), classes, rotation=30, ha="right")
+        axes.tick_params(axis="y", rotation=0)
     return figure
 
 

@@ -64,7 +64,7 @@ def record_table(record: Record) -> pd.DataFrame:
         ("Test accuracy, loss", f"{record.test_accuracy:.2%}, {record.test_loss:.4f}"),
         ("Trainable parameters", f"{record.trainable_parameters:,} of {record.total_parameters:,}"),
         ("Inference", f"{latency.median:.1f} ms a photo (quartiles {latency.q1:.1f} and {latency.q3:.1f})"),
-        ("Training time", f"{seconds.head:.1f} s for the head alone, {seconds.finetune:.1f} s after unfreezing"),
+        ("Training time", f"{seconds.activations:.1f} s for the frozen part, {seconds.head:.1f} s for the head alone, {seconds.finetune:.1f} s after unfreezing"),
         ("Peak memory", f"{record.peak_memory_mb:,.0f} MB"),
     ]
     return pd.DataFrame(rows, columns=["Figure", "Value"])

@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thaw import places
 from thaw.errors import InvalidRecord, OutputNotWritable
 from thaw.experiment import Experiment
+
+if TYPE_CHECKING:  # records are read without Keras
+    from thaw.training import Training
 
 SCHEMA_VERSION = 1
 
@@ -28,11 +31,26 @@ class Quartiles(BaseModel):
 
 
 class PhaseSeconds(BaseModel):
-    """Training time by phase, in seconds."""
+    """Training time by phase, in seconds: the frozen part's one pass, the head alone, after unfreezing."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    activations: float
     head: float
     finetune: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.activations + self.head + self.finetune
+
+
+class Activations(BaseModel):
+    """What a phase was trained on: see `thaw.activations`."""
+
+    model_config = ConfigDict(extra="forbid")
+    frontier: list[str]
+    cached: bool
+    megabytes: float
 
 
 class Record(BaseModel):
@@ -48,6 +66,8 @@ class Record(BaseModel):
         Of the network as it is after the last epoch.
     inference_ms_per_image : Quartiles
         The compiled graph on a single photo.
+    activations : dict
+        For each phase, whether it was trained on stored activations.
     peak_memory_mb : float
         Peak resident memory of the process, in 1e6 bytes.
     data, weights : dict
@@ -68,6 +88,7 @@ class Record(BaseModel):
     test_loss: float
     inference_ms_per_image: Quartiles
     training_seconds: PhaseSeconds
+    activations: dict[str, Activations]
     peak_memory_mb: float
     data: dict[str, Any]
     weights: dict[str, Any]
@@ -75,14 +96,14 @@ class Record(BaseModel):
     device: dict[str, Any]
 
     @classmethod
-    def of(cls, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> "Record":
+    def of(cls, experiment: Experiment, training: "Training", **measured: Any) -> "Record":
         """Build the record of a run: the last epoch's figures, and what was measured after it."""
-        last = history.iloc[-1]
-        seconds = history.groupby("phase")["seconds"].sum()
+        last = training.history.iloc[-1]
         return cls(
             parameters=experiment.model_dump(mode="json"),
             **{name: float(last[name]) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")},
-            training_seconds={phase: float(seconds.get(phase, 0.0)) for phase in ("head", "finetune")},
+            training_seconds=training.seconds,
+            activations=training.activations,
             versions=versions(),
             **measured,
         )
@@ -210,7 +231,7 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         row = {name: getattr(experiment, name) for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")}
         row |= record.model_dump(include={name for name, field in Record.model_fields.items() if field.annotation in (int, float)})
         row["inference_ms_per_image"] = record.inference_ms_per_image.median
-        row["training_seconds"] = record.training_seconds.head + record.training_seconds.finetune
+        row["training_seconds"] = record.training_seconds.total
         row["test_photos"] = len(run.predictions)
         row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
         rows.append(row)

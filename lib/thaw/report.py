@@ -1,4 +1,4 @@
-"""What a report shows, and its export as one HTML file and as a PDF.
+"""What a report shows.
 
 A notebook displays a `TitlePage`, `Table`s and `Figure`s between its prose.
 Each carries its HTML, for JupyterLab and the HTML report, and its Markdown,
@@ -8,35 +8,20 @@ is said in ``template/``: ``report.css`` and ``report.typ``.
 
 import base64
 import io
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import matplotlib.figure
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
-import pypandoc
-import typst
-from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter, MarkdownExporter
-from traitlets.config import Config
+from PIL import Image
 
-from thaw.errors import ReportError
-
-_TEMPLATE = Path(__file__).parent / "template"
-_IMAGES = ["image/svg+xml", "image/png", "image/jpeg", "text/plain"]
-# The Markdown of JupyterLab, without what could turn plain text into markup
-# (formulas, citations, typographic quotes), and with the divs of `_div`.
-_DIALECT = (
-    "commonmark+pipe_tables+strikeout+task_lists+footnotes+autolink_bare_uris"
-    "+fenced_divs+bracketed_spans"
-)
+_DPI = 150  # of figures with photos
+# Stands in a figure's Markdown for the image, which is in its HTML: a notebook need not hold it twice.
+IMAGE = "image-of-this-figure"
+_MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
 
 
 def _clean(text: object) -> list[str]:
@@ -123,9 +108,11 @@ class Table:
         # The styles repeat what JupyterLab, which has no style sheet of ours, needs.
         align = [f'style="text-align: {"right" if number else "left"}"' for number in right]
         head = "".join(f'<th scope="col" {a}>{_html(name)}</th>' for name, a in zip(header, align))
+        # A number does not break; a table too wide for its box scrolls in it.
+        cell_align = [a[:-1] + '; white-space: nowrap"' if number else a for a, number in zip(align, right)]
         body = "\n".join(
             f"<tr{_MUTED if grey else ''}>"
-            + "".join(f"<td {a}>{_html(cell)}</td>" for cell, a in zip(row, align))
+            + "".join(f"<td {a}>{_html(cell)}</td>" for cell, a in zip(row, cell_align))
             + "</tr>"
             for row, grey in zip(rows, muted)
         )
@@ -149,9 +136,6 @@ class Table:
         if self.notes:
             blocks.append(_div("notes", *map(_markdown, self.notes)))
         return "\n\n".join(blocks)
-
-
-_MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +174,7 @@ class Figure:
                 'style="max-width: 100%; height: auto">\n'
                 f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"
             ),
-            "text/markdown": _div("figure", f"![{_markdown(alt)}]({source})", caption),
+            "text/markdown": _div("figure", f"![{_markdown(alt)}]({IMAGE})", caption),
         }
 
     def _image(self) -> tuple[str, float]:
@@ -200,9 +184,9 @@ class Figure:
         if len(svg) < 500_000 and not any(axes.images for axes in self.figure.axes):
             width = float(re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)[1]) * 96 / 72
             return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
-        png = self._saved("png", dpi=200, metadata={"Software": None})
-        width = int.from_bytes(png[16:20]) * 96 / 200
-        return f"data:image/png;base64,{base64.b64encode(png).decode()}", width
+        jpeg = self._saved("jpeg", dpi=_DPI, pil_kwargs={"quality": 90})
+        width = Image.open(io.BytesIO(jpeg)).width * 96 / _DPI
+        return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", width
 
     def _saved(self, kind: str, **options) -> bytes:
         file = io.BytesIO()
@@ -255,150 +239,3 @@ class TitlePage:
             ),
             "text/markdown": _div("titlepage", *parts),
         }
-
-
-def export_html(notebook: Path, html: Path) -> None:
-    """Export an executed notebook as one HTML file that needs no other.
-
-    Code, warnings and cells tagged ``remove`` are left out. The file appears
-    whole or not at all.
-
-    Parameters
-    ----------
-    notebook : Path
-        The executed notebook.
-    html : Path
-        The file to write; its folder is made if need be.
-
-    Raises
-    ------
-    ReportError
-        If the notebook cannot be read, has a failed cell, shows an image that
-        is not in its folder, or if the file cannot be written.
-    """
-    with _explained(notebook, html):
-        exporter = HTMLExporter(
-            config=_config(["text/html", "text/markdown", *_IMAGES]),
-            template_file=str(_TEMPLATE / "report.html.j2"),
-            exclude_input=True,
-            exclude_output_prompt=True,
-            exclude_anchor_links=True,
-            embed_images=True,
-        )
-        place = {"metadata": {"path": str(Path(notebook).parent)}}
-        page, _ = exporter.from_notebook_node(_executed(notebook), place)
-        _write(html, _finished(page, Path(notebook).stem).encode())
-
-
-def export_pdf(notebook: Path, pdf: Path) -> None:
-    """Export an executed notebook as a PDF.
-
-    The way is Markdown by nbconvert, Typst by pandoc, PDF by Typst, with the
-    fonts that Typst brings. The same notebook gives the same file.
-
-    Parameters
-    ----------
-    notebook : Path
-        The executed notebook.
-    pdf : Path
-        The file to write; its folder is made if need be.
-
-    Raises
-    ------
-    ReportError
-        If the notebook cannot be read, has a failed cell, shows an image that
-        is not to be had, or if the file cannot be written.
-    """
-    with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
-        exporter = MarkdownExporter(
-            config=_config(["text/markdown", *_IMAGES]),
-            template_file=str(_TEMPLATE / "report.md.j2"),
-            exclude_input=True,
-        )
-        markdown, _ = exporter.from_notebook_node(_executed(notebook))
-        source = pypandoc.convert_text(
-            markdown,
-            "typst-smart-citations",
-            format=_DIALECT,
-            cworkdir=folder,
-            extra_args=[
-                "--standalone",
-                f"--template={_TEMPLATE / 'report.typ'}",
-                f"--lua-filter={_TEMPLATE / 'report.lua'}",
-                f"--metadata=title:{Path(notebook).stem}",
-                f"--resource-path={Path(notebook).parent.resolve()}",
-                "--extract-media=.",
-                "--syntax-highlighting=none",
-                "--fail-if-warnings",
-            ],
-        )
-        main = Path(folder, "report.typ")
-        main.write_text(source, encoding="utf-8")
-        _write(pdf, typst.compile(main, root=folder, ignore_system_fonts=True, timestamp=0))
-
-
-def _config(priority: list[str]) -> Config:
-    """nbconvert's options: which of an output's forms to show, and no cell tagged ``remove``."""
-    return Config(
-        {
-            "NbConvertBase": {"display_data_priority": priority},
-            "TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": ["remove"]},
-            "ExtractOutputPreprocessor": {"enabled": False},
-        }
-    )
-
-
-def _executed(notebook: Path) -> nbformat.NotebookNode:
-    """Read a notebook that has been run to its end."""
-    content = nbformat.read(notebook, as_version=4)
-    for number, cell in enumerate(content.cells, start=1):
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                raise ReportError(
-                    f"Cell {number} of {notebook} failed with {output.ename}: {output.evalue}. "
-                    "Mend it and run the notebook again before exporting it."
-                )
-    return content
-
-
-def _finished(page: str, name: str) -> str:
-    """The page with its title and its table of contents, all its images inside."""
-    soup = BeautifulSoup(page, "html.parser")
-    for element in soup.select("[src]"):
-        if not element["src"].startswith("data:"):
-            raise ReportError(f"{element['src']} is not inside the report: save it in the notebook's folder.")
-    title, names = soup.select_one("main h1"), set()
-    soup.title.string = title.get_text(" ") if title else name
-    for heading in soup.select("main :is(h1, h2, h3)"):
-        heading["id"] = anchor = heading.get_text().replace(" ", "-")
-        if heading is not title and anchor not in names:
-            item = soup.new_tag("li", attrs={"class": heading.name})
-            item.append(soup.new_tag("a", href=f"#{anchor}", string=heading.get_text(" ")))
-            soup.nav.ul.append(item)
-        names.add(anchor)
-    if not soup.nav.ul.contents:
-        soup.nav.decompose()
-    return str(soup)
-
-
-@contextmanager
-def _explained(notebook: Path, target: Path) -> Iterator[None]:
-    """Turn whatever an engine raises into one error that says which export failed."""
-    try:
-        yield
-    except ReportError:
-        raise
-    except Exception as error:
-        raise ReportError(f"{notebook} could not be exported as {target}: {error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,15 +1,40 @@
 """The head on the backbone, and its training in two phases."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw import backbones, unfreeze
-from thaw.data import Data, Photos
+from thaw import activations, backbones, unfreeze
+from thaw.data import Data
 from thaw.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training leaves besides the trained weights.
+
+    Attributes
+    ----------
+    history : DataFrame
+        An epoch a row: epoch (from 1), phase ('head' or 'finetune'),
+        learning_rate, train_accuracy, train_loss (Keras' running means over
+        the epoch), validation_accuracy, validation_loss (after it), seconds.
+    seconds : dict
+        Wall time of 'activations' (the frozen part's one pass), 'head' and
+        'finetune', validation and tracing included.
+    activations : dict
+        For each phase the ``frontier``'s tensors, whether they were
+        ``cached``, and how many ``megabytes`` (1e6 bytes) they are.
+    """
+
+    history: pd.DataFrame
+    seconds: dict[str, float]
+    activations: dict[str, dict]
 
 
 def set_up(experiment: Experiment) -> None:
@@ -33,29 +58,31 @@ def add_head(base: keras.Model, classes: int) -> keras.Model:
     return keras.Model(base.input, head(features), name=f"{base.name}_with_head")
 
 
-def batches(photos: Photos, preprocess: Callable, batch_size: int, order: tf.data.Dataset | None = None) -> tf.data.Dataset:
-    """Photos and labels in batches, preprocessed for the network.
+def batches(inputs: Sequence[np.ndarray], labels: np.ndarray, order: tf.data.Dataset, prepare: Callable | None = None) -> tf.data.Dataset:
+    """A network's inputs and labels in batches.
 
     Parameters
     ----------
-    photos : Photos
-    preprocess : callable
-        The backbone's.
-    batch_size : int
-    order : Dataset of int64 (m,), optional
-        The positions of the photos in each batch. By default all photos, once
-        and in order.
+    inputs : sequence of ndarray, (n, ...)
+        Activations at each tensor of the frontier, or photos.
+    labels : ndarray of int64, (n,)
+    order : Dataset of int64 (m,)
+        The positions of the photos of each batch.
+    prepare : callable, optional
+        Applied to each input of a batch as float32: the backbone's
+        preprocessing, for photos.
 
     Returns
     -------
-    Dataset of (float32 (m, size, size, 3), int64 (m,))
+    Dataset of (tuple of (m, ...), or the one of them, int64 (m,))
     """
-    images, labels = tf.constant(photos.images), tf.constant(photos.labels)
-    if order is None:
-        order = tf.data.Dataset.range(len(photos)).batch(batch_size)
+    columns, labels = tuple(map(tf.constant, inputs)), tf.constant(labels)
 
     def gather(chosen):
-        return preprocess(tf.cast(tf.gather(images, chosen), tf.float32)), tf.gather(labels, chosen)
+        batch = tuple(tf.gather(column, chosen) for column in columns)
+        if prepare is not None:
+            batch = tuple(prepare(tf.cast(part, tf.float32)) for part in batch)
+        return batch if len(batch) > 1 else batch[0], tf.gather(labels, chosen)
 
     return order.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -75,11 +102,16 @@ def shuffled(count: int, batch_size: int, seed: int, epochs: range) -> tf.data.D
     return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_order)
 
 
-def train(model: keras.Model, base: keras.Model, data: Data, experiment: Experiment, say: Callable[[str], None] = print) -> pd.DataFrame:
+def train(
+    model: keras.Model, base: keras.Model, data: Data, experiment: Experiment, say: Callable[[str], None] = print, budget: float = activations.BUDGET
+) -> Training:
     """Train the head alone, then the head with the unfrozen part.
 
     The second phase starts with a fresh optimiser, at its own learning rate.
-    A 'frozen' experiment has but the first, as long as the two together.
+    A 'frozen' experiment has but the first, as long as the two together. Each
+    phase trains only the part of the network that changes, on the activations
+    that enter it, where these fit the budget; else the whole network on the
+    photos, which gives the same numbers.
 
     Parameters
     ----------
@@ -89,13 +121,9 @@ def train(model: keras.Model, base: keras.Model, data: Data, experiment: Experim
     experiment : Experiment
     say : callable
         Is given a line after each epoch.
-
-    Returns
-    -------
-    DataFrame
-        An epoch a row: epoch (from 1), phase ('head' or 'finetune'),
-        learning_rate, train_accuracy, train_loss (Keras' running means over
-        the epoch), validation_accuracy, validation_loss (after it), seconds.
+    budget : float
+        Bytes that the activations of a phase may take; 0 to compute them anew
+        in every epoch.
     """
     backbone = backbones.get(experiment.backbone)
     layers = unfreeze.unfrozen(base, backbone, experiment.strategy, experiment.amount)
@@ -103,16 +131,40 @@ def train(model: keras.Model, base: keras.Model, data: Data, experiment: Experim
     phases = [("head", [], range(head_epochs), experiment.head_learning_rate)]
     if layers:
         phases.append(("finetune", layers, range(head_epochs, experiment.epochs), experiment.finetune_learning_rate))
-    validation = batches(data.validation, backbone.preprocess, experiment.batch_size)
+
+    photos = len(data.train) + len(data.validation)
+    cuts, kept = {}, {}
+    for phase, trainable, *_ in phases:
+        unfreeze.unfreeze(base, trainable)
+        cuts[phase] = cut = activations.cut(model)
+        if cut.saves and photos * cut.bytes_a_photo <= budget:
+            kept |= {tensor.name: tensor for tensor in cut.frontier}
+    began = time.perf_counter()
+    stored = {}
+    if kept:  # one pass for both phases
+        unfreeze.unfreeze(base, [])
+        for part, images in (("train", data.train.images), ("validation", data.validation.images)):
+            values = activations.compute(model, list(kept.values()), images, backbone.preprocess, experiment.batch_size)
+            stored[part] = dict(zip(kept, values))
+        say(f"the frozen part has seen all {photos:,} photos once: {time.perf_counter() - began:.1f} s")
+    seconds = {"activations": time.perf_counter() - began}
+
     history = _History(experiment.epochs, say)
+    notes = {}
     for phase, trainable, epochs, learning_rate in phases:
         unfreeze.unfreeze(base, trainable)
-        model.compile(keras.optimizers.Adam(learning_rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        names = [tensor.name for tensor in cuts[phase].frontier]
+        cached = set(names) <= set(kept)
+        part = cuts[phase].tail if cached else model
+        inputs = {name: [stored[name][tensor] for tensor in names] if cached else [getattr(data, name).images] for name in ("train", "validation")}
+        prepare = None if cached else backbone.preprocess
+        part.compile(keras.optimizers.Adam(learning_rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         history.start(phase, learning_rate)
         order = shuffled(len(data.train), experiment.batch_size, experiment.seed, epochs)
-        model.fit(
-            batches(data.train, backbone.preprocess, experiment.batch_size, order),
-            validation_data=validation,
+        in_order = tf.data.Dataset.range(len(data.validation)).batch(experiment.batch_size)
+        part.fit(
+            batches(inputs["train"], data.train.labels, order, prepare),
+            validation_data=batches(inputs["validation"], data.validation.labels, in_order, prepare),
             initial_epoch=epochs.start,
             epochs=epochs.stop,
             steps_per_epoch=-(-len(data.train) // experiment.batch_size),
@@ -120,7 +172,9 @@ def train(model: keras.Model, base: keras.Model, data: Data, experiment: Experim
             shuffle=False,  # `order` has done it
             verbose=0,
         )
-    return pd.DataFrame(history.rows)
+        seconds[phase] = sum(row["seconds"] for row in history.rows if row["phase"] == phase)
+        notes[phase] = {"frontier": names, "cached": cached, "megabytes": photos * cuts[phase].bytes_a_photo / 1e6}
+    return Training(pd.DataFrame(history.rows), {"finetune": 0.0} | seconds, notes)
 
 
 class _History(keras.callbacks.Callback):

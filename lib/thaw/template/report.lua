@@ -29,7 +29,7 @@ local function survey(doc)
   if not title then
     doc:walk { Header = function(header) title = title or header.content end }
   end
-  doc.meta.title = title and pandoc.utils.stringify(title) or doc.meta.title
+  doc.meta.title = pandoc.Inlines(pandoc.utils.stringify(title or doc.meta.title))
   return doc
 end
 
@@ -46,6 +46,11 @@ end
 local function link(this)
   local target = this.target:match("^#(.*)")
   if target and not anchors[target] then return this.content end
+end
+
+-- As a string, no text means anything to Typst ("--" is not a dash).
+local function str(this)
+  return pandoc.RawInline("typst", "#" .. quoted(this.text) .. ";")
 end
 
 local function rawinline(raw)
@@ -68,7 +73,10 @@ end
 
 -- Pandoc's own writer leaves the alternative text out.
 local function image(this)
-  local mime, contents = pandoc.mediabag.fetch(this.src)
+  local inside, mime, contents = pcall(pandoc.mediabag.fetch, this.src)
+  if this.src:match("^%a+://") or not inside or not mime then
+    error(this.src .. " is not inside the report: save it in the notebook's folder.", 0)
+  end
   local name = pandoc.utils.sha1(contents) .. "." .. mime:match("^image/(%a+)")
   pandoc.mediabag.insert(name, mime, contents)
   return pandoc.RawInline("typst", "#box(image(" .. quoted(name) .. ", alt: "
@@ -105,4 +113,5 @@ return {
   { Pandoc = survey },
   { Header = header, Link = link, RawInline = rawinline, Span = span, Image = image, Table = tab },
   { Div = div },
+  { Str = str },
 }

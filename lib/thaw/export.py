@@ -1,0 +1,175 @@
+"""An executed notebook as one HTML file and as a PDF.
+
+What the notebook shows is in `thaw.report`; how it looks is said in
+``template/``: ``report.css`` and ``report.typ``.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pypandoc
+import typst
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter, MarkdownExporter
+from traitlets.config import Config
+
+from thaw.errors import ReportError
+from thaw.record import write_whole
+from thaw.report import IMAGE
+
+_TEMPLATE = Path(__file__).parent / "template"
+_IMAGES = ["image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+# The Markdown of JupyterLab, without what could turn plain text into markup
+# (formulas, citations, typographic quotes), and with the divs of `_div`.
+_DIALECT = (
+    "commonmark+pipe_tables+strikeout+task_lists+footnotes+autolink_bare_uris"
+    "+fenced_divs+bracketed_spans"
+)
+
+
+def export_html(notebook: Path, html: Path) -> None:
+    """Export an executed notebook as one HTML file that needs no other.
+
+    Code, warnings and cells tagged ``remove`` are left out. The file appears
+    whole or not at all.
+
+    Parameters
+    ----------
+    notebook : Path
+        The executed notebook.
+    html : Path
+        The file to write; its folder is made if need be.
+
+    Raises
+    ------
+    ReportError
+        If the notebook cannot be read, has a failed cell, shows an image that
+        is not in its folder, or if the file cannot be written.
+    """
+    with _explained(notebook, html):
+        exporter = HTMLExporter(
+            config=_config(["text/html", "text/markdown", *_IMAGES]),
+            template_file=str(_TEMPLATE / "report.html.j2"),
+            exclude_input=True,
+            exclude_output_prompt=True,
+            exclude_anchor_links=True,
+            embed_images=True,
+        )
+        place = {"metadata": {"path": str(Path(notebook).parent)}}
+        page, _ = exporter.from_notebook_node(_executed(notebook), place)
+        content = _finished(page, Path(notebook).stem)
+        write_whole(html, lambda partial: partial.write_text(content, encoding="utf-8"))
+
+
+def export_pdf(notebook: Path, pdf: Path) -> None:
+    """Export an executed notebook as a PDF.
+
+    The way is Markdown by nbconvert, Typst by pandoc, PDF by Typst, with the
+    fonts that Typst brings. The same notebook gives the same file.
+
+    Parameters
+    ----------
+    notebook : Path
+        The executed notebook.
+    pdf : Path
+        The file to write; its folder is made if need be.
+
+    Raises
+    ------
+    ReportError
+        If the notebook cannot be read, has a failed cell, shows an image that
+        is not to be had, or if the file cannot be written.
+    """
+    with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
+        exporter = MarkdownExporter(
+            config=_config(["text/markdown", *_IMAGES]),
+            template_file=str(_TEMPLATE / "report.md.j2"),
+            exclude_input=True,
+        )
+        markdown, resources = exporter.from_notebook_node(_executed(notebook))
+        for name, attachment in resources.get("outputs", {}).items():
+            Path(folder, name).write_bytes(attachment)
+        source = pypandoc.convert_text(
+            markdown,
+            "typst-smart-citations",
+            format=_DIALECT,
+            cworkdir=folder,
+            extra_args=[
+                "--standalone",
+                f"--template={_TEMPLATE / 'report.typ'}",
+                f"--lua-filter={_TEMPLATE / 'report.lua'}",
+                f"--metadata=title:{Path(notebook).stem}",
+                f"--resource-path={folder}{os.pathsep}{Path(notebook).parent.resolve()}",
+                "--extract-media=.",
+                "--syntax-highlighting=none",
+                "--fail-if-warnings",
+            ],
+        )
+        main = Path(folder, "report.typ")
+        main.write_text(source, encoding="utf-8")
+        content = typst.compile(main, root=folder, ignore_system_fonts=True, timestamp=0)
+        write_whole(pdf, lambda partial: partial.write_bytes(content))
+
+
+def _config(priority: list[str]) -> Config:
+    """nbconvert's options: which of an output's forms to show, and no cell tagged ``remove``."""
+    return Config(
+        {
+            "NbConvertBase": {"display_data_priority": priority},
+            "TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": ["remove"]},
+            "ExtractOutputPreprocessor": {"enabled": False},
+        }
+    )
+
+
+def _executed(notebook: Path) -> nbformat.NotebookNode:
+    """Read a notebook that has been run to its end."""
+    content = nbformat.read(notebook, as_version=4)
+    for number, cell in enumerate(content.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise ReportError(
+                    f"Cell {number} of {notebook} failed with {output.ename}: {output.evalue}. "
+                    "Mend it and run the notebook again before exporting it."
+                )
+            shown = output.get("data", {})
+            if IMAGE in shown.get("text/markdown", ""):
+                source = re.search(r'<img src="([^"]+)"', shown["text/html"])[1]
+                shown["text/markdown"] = shown["text/markdown"].replace(IMAGE, source)
+    return content
+
+
+def _finished(page: str, name: str) -> str:
+    """The page with its title and its table of contents, all its images inside."""
+    soup = BeautifulSoup(page, "html.parser")
+    for element in soup.select("[src]"):
+        if not element["src"].startswith("data:"):
+            raise ReportError(f"{element['src']} is not inside the report: save it in the notebook's folder.")
+    title, names = soup.select_one("main h1"), set()
+    soup.title.string = title.get_text(" ") if title else name
+    for heading in soup.select("main :is(h1, h2, h3)"):
+        heading["id"] = anchor = heading.get_text().replace(" ", "-")
+        if heading is not title and anchor not in names:
+            item = soup.new_tag("li", attrs={"class": heading.name})
+            item.append(soup.new_tag("a", href=f"#{anchor}", string=heading.get_text(" ")))
+            soup.nav.ul.append(item)
+        names.add(anchor)
+    if not soup.nav.ul.contents:
+        soup.nav.decompose()
+    return str(soup)
+
+
+@contextmanager
+def _explained(notebook: Path, target: Path) -> Iterator[None]:
+    """Turn whatever an engine raises into one error that says which export failed."""
+    try:
+        yield
+    except ReportError:
+        raise
+    except Exception as error:
+        raise ReportError(f"{notebook} could not be exported as {target}: {error}") from error

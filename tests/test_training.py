@@ -1,0 +1,89 @@
+"""The two phases; and the cached prefix, which must not change a number."""
+
+import numpy as np
+import pytest
+from conftest import enliven
+
+from thaw import activations, backbones, training, unfreeze
+from thaw.experiment import Experiment
+
+
+def trained(data, budget=activations.BUDGET, **parameters):
+    experiment = Experiment.of(
+        {"strategy": "frozen", "image_size": 32, "batch_size": 4, "head_epochs": 2, "finetune_epochs": 2, "weights": "none"}
+        | {"head_learning_rate": 1e-2, "finetune_learning_rate": 1e-3}
+        | parameters
+    )
+    training.set_up(experiment)
+    base, _ = backbones.load(experiment.backbone, 32, "none")
+    enliven(base)
+    model = training.add_head(base, 3)
+    lines = []
+    return training.train(model, base, data, experiment, lines.append, budget), lines
+
+
+def test_two_phases_with_their_own_learning_rates(tiny):
+    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1)
+    history = result.history
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["phase"].tolist() == ["head", "head", "finetune", "finetune"]
+    assert history["learning_rate"].tolist() == [1e-2, 1e-2, 1e-3, 1e-3]
+    assert history.notna().all().all() and (history["seconds"] > 0).all()
+    assert "epoch 3 of 4 (fine-tuning): training" in lines[-2]
+    assert result.seconds["finetune"] == pytest.approx(history["seconds"][2:].sum())
+
+
+def test_the_control_trains_its_head_as_long_and_without_a_second_phase(tiny):
+    result, _ = trained(tiny, backbone="mobilenet")
+    assert result.history["phase"].tolist() == ["head"] * 4
+    assert result.history["learning_rate"].tolist() == [1e-2] * 4
+    assert result.seconds["finetune"] == 0
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny):
+    first, again, other = (trained(tiny, backbone="mobilenet", seed=seed)[0].history.drop(columns="seconds") for seed in (1, 1, 2))
+    assert first.equals(again) and not first.equals(other)
+
+
+def test_every_epoch_has_its_own_order_and_every_photo_once():
+    whole = [order.tolist() for order in training.shuffled(10, 4, seed=0, epochs=range(3)).as_numpy_iterator()]
+    epochs = [sum(whole[i : i + 3], []) for i in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) == 3
+    later = [order.tolist() for order in training.shuffled(10, 4, seed=0, epochs=range(2, 3)).as_numpy_iterator()]
+    assert later == whole[6:], "an epoch's order does not depend on where training began"
+
+
+@pytest.mark.parametrize(
+    "name, strategy, amount, frontier",
+    [
+        ("mobilenet", "frozen", 0, 1),
+        ("mobilenet", "blocks", 2, 1),  # at a block's edge
+        ("resnet50", "blocks", 1, 1),  # at a block's edge; main path and shortcut both start from it
+        ("resnet50", "layers", 5, 2),  # inside a residual block: main path and shortcut
+    ],
+)
+def test_the_cached_prefix_gives_the_losses_of_the_whole_network(tiny, name, strategy, amount, frontier):
+    # Adam turns rounding errors of a gradient that should be zero into steps of the learning rate's size: a realistic, small one.
+    parameters = {"backbone": name, "strategy": strategy, "amount": amount, "head_epochs": 1, "finetune_learning_rate": 1e-5}
+    cached, plain = (trained(tiny, budget, **parameters)[0] for budget in (activations.BUDGET, 0))
+    assert all(phase["cached"] for phase in cached.activations.values())
+    assert not any(phase["cached"] for phase in plain.activations.values())
+    assert len(list(cached.activations.values())[-1]["frontier"]) == frontier
+    losses = ["train_loss", "validation_loss"]
+    np.testing.assert_allclose(cached.history[losses], plain.history[losses], rtol=2e-4)
+    assert (plain.history["train_loss"].pct_change().abs()[1:] > 2e-3).all(), "every epoch changes what it should"
+
+
+def test_a_cut_divides_the_network_without_a_rest():
+    base = backbones.get("resnet50").build(32)
+    enliven(base)
+    model = training.add_head(base, 3)
+    photos = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    for amount in (0, 1, 5, 40, 100, 175):
+        unfreeze.unfreeze(base, base.layers[len(base.layers) - amount :])
+        divided = activations.cut(model)
+        tensors = activations.compute(model, divided.frontier, photos, lambda batch: batch, 2)
+        whole = model(photos, training=False)
+        np.testing.assert_allclose(divided.tail(tensors if len(tensors) > 1 else tensors[0], training=False), whole, rtol=1e-4, atol=1e-6)
+        assert divided.saves == (amount < 175)
+        assert {weight.path for weight in divided.tail.trainable_weights} == {weight.path for weight in model.trainable_weights}
