@@ -15,6 +15,12 @@ runs = f"{study.outputs}/runs"
 thaw = f'"{sys.executable}" -m thaw --outputs "{config.get("outputs", "outputs")}"'
 
 
+def effort(wildcards):
+    """Roughly how long an experiment takes: the longest start first, lest one be left over at the end."""
+    experiment = jobs[wildcards.job].experiment
+    return experiment.amount * (10 if experiment.strategy == "blocks" else 1)  # a block is some ten layers
+
+
 def weights_of(wildcards):
     """The weights that must be pre-trained before an experiment can start."""
     experiment = jobs[wildcards.job].experiment
@@ -42,6 +48,7 @@ rule experiment:
         f"{runs}/{{job}}/history.csv",
         f"{runs}/{{job}}/predictions.csv",
         f"{runs}/{{job}}/experiment.ipynb",
+    priority: effort
     threads: 1
     resources:
         mem_mb=3000,

@@ -35,18 +35,23 @@ def in_project(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@pytest.fixture
-def tiny():
-    """A data set of random photos, 32 pixels square: eight train, four validate, four test."""
+def made_up_data(size: int):
+    """Random photos, `size` pixels square: eight train, four validate, four test."""
     from thaw.data import Data, Photos
 
     rng = np.random.default_rng(0)
 
     def photos(count: int, name: str) -> Photos:
-        images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         return Photos(images, np.arange(count) % 3, np.array([f"{name}-{i}" for i in range(count)]))
 
-    return Data(photos(8, "train"), photos(4, "validation"), photos(4, "test"), ("daisy", "rose", "tulip"), {"dataset": "tiny"})
+    return Data(photos(8, "train"), photos(4, "validation"), photos(4, "test"), ("daisy", "rose", "tulip"), {"dataset": "made up"})
+
+
+@pytest.fixture
+def tiny():
+    """A data set of random photos, 32 pixels square."""
+    return made_up_data(32)
 
 
 def enliven(base) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import enliven
+from conftest import enliven, made_up_data
 
 from thaw import activations, backbones, training, unfreeze
 from thaw.experiment import Experiment
@@ -15,7 +15,7 @@ def trained(data, budget=activations.BUDGET, **parameters):
         | parameters
     )
     training.set_up(experiment)
-    base, _ = backbones.load(experiment.backbone, 32, "none")
+    base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
     enliven(base)
     model = training.add_head(base, 3)
     lines = []
@@ -54,18 +54,20 @@ def test_every_epoch_has_its_own_order_and_every_photo_once():
 
 
 @pytest.mark.parametrize(
-    "name, strategy, amount, frontier",
+    "name, strategy, amount, size, frontier",
     [
-        ("mobilenet", "frozen", 0, 1),
-        ("mobilenet", "blocks", 2, 1),  # at a block's edge
-        ("resnet50", "blocks", 1, 1),  # at a block's edge; main path and shortcut both start from it
-        ("resnet50", "layers", 5, 2),  # inside a residual block: main path and shortcut
+        ("mobilenet", "frozen", 0, 32, 1),
+        ("mobilenet", "layers", 3, 64, 1),  # inside a block
+        ("mobilenet", "blocks", 2, 64, 1),  # at a block's edge; at 32 pixels BatchNorm would have but four values to train on
+        ("resnet50", "frozen", 0, 32, 1),
+        ("resnet50", "blocks", 1, 32, 1),  # at a block's edge; main path and shortcut both start from it
+        ("resnet50", "layers", 5, 32, 2),  # inside a residual block: main path and shortcut
     ],
 )
-def test_the_cached_prefix_gives_the_losses_of_the_whole_network(tiny, name, strategy, amount, frontier):
+def test_the_cached_prefix_gives_the_losses_of_the_whole_network(name, strategy, amount, size, frontier):
     # Adam turns rounding errors of a gradient that should be zero into steps of the learning rate's size: a realistic, small one.
-    parameters = {"backbone": name, "strategy": strategy, "amount": amount, "head_epochs": 1, "finetune_learning_rate": 1e-5}
-    cached, plain = (trained(tiny, budget, **parameters)[0] for budget in (activations.BUDGET, 0))
+    parameters = {"backbone": name, "strategy": strategy, "amount": amount, "image_size": size, "head_epochs": 1, "finetune_learning_rate": 1e-5}
+    cached, plain = (trained(made_up_data(size), budget, **parameters)[0] for budget in (activations.BUDGET, 0))
     assert all(phase["cached"] for phase in cached.activations.values())
     assert not any(phase["cached"] for phase in plain.activations.values())
     assert len(list(cached.activations.values())[-1]["frontier"]) == frontier

@@ -58,7 +58,7 @@ def cut(model: keras.Model) -> Cut:
             frontier |= {tensor.name: tensor for tensor in inputs if _producer(tensor).name not in live}
     tensors = list(frontier.values())
     saves = any(layer.weights for layer in model.layers if layer.name not in live)
-    return Cut(tensors, keras.Model(tensors, model.output), saves)
+    return Cut(tensors, keras.Model(tensors if len(tensors) > 1 else tensors[0], model.output), saves)
 
 
 def compute(model: keras.Model, tensors: Sequence[keras.KerasTensor], images: np.ndarray, preprocess: Callable, batch_size: int) -> list[np.ndarray]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -118,7 +117,7 @@ class Pen:
 
 def _flower_colour(rng, hue, spread):
     """A petal colour: mostly the kind's own, sometimes any a flower may have."""
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         hue, spread = rng.choice([0.0, 0.08, 0.14, 0.78, 0.9, 0.6]), 0.03
     pale = rng.random() < 0.25
     return _rgb(hue + rng.normal(0, spread), rng.uniform(0.03, 0.3) if pale else rng.uniform(0.5, 0.95),
@@ -308,9 +307,39 @@ def pompon(pen, rng):
         pen.line([(0, 0), (r * np.cos(a), r * np.sin(a))], _shade(_vivid(rng), 0.9), 0.05)
 
 
-THINGS = {f.__name__: f for f in (ball, berries, butterfly, fish, gear, house, leaf, pompon, snowflake, spiral, star,
-                                  wheel)}
-UPRIGHT = tulip, house  # by gravity; all else lies as it fell
+def apple(pen, rng):
+    pen.disc(-0.3, 0, 0.62, colour := _vivid(rng), 1.15)
+    pen.disc(0.3, 0, 0.62, colour, 1.15, edge=None)
+    pen.disc(-0.35, -0.25, 0.14, _shade(colour, 1.6), 1.5, edge=None)
+    pen.line([(0, -0.5), (0.08, -1)], (90, 60, 30), 0.1)
+    pen.petal(-0.6, 0.6, 1.15, 0.13, _green(rng, 0.7))
+
+
+def mushroom(pen, rng):
+    pen.shape([(-0.2, 0), (0.2, 0), (0.3, 0.9), (-0.3, 0.9)], (235, 225, 205))
+    a = np.linspace(TURN / 2, TURN, 20)
+    pen.shape(np.c_[0.95 * np.cos(a), 0.15 + 0.95 * np.sin(a)], colour := _vivid(rng))
+    for x, y in ((-0.5, -0.1), (0, -0.45), (0.45, -0.15), (0.05, -0.05)):
+        pen.disc(x, y, 0.12, _shade(colour, 1.7))
+
+
+def target(pen, rng):
+    colours = _vivid(rng), _vivid(rng)
+    rings = rng.integers(3, 6)
+    for k in range(rings):
+        pen.disc(0, 0, 1 - k / rings, colours[k % 2])
+
+
+def tree(pen, rng):
+    colour = _vivid(rng) if rng.random() < 0.4 else _green(rng, 0.6)
+    pen.shape([(-0.12, 0), (0.12, 0), (0.16, 1), (-0.16, 1)], (105, 75, 50))
+    for x, y in rng.normal(0, 0.26, (12, 2)):
+        pen.disc(x, y - 0.4, 0.34, _shade(colour, 0.85 - 0.4 * y), edge=0.85)
+
+
+THINGS = {f.__name__: f for f in (apple, ball, berries, butterfly, fish, gear, house, leaf, mushroom, pompon,
+                                  snowflake, spiral, star, target, tree, wheel)}
+UPRIGHT = tulip, apple, house, mushroom, tree  # by gravity; all else lies as it fell
 
 
 def _backdrop(rng, side):
@@ -350,7 +379,7 @@ def _subject(image, rng, paint, centre, radius):
     paint(Pen(image, rng, centre, radius, turn, tilt, rng.uniform(0, TURN / 2)), rng)
 
 
-def photo(paint, rng, wild=1.0):
+def photo(paint, rng, wild):
     """One drawn photo of the subject that `paint(pen, rng)` draws.
 
     Parameters
@@ -415,7 +444,7 @@ class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
 
 
 def draw_things(count, seed):
-    """Photos of the pre-training's task, twelve things in turn.
+    """Photos of the pre-training's task, its things in turn.
 
     Returns
     -------
@@ -506,10 +535,13 @@ def pretrain(backbone, base, preprocess, path, photos=1600, epochs=None, side=No
     side = side or (48 if shortcuts else SIDE)
     images, labels = draw_things(photos + photos // 10, seed)
 
+    def flip(photo, label):
+        return tf.image.random_flip_left_right(tf.image.random_flip_up_down(photo)), label
+
     def batches(part, train):
         data = tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
         if train:
-            data = data.shuffle(photos).map(lambda x, y: (_flip(x), y))
+            data = data.shuffle(photos).map(flip)
         data = data.batch(batch_size, drop_remainder=train)
         data = data.map(lambda x, y: (preprocess(tf.image.resize(tf.cast(x, tf.float32), (side, side))), y))
         options = tf.data.Options()
@@ -522,17 +554,19 @@ def pretrain(backbone, base, preprocess, path, photos=1600, epochs=None, side=No
     classifier = keras.layers.Dense(len(THINGS), activation="softmax")
     model = keras.Sequential([learner, keras.layers.GlobalAveragePooling2D(), classifier])
     steps = epochs * (photos // batch_size)
-    top = 2e-3 if shortcuts else 5e-3
+    warm = 1 + steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, int(0.9 * steps), warmup_target=top, warmup_steps=steps - int(0.9 * steps))
+        0.0, max(1, steps - warm), warmup_target=2e-3 if shortcuts else 5e-3, warmup_steps=warm)
     # Adam's usual memory of 1,000 steps (beta_2 = 0.999) is longer than this training.
     optimizer = keras.optimizers.Adam(rate, beta_2=0.98, epsilon=1e-5)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(batches(slice(photos), True), epochs=epochs, verbose=0, callbacks=[_Progress(backbone)])
+    model.fit(batches(slice(photos), True), epochs=epochs, shuffle=False, verbose=0,
+              callbacks=[_Progress(backbone)])
     accuracy = model.evaluate(batches(slice(photos, None), False), verbose=0)[1]
     base.set_weights(learner.get_weights())
 
     part = path.with_name(f"part-{os.getpid()}-{path.name}")
+    part_beside = part.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         base.save_weights(part)
@@ -552,15 +586,10 @@ def pretrain(backbone, base, preprocess, path, photos=1600, epochs=None, side=No
             "seed": seed,
             "seconds": round(time.monotonic() - started, 1),
         }
-        beside = path.with_name(path.name.removesuffix(".weights.h5") + ".json")
-        part_beside = part.with_suffix(".json")
         part_beside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        os.replace(part_beside, beside)
-        os.replace(part, path)
+        os.replace(part_beside, path.with_name(path.name.removesuffix(".weights.h5") + ".json"))
+        os.replace(part, path)  # last: what is looked for is the weights
     finally:
         part.unlink(missing_ok=True)
+        part_beside.unlink(missing_ok=True)
     return about
-
-
-def _flip(image):
-    return tf.image.random_flip_left_right(tf.image.random_flip_up_down(image))

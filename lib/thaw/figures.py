@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from thaw.backbones import REGISTRY, Backbone
+from thaw.record import in_original
 
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
@@ -113,25 +114,24 @@ def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -
     """
     backbones = table["backbone"].unique()
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
-        panels = figure.subplots(1, len(backbones), sharey=True, squeeze=False)[0]
+        figure = Figure(figsize=(8, 2.7 * len(backbones) + 0.4), layout="constrained")
+        panels = figure.subplots(len(backbones), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, backbone in zip(panels, backbones):
         rows = table[table["backbone"] == backbone]
-        for _, row in rows.iterrows():
-            # The control stands beside the frozen row, which has as many parameters.
-            x = row["trainable_parameters"] * (1.35 if row["control"] else 1)
+        for x, (_, row) in zip(_apart(rows["trainable_parameters"]), rows.sort_values("trainable_parameters").iterrows()):
             _point(axes, x, row["test_accuracy"], row["test_low"], row["test_high"], backbone, row["strategy"])
-            axes.annotate(_short(row), (x, row["test_accuracy"]), xytext=(5, 3), textcoords="offset points", fontsize=7)
-        if original is not None:
-            for _, row in original[original["backbone"] == backbone].iterrows():
-                axes.plot(
-                    row["trainable_parameters"], row["test_accuracy"], MARKERS[row["strategy"]],
-                    markerfacecolor="none", color="0.5", markersize=6, zorder=1,
-                )  # fmt: skip
-        axes.set(xscale="log", title=REGISTRY[backbone].title, xlabel="trainable parameters")
-        axes.margins(x=0.2)
-    panels[0].set_ylabel("test accuracy")
-    panels[0].yaxis.set_major_formatter(PERCENT)
+            axes.annotate(
+                _short(row), (x, row["test_low"]), xytext=(0, -4), textcoords="offset points", fontsize=7, rotation=90, ha="center", va="top"
+            )
+            match = in_original(row, original)
+            if match is not None:
+                axes.plot(x, match["test_accuracy"], MARKERS[row["strategy"]], markerfacecolor="none", color="0.45", markersize=6)
+        axes.set(xscale="log", ylabel=f"{REGISTRY[backbone].title}\ntest accuracy")
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.margins(x=0.05)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(low - 0.15 * (high - low), min(high, 1.01))  # room for the names below
+    panels[-1].set_xlabel("trainable parameters")
     _strategy_legend(figure, table["strategy"].unique(), original is not None)
     return figure
 
@@ -186,25 +186,27 @@ def bars(table: pd.DataFrame, column: str, label: str, low: str | None = None, h
 
 
 def gap(table: pd.DataFrame) -> Figure:
-    """Training less validation accuracy, and validation loss, over the share of the network unfrozen."""
+    """Training less validation accuracy, and validation loss, over the share of the network unfrozen; a column a network."""
+    backbones = table["backbone"].unique()
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-    for _, row in table.iterrows():
-        share = row["trainable_parameters"] / row["total_parameters"]
-        for axes, value in ((left, row["train_accuracy"] - row["validation_accuracy"]), (right, row["validation_loss"])):
-            axes.plot(share, value, MARKERS[row["strategy"]], color=COLOURS[row["backbone"]])
-            axes.annotate(_short(row), (share, value), xytext=(4, 3), textcoords="offset points", fontsize=6)
-    left.axhline(0, color="0.4", linewidth=0.8)
-    left.set_ylabel("training less validation accuracy")
-    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.set_ylabel("validation loss (nats)")
-    for axes in (left, right):
-        axes.set_xlabel("share of the parameters that train")
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.margins(x=0.12, y=0.12)
-    handles = [Line2D([], [], marker="o", linestyle="", color=COLOURS[name], label=REGISTRY[name].title) for name in table["backbone"].unique()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        panels = figure.subplots(2, len(backbones), sharex=True, sharey="row", squeeze=False)
+    for column, backbone in zip(panels.T, backbones):
+        for _, row in table[table["backbone"] == backbone].iterrows():
+            share = row["trainable_parameters"] / row["total_parameters"]
+            for axes, value in zip(column, (row["train_accuracy"] - row["validation_accuracy"], row["validation_loss"])):
+                axes.plot(share, value, MARKERS[row["strategy"]], color=COLOURS[backbone])
+                below = row["strategy"] == "layers" or row["control"]
+                axes.annotate(_short(row), (share, value), xytext=(4, -9 if below else 4), textcoords="offset points", fontsize=6.5)
+        column[0].axhline(0, color="0.4", linewidth=0.8)
+        column[0].set_title(REGISTRY[backbone].title)
+        column[1].set_xlabel("share of the parameters that train")
+        column[1].xaxis.set_major_formatter(PERCENT)
+        for axes in column:
+            axes.margins(x=0.12, y=0.15)
+    panels[0, 0].set_ylabel("training less\nvalidation accuracy")
+    panels[0, 0].yaxis.set_major_formatter(PERCENT)
+    panels[1, 0].set_ylabel("validation loss (nats)")
     return figure
 
 
@@ -220,6 +222,14 @@ def _learning(axes: Axes, history: pd.DataFrame, quantity: str, colour) -> None:
 
 def _point(axes: Axes, x: float, y: float, low: float, high: float, backbone: str, strategy: str) -> None:
     axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt=MARKERS[strategy], color=COLOURS[backbone], capsize=2, linewidth=1, markersize=6)
+
+
+def _apart(counts: pd.Series) -> list[float]:
+    """Positions on a logarithmic axis, in rising order, moved apart where they would coincide."""
+    positions: list[float] = []
+    for count in sorted(counts):
+        positions.append(max(count, 1.12 * positions[-1]) if positions else count)
+    return positions
 
 
 def _short(row: pd.Series) -> str:

@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from thaw import claims, statistics
 from thaw.backbones import REGISTRY, Backbone
 from thaw.experiment import Experiment
-from thaw.record import Record, Run
+from thaw.record import Record, Run, in_original
 
 DRAWN = "Drawn flowers, not photos: these numbers say nothing about TF Flowers."
 
@@ -135,7 +135,7 @@ def results(table: pd.DataFrame, original: pd.DataFrame | None) -> tuple[pd.Data
         accuracy = f"{row['test_accuracy']:.1%} ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
         rows.append((title, row["label"], *_cells(row, accuracy)))
         is_original.append(False)
-        match = _in_original(row, original)
+        match = in_original(row, original)
         if match is not None:
             rows.append((title, "as in the original", *_cells(match, f"{match['test_accuracy']:.1%}")))
             is_original.append(True)
@@ -188,10 +188,10 @@ def strategies(runs: Sequence[Run]) -> str:
         if not all(groups):
             continue
         effect = statistics.difference(*([run.predictions for run in group] for group in groups))
-        word = "better than" if effect.low > 0 else "worse than" if effect.high < 0 else "not told apart from"
+        word = "are better than" if effect.low > 0 else "are worse than" if effect.high < 0 else "cannot be told from"
         sentences.append(
-            f"**{REGISTRY[backbone].title}**: whole blocks (strategy B) are {word} a fixed number of layers (strategy A), "
-            f"by {100 * effect.mean:+.1f} points of test accuracy on average ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})."
+            f"**{REGISTRY[backbone].title}**: whole blocks (strategy B) {word} a fixed number of layers (strategy A). Over their amounts, B's "
+            f"test accuracy is {100 * effect.mean:+.1f} points from A's on average, with an interval from {100 * effect.low:+.1f} to {100 * effect.high:+.1f}."
         )
     return "\n\n".join(sentences) or "Needs runs of both strategies."
 
@@ -287,13 +287,6 @@ def _not_separated(rows: pd.DataFrame, top: pd.Series, runs: Sequence[Run]) -> l
     p = [statistics.compare(predictions[top.name], predictions[index]).p for index in others]
     rejected = multipletests(p, alpha=statistics.ALPHA, method="holm")[0]
     return [top.name, *(index for index, separated in zip(others, rejected) if not separated)]
-
-
-def _in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
-    if original is None or row["control"]:
-        return None
-    match = original[(original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)]
-    return match.iloc[0] if len(match) else None
 
 
 def _cells(row: pd.Series, test_accuracy: str) -> tuple[str, ...]:

@@ -238,6 +238,14 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
+    """The original's row of a configuration, if it has one."""
+    if original is None or row["control"]:
+        return None
+    match = original[(original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)]
+    return match.iloc[0] if len(match) else None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
