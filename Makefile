@@ -14,7 +14,7 @@ report:  ## run a study and export its report: PROFILE=demo, quick or paper; by 
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
 	@choice=$$($(PYTHON) lib/thaw/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
 	echo "Profile $$profile: $$reason" && \
-	$(MAKE) --no-print-directory environment && \
+	$(MAKE) --silent --no-print-directory environment && \
 	$(BIN)/python -m thaw report $$profile --reason "$$reason"
 
 test: environment  ## the test suite

@@ -1,7 +1,6 @@
 """What several tests share."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 has_flowers = pytest.mark.skipif(
-    not (os.environ.get("TFDS_DATA_DIR") and any(Path(os.environ["TFDS_DATA_DIR"]).glob("tf_flowers/*/dataset_info.json"))),
+    not (
+        os.environ.get("TFDS_DATA_DIR")
+        and any(Path(os.environ["TFDS_DATA_DIR"]).glob("tf_flowers/*/dataset_info.json"))
+    ),
     reason="needs TF Flowers: set TFDS_DATA_DIR",
 )
 has_weights = pytest.mark.skipif(
-    not all(Path(os.environ.get("THAW_WEIGHTS_DIR") or "/nowhere", f"{name}.h5").is_file() for name in ("resnet50", "mobilenet")),
+    not all(
+        Path(os.environ.get("THAW_WEIGHTS_DIR") or "/nowhere", f"{name}.h5").is_file()
+        for name in ("resnet50", "mobilenet")
+    ),
     reason="needs ImageNet weights: set THAW_WEIGHTS_DIR",
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-has_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,7 +48,13 @@ def made_up_data(size: int):
         images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         return Photos(images, np.arange(count) % 3, np.array([f"{name}-{i}" for i in range(count)]))
 
-    return Data(photos(8, "train"), photos(4, "validation"), photos(4, "test"), ("daisy", "rose", "tulip"), {"dataset": "made up"})
+    return Data(
+        photos(8, "train"),
+        photos(4, "validation"),
+        photos(4, "test"),
+        ("daisy", "rose", "tulip"),
+        {"dataset": "made up"},
+    )
 
 
 @pytest.fixture

@@ -47,7 +47,10 @@ def test_quick_where_everything_can_be_fetched(bare, monkeypatch):
 def test_demo_says_what_is_missing(bare, monkeypatch):
     put_flowers(bare / "tensorflow_datasets")
     monkeypatch.setattr(available, "reachable", lambda urls: {url for url in urls if "resnet" in url})
-    assert available.choose() == ("demo", "the ImageNet weights of mobilenet are neither on this machine nor to be fetched.")
+    assert available.choose() == (
+        "demo",
+        "the ImageNet weights of mobilenet are neither on this machine nor to be fetched.",
+    )
 
 
 def test_a_network_that_swallows_requests_costs_seconds(bare, monkeypatch):

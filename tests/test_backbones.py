@@ -39,7 +39,12 @@ def test_weights_from_a_path_come_with_their_description(tmp_path):
     saved = backbones.get("mobilenet").build(32)
     path = tmp_path / "mine.weights.h5"
     saved.save_weights(path)
-    about = {"title": "Mine", "official": False, "description": "Made for a test.", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    about = {
+        "title": "Mine",
+        "official": False,
+        "description": "Made for a test.",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
     path.with_name("mine.json").write_text(json.dumps(about), encoding="utf-8")
     base, provenance = backbones.load("mobilenet", 64, str(path))
     assert all(np.array_equal(a, b) for a, b in zip(base.get_weights(), saved.get_weights()))

@@ -71,6 +71,8 @@ def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
     (project / "params" / "profiles").mkdir(parents=True)
     (project / "params" / "configurations").mkdir()
     (project / "params" / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"study": {}}), encoding="utf-8")
-    (project / "params" / "configurations" / "much.yaml").write_text("backbone: mobilenet\nstrategy: blocks\namount: 14\n", encoding="utf-8")
+    (project / "params" / "configurations" / "much.yaml").write_text(
+        "backbone: mobilenet\nstrategy: blocks\namount: 14\n", encoding="utf-8"
+    )
     monkeypatch.chdir(project)
     assert "amount = 14: MobileNet has 13 blocks" in report(capfd, tmp_path, "tiny")

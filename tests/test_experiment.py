@@ -71,14 +71,28 @@ def test_labels(parameters, label, epochs, control):
     assert (experiment.label, experiment.epochs, experiment.control) == (label, epochs, control)
 
 
-@given(st.dictionaries(st.text(max_size=20), st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.lists(st.integers())), max_size=5))
+@given(
+    st.dictionaries(
+        st.text(max_size=20),
+        st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.lists(st.integers())),
+        max_size=5,
+    )
+)
 def test_rubbish_never_gets_through_nor_breaks_anything(rubbish):
     with pytest.raises(InvalidParameter):
         Experiment.of({"strategy": "blocks"} | rubbish | {"backbone": "no such network"})
 
 
 def test_the_parameters_of_a_notebook_are_its_plain_values():
-    namespace = {"backbone": "mobilenet", "amount": 2, "output_dir": None, "study": {"seeds": [0]}, "_i1": "x", "In": [], "print": print}
+    namespace = {
+        "backbone": "mobilenet",
+        "amount": 2,
+        "output_dir": None,
+        "study": {"seeds": [0]},
+        "_i1": "x",
+        "In": [],
+        "print": print,
+    }
     assert parameters_in(namespace) == {"backbone": "mobilenet", "amount": 2, "output_dir": None}
 
 

@@ -11,8 +11,9 @@ import urllib.request
 
 import nbformat
 import pytest
-from conftest import CHROMIUM, ROOT, has_chromium
-from playwright.sync_api import expect, sync_playwright
+from browser import chromium, has_chromium
+from conftest import ROOT
+from playwright.sync_api import expect
 
 SMALL = {"weights": "none", "image_size": 32, "head_epochs": 1, "finetune_epochs": 1, "max_examples": 60, "amount": 1}
 
@@ -53,9 +54,7 @@ def lab(tmp_path):
 
 @has_chromium
 def test_open_run_all_and_see_the_result(lab, tmp_path):
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{lab}/lab/tree/notebooks/experiment.ipynb?reset")
         expect(page.get_by_role("heading", name="One experiment: unfreeze")).to_be_visible(timeout=60_000)
@@ -63,7 +62,10 @@ def test_open_run_all_and_see_the_result(lab, tmp_path):
         page.get_by_text("Run All Cells", exact=True).click()
         record = tmp_path / "outputs" / "lab" / "mobilenet-blocks-1" / "record.json"
         for _ in range(240):
-            if record.exists() or page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count():
+            if (
+                record.exists()
+                or page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count()
+            ):
                 break
             page.wait_for_timeout(500)
         assert record.exists(), page.locator(".jp-Notebook").inner_text()
@@ -72,4 +74,3 @@ def test_open_run_all_and_see_the_result(lab, tmp_path):
         expect(page.locator("figcaption", has_text="The run in figures.")).to_be_visible(timeout=20_000)
         expect(page.get_by_role("cell", name="Trainable parameters", exact=True)).to_be_visible()
         page.screenshot(path=tmp_path / "lab.png")
-        browser.close()

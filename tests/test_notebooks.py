@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pypdfium2
 import pytest
+from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import ROOT
 
@@ -23,11 +24,17 @@ TINY = ROOT / "tests" / "tiny.yaml"
 
 
 def thaw(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "thaw", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-m", "thaw", *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
+    )
 
 
 def record_times(study: Study) -> dict[str, int]:
-    return {job.configuration: (job.directory / "record.json").stat().st_mtime_ns for job in study.jobs if (job.directory / "record.json").exists()}
+    return {
+        job.configuration: (job.directory / "record.json").stat().st_mtime_ns
+        for job in study.jobs
+        if (job.directory / "record.json").exists()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +75,21 @@ def test_the_parameters_cell_is_the_contract():
 
 def test_every_experiment_leaves_a_whole_record(study):
     for job in study.jobs:
-        assert sorted(path.name for path in job.directory.iterdir()) == ["experiment.ipynb", "history.csv", "predictions.csv", "record.json"]
+        assert sorted(path.name for path in job.directory.iterdir()) == [
+            "experiment.ipynb",
+            "history.csv",
+            "predictions.csv",
+            "record.json",
+        ]
         run = Run.read(job.directory)
         record, experiment = run.record, job.experiment
         assert record.experiment == experiment
-        assert record.trainable_parameters == {"mobilenet-frozen": 5_125, "mobilenet-blocks-2": 1_598_981, "resnet50-frozen": 10_245}[job.configuration]
+        assert (
+            record.trainable_parameters
+            == {"mobilenet-frozen": 5_125, "mobilenet-blocks-2": 1_598_981, "resnet50-frozen": 10_245}[
+                job.configuration
+            ]
+        )
         assert record.total_parameters == {"mobilenet": 3_233_989, "resnet50": 23_597_957}[experiment.backbone]
         assert len(run.history) == experiment.epochs and len(run.predictions) == 8
         assert run.history["phase"].tolist() == ["head", "finetune"][: experiment.epochs]
@@ -82,7 +99,12 @@ def test_every_experiment_leaves_a_whole_record(study):
         probabilities = run.predictions.filter(regex="^p_")
         assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
         assert (probabilities.idxmax(axis=1) == "p_" + run.predictions["predicted"]).all()
-        assert 0 < record.inference_ms_per_image.q1 <= record.inference_ms_per_image.median <= record.inference_ms_per_image.q3
+        assert (
+            0
+            < record.inference_ms_per_image.q1
+            <= record.inference_ms_per_image.median
+            <= record.inference_ms_per_image.q3
+        )
         assert record.peak_memory_mb > 100 and record.training_seconds.head > 0
 
 
@@ -90,8 +112,17 @@ def test_the_executed_notebook_shows_it_all_without_a_warning(study):
     notebook = nbformat.read(study.jobs[1].directory / "experiment.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    shown = " ".join("".join(output.get("data", {}).get("text/html", "")) + output.get("data", {}).get("text/markdown", "") for output in outputs)
-    for caption in ("what trains", "first ten training photos", "Accuracy and loss", "by their class", "The run in figures"):
+    shown = " ".join(
+        "".join(output.get("data", {}).get("text/html", "")) + output.get("data", {}).get("text/markdown", "")
+        for output in outputs
+    )
+    for caption in (
+        "what trains",
+        "first ten training photos",
+        "Accuracy and loss",
+        "by their class",
+        "The run in figures",
+    ):
         assert caption in shown
     assert DRAWN in shown
 
@@ -109,7 +140,7 @@ def test_the_table_of_results_is_that_of_the_records(study):
     rows = pd.read_csv(study.outputs / "results.csv")
     records = [json.loads((job.directory / "record.json").read_text()) for job in study.jobs]
     assert rows["test_accuracy"].tolist() == [record["test_accuracy"] for record in records]
-    assert rows["dataset"].unique().tolist() == ["drawn_flowers"] and rows["drawn"].all()
+    assert rows["dataset"].unique().tolist() == ["drawn_flowers"] and rows["note"].unique().tolist() == [DRAWN]
 
 
 def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
@@ -123,9 +154,21 @@ def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
         assert "It is small, and <b>that</b> is *all*." in text
         for run in (Run.read(job.directory) for job in study.jobs):
             assert f"{run.record.trainable_parameters:,}" in text and f"{run.record.test_accuracy:.1%}" in text
-        for section in ("The networks", "Results", "Accuracy", "Inference speed", "Training time and memory", "Strategy A against strategy B"):
+        for section in (
+            "The networks",
+            "Results",
+            "Accuracy",
+            "Inference speed",
+            "Training time and memory",
+            "Strategy A against strategy B",
+        ):
             assert section in text
-        for section in ("Too few, too many", "The best strategy for each network", "The original's claims", "How it was run"):
+        for section in (
+            "Too few, too many",
+            "The best strategy for each network",
+            "The original's claims",
+            "How it was run",
+        ):
             assert section in text.replace("’", "'")
         assert "Traceback" not in text and "Warning" not in text and "import " not in text
     assert DRAWN in re.sub(r"\s+", " ", pages[0]), "on the title page"
@@ -133,6 +176,12 @@ def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
     assert len(captions) >= 10
     assert [caption for caption in captions if DRAWN not in caption] == []
     assert len(re.findall(r"Table \d", pdf)) >= 3 and len(re.findall(r"Figure \d", pdf)) >= 7
+
+
+@has_chromium
+def test_the_html_report_in_a_browser(study):
+    with chromium() as browser:
+        assert_clean(browser, study.outputs / "report.html")
 
 
 def test_nothing_finished_is_run_again(study, outputs):
@@ -147,7 +196,9 @@ def test_a_change_runs_only_what_depends_on_it(study, outputs, tmp_path):
     """One more epoch after unfreezing: the frozen bases stand."""
     before = record_times(study)
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(TINY.read_text(encoding="utf-8").replace("finetune_epochs: 1", "finetune_epochs: 2"), encoding="utf-8")
+    changed.write_text(
+        TINY.read_text(encoding="utf-8").replace("finetune_epochs: 1", "finetune_epochs: 2"), encoding="utf-8"
+    )
     result = thaw("--outputs", outputs, "report", changed)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 of them finished already" in result.stdout
@@ -155,12 +206,26 @@ def test_a_change_runs_only_what_depends_on_it(study, outputs, tmp_path):
     assert record_times(study) == before, "what was finished is kept"
     times = record_times(after)
     assert {name for name in times if times[name] == before[name]} == {"mobilenet-frozen", "resnet50-frozen"}
-    assert "3 epochs" not in (after.outputs / "results.csv").read_text() and "Strategy B (2 blocks)" in (after.outputs / "results.csv").read_text()
+    assert (
+        "3 epochs" not in (after.outputs / "results.csv").read_text()
+        and "Strategy B (2 blocks)" in (after.outputs / "results.csv").read_text()
+    )
 
 
 def test_papermill_alone_is_enough(tmp_path):
     command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
-    command += ["-f", TINY, "-f", ROOT / "params" / "configurations" / "mobilenet-layers-5.yaml", "-p", "output_dir", tmp_path, "-p", "seed", "3"]
+    command += [
+        "-f",
+        TINY,
+        "-f",
+        ROOT / "params" / "configurations" / "mobilenet-layers-5.yaml",
+        "-p",
+        "output_dir",
+        tmp_path,
+        "-p",
+        "seed",
+        "3",
+    ]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env=os.environ)
     assert result.returncode == 0, result.stderr
     record = Record.model_validate_json((tmp_path / "record.json").read_text())
@@ -170,7 +235,9 @@ def test_papermill_alone_is_enough(tmp_path):
 
 def test_papermill_refuses_a_misspelt_parameter(tmp_path):
     command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
-    result = subprocess.run(list(map(str, [*command, "-p", "finetune_epoch", "3"])), capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run(
+        list(map(str, [*command, "-p", "finetune_epoch", "3"])), capture_output=True, text=True, cwd=ROOT
+    )
     assert result.returncode != 0
     assert "finetune_epoch: no such parameter. Did you mean 'finetune_epochs'?" in result.stderr
     assert not (tmp_path / "record.json").exists()

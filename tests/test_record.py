@@ -41,14 +41,18 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
     )
     made = Record.of(
         experiment,
-        Training(history, {"activations": 1.0, "head": 2.0, "finetune": 3.0}, {"head": {"frontier": ["pooled"], "cached": True, "megabytes": 1.0}}),
+        Training(
+            history,
+            {"activations": 1.0, "head": 2.0, "finetune": 3.0},
+            {"head": {"frontier": ["pooled"], "cached": True, "megabytes": 1.0}},
+        ),
         trainable_parameters=10,
         total_parameters=100,
         test_accuracy=float(right.mean()),
         test_loss=0.5,
         inference_ms_per_image={"median": 5.0, "q1": 4.0, "q3": 6.0},
         peak_memory_mb=1000.0,
-        data={"dataset": "drawn_flowers", "title": "Drawn Flowers", "drawn": True},
+        data={"dataset": "drawn_flowers", "title": "Drawn Flowers"},
         weights={"title": "none"},
         device={"name": "abacus", "cores": 1, "gpus": 0},
     )
@@ -68,8 +72,19 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path):
 def test_the_record_holds_the_contract_s_fields(tmp_path):
     made, *_ = made_up_run()
     fields = json.loads(made.model_dump_json())
-    assert {"schema_version", "parameters", "trainable_parameters", "total_parameters", "versions", "device", "data", "weights"} <= set(fields)
-    assert {f"{part}_{figure}" for part in ("train", "validation", "test") for figure in ("accuracy", "loss")} <= set(fields)
+    assert {
+        "schema_version",
+        "parameters",
+        "trainable_parameters",
+        "total_parameters",
+        "versions",
+        "device",
+        "data",
+        "weights",
+    } <= set(fields)
+    assert {f"{part}_{figure}" for part in ("train", "validation", "test") for figure in ("accuracy", "loss")} <= set(
+        fields
+    )
     assert fields["train_accuracy"] == 0.75 and fields["validation_loss"] == 0.7, "of the last epoch"
     assert fields["training_seconds"] == {"activations": 1.0, "head": 2.0, "finetune": 3.0}
     assert set(fields["parameters"]) == set(Experiment.model_fields)
@@ -120,7 +135,10 @@ def test_a_folder_without_the_permission(tmp_path):
 
 
 def test_many_runs_make_a_table():
-    rows = record.table(Run(record=made, history=history, predictions=predictions) for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1))))
+    rows = record.table(
+        Run(record=made, history=history, predictions=predictions)
+        for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))
+    )
     assert rows["seed"].tolist() == [0, 1]
     assert rows["test_correct"].tolist() == [3, 1] and rows["test_photos"].tolist() == [4, 4]
     assert rows["training_seconds"].tolist() == [6.0, 6.0] and rows["inference_ms_per_image"].tolist() == [5.0, 5.0]

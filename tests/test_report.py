@@ -12,8 +12,7 @@ import pandas as pd
 import pypdfium2
 import pytest
 from bs4 import BeautifulSoup
-from conftest import CHROMIUM, has_chromium
-from playwright.sync_api import sync_playwright
+from browser import assert_clean, chromium, has_chromium
 
 from thaw.errors import ReportError
 from thaw.export import export_html, export_pdf
@@ -60,7 +59,9 @@ def wide() -> Table:
         + [f"0.{row:03}", "–" if row % 2 else f"{row}.5", f"{1000 + row}", f"{2000 + row}"]
         for row in range(ROWS)
     ]
-    return Table(pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",), [row % 2 == 0 for row in range(ROWS)])
+    return Table(
+        pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",), [row % 2 == 0 for row in range(ROWS)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,10 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     title = TitlePage("How much to unfreeze?", NASTY, {"Weights": "0123456789abcdef" * 4, NASTY: NASTY}, NASTY)
     nasty = pd.DataFrame({"#1 *n*|_m_": [NASTY, LONG], "$n$": ["1e-05", "–"]})
-    words = pd.DataFrame([["unbreakable_configuration"] * COLUMNS], columns=[f"{column}_of_trainable_parameters" for column in range(COLUMNS)])
+    words = pd.DataFrame(
+        [["unbreakable_configuration"] * COLUMNS],
+        columns=[f"{column}_of_trainable_parameters" for column in range(COLUMNS)],
+    )
     tables = [wide(), Table(nasty, NASTY, (NASTY,)), Table(words, "Long words.")]
     figures = [
         Figure(plot(6, 3), "Lines.", "A line that rises."),
@@ -77,7 +81,7 @@ def report(tmp_path_factory):
         Figure(plot(12, 30), "Too tall.", "Tall."),
         Figure(plot(30, 3), "Too wide.", "Wide."),
     ]
-    prose = "## Method\n\nThe **best** is `blocks-4`, see [below](#Results) or [nowhere](#nope). It costs $5 to $6 @home -- \"so\".\n- one\n- two"
+    prose = '## Method\n\nThe **best** is `blocks-4`, see [below](#Results) or [nowhere](#nope). It costs $5 to $6 @home -- "so".\n- one\n- two'
     notebook = saved(
         folder / "summary.ipynb",
         v4.new_markdown_cell("# Not in the report", metadata={"tags": ["remove"]}),
@@ -96,7 +100,13 @@ def report(tmp_path_factory):
     pages = [page.get_textpage().get_text_range() for page in document]
     html = (folder / "report.html").read_text(encoding="utf-8")
     return SimpleNamespace(
-        folder=folder, notebook=notebook, html=html, soup=BeautifulSoup(html, "html.parser"), document=document, pages=pages, tables=tables
+        folder=folder,
+        notebook=notebook,
+        html=html,
+        soup=BeautifulSoup(html, "html.parser"),
+        document=document,
+        pages=pages,
+        tables=tables,
     )
 
 
@@ -117,7 +127,15 @@ def test_every_cell_is_in_both_reports(report):
 
 def test_nothing_in_a_text_is_markup(report):
     literally = NASTY.split("\n")
-    where = [".subtitle", ".report-title th", ".report-title td", ".report-warning", "figcaption", "td", ".report-notes"]
+    where = [
+        ".subtitle",
+        ".report-title th",
+        ".report-title td",
+        ".report-warning",
+        "figcaption",
+        "td",
+        ".report-notes",
+    ]
     for selector in where:
         assert any(list(tag.stripped_strings) == literally for tag in report.soup.select(selector)), selector
     assert " ".join(literally) in [image["alt"] for image in report.soup.select("img")]
@@ -156,13 +174,19 @@ def test_pdf_keeps_everything_inside_the_page(report):
         boxes = [text.get_rect(index) for index in range(text.count_rects())]
         boxes += [shape.get_bounds() for shape in page.get_objects(max_depth=1)]
         # The side margins are 65 points; punctuation may hang into them by a little.
-        assert all(61 < left and right < width - 61 and 30 < bottom and top < height - 30 for left, bottom, right, top in boxes)
+        assert all(
+            61 < left and right < width - 61 and 30 < bottom and top < height - 30 for left, bottom, right, top in boxes
+        )
 
 
 def test_no_two_letters_overlap(report):
     for page in report.document:
         text = page.get_textpage()
-        boxes = [text.get_charbox(index) for index in range(text.count_chars()) if text.get_text_range(index, 1).strip(" \r\n\u200b")]
+        boxes = [
+            text.get_charbox(index)
+            for index in range(text.count_chars())
+            if text.get_text_range(index, 1).strip(" \r\n\u200b")
+        ]
         left, bottom, right, top = np.transpose(boxes)
         wide = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
         high = np.minimum(top[:, None], top) - np.maximum(bottom[:, None], bottom)
@@ -172,7 +196,13 @@ def test_no_two_letters_overlap(report):
 
 def test_pdf_numbers_captions_and_repeats_the_header_row(report):
     text = " ".join("".join(report.pages).split())
-    for caption in ("Table 1. Every run.", "Table 2. <script>", "Figure 1. Lines.", "Figure 2. <script>", "Figure 4. Too wide."):
+    for caption in (
+        "Table 1. Every run.",
+        "Table 2. <script>",
+        "Figure 1. Lines.",
+        "Figure 2. <script>",
+        "Figure 4. Too wide.",
+    ):
         assert caption in text
     assert "Table 4" not in text
     pages = [page for page in report.pages if "23,587,7" in page]
@@ -220,7 +250,10 @@ def test_text_is_escaped_for_jupyterlab_too():
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (v4.new_code_cell("x", outputs=[v4.new_output("error", ename="KeyError", evalue="'rose'")]), "Cell 1 .* KeyError: 'rose'"),
+        (
+            v4.new_code_cell("x", outputs=[v4.new_output("error", ename="KeyError", evalue="'rose'")]),
+            "Cell 1 .* KeyError: 'rose'",
+        ),
         (v4.new_markdown_cell("![](missing.png)"), "missing.png is not inside the report"),
         (v4.new_markdown_cell("![](https://example.com/a.png)"), "example.com/a.png is not inside the report"),
         (None, "No such file"),
@@ -237,21 +270,8 @@ def test_a_failed_export_says_why_and_leaves_the_old_report(tmp_path, export, ce
 
 @has_chromium
 def test_html_in_a_browser(report):
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        for width in (1280, 390):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            requests, complaints = [], []
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto((report.folder / "report.html").as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert not [url for url in requests if not url.startswith(("file:", "data:"))] and not complaints
-            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-        page.pdf(path=report.folder / "print.pdf")
-        browser.close()
+    with chromium() as browser:
+        assert_clean(browser, report.folder / "report.html").pdf(path=report.folder / "print.pdf")
     # The numbers are the style sheet's: only what is printed has them as text.
     pages = pypdfium2.PdfDocument(report.folder / "print.pdf")
     text = " ".join(" ".join(page.get_textpage().get_text_range() for page in pages).split())

@@ -11,7 +11,13 @@ from thaw.record import Run
 
 def predictions(right) -> pd.DataFrame:
     right = np.asarray(right, bool)
-    return pd.DataFrame({"key": [f"photo-{i}" for i in range(len(right))], "label": "rose", "predicted": np.where(right, "rose", "tulip")})
+    return pd.DataFrame(
+        {
+            "key": [f"photo-{i}" for i in range(len(right))],
+            "label": "rose",
+            "predicted": np.where(right, "rose", "tulip"),
+        }
+    )
 
 
 def test_wilson_s_interval_is_the_textbook_s():
@@ -45,7 +51,10 @@ def test_the_interval_of_a_difference_covers_it():
 
 
 def test_a_configuration_s_row_is_the_mean_over_its_seeds():
-    runs = [Run(record=made, history=history, predictions=made_predictions) for made, history, made_predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))]
+    runs = [
+        Run(record=made, history=history, predictions=made_predictions)
+        for made, history, made_predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))
+    ]
     rows = statistics.by_configuration(record.table(runs))
     assert len(rows) == 1 and rows["seeds"].item() == 2
     assert rows["test_accuracy"].item() == 0.5

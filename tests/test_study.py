@@ -14,7 +14,9 @@ PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.y
 
 def profile(folder, **parameters):
     path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({"dataset": "drawn_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -41,18 +43,31 @@ def test_every_profile_opens_with_what_it_is_for_what_it_costs_and_what_to_expec
 
 def test_paper_is_the_original_s_schedule():
     parameters = read_parameters(ROOT / "params" / "profiles" / "paper.yaml")
-    assert (parameters["image_size"], parameters["head_epochs"], parameters["finetune_epochs"], parameters["max_examples"]) == (224, 5, 15, None)
+    assert (
+        parameters["image_size"],
+        parameters["head_epochs"],
+        parameters["finetune_epochs"],
+        parameters["max_examples"],
+    ) == (224, 5, 15, None)
 
 
 def test_jobs_come_in_the_order_of_the_original_s_table():
     names = [job.configuration for job in Study.load("paper").jobs]
-    assert names[:5] == ["resnet50-frozen", "resnet50-frozen-long", "resnet50-layers-5", "resnet50-layers-10", "resnet50-layers-40"]
+    assert names[:5] == [
+        "resnet50-frozen",
+        "resnet50-frozen-long",
+        "resnet50-layers-5",
+        "resnet50-layers-10",
+        "resnet50-layers-40",
+    ]
     assert names[8] == "mobilenet-frozen"
 
 
 def test_other_parameters_are_other_jobs_and_the_same_ones_the_same(tmp_path):
     only = {"study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
-    first, again, longer = (Study.load(profile(tmp_path, **only, **extra), tmp_path) for extra in ({}, {}, {"finetune_epochs": 3}))
+    first, again, longer = (
+        Study.load(profile(tmp_path, **only, **extra), tmp_path) for extra in ({}, {}, {"finetune_epochs": 3})
+    )
     assert [job.name for job in first.jobs] == [job.name for job in again.jobs]
     frozen, blocks = zip([job.name for job in first.jobs], [job.name for job in longer.jobs])
     assert frozen[0] == frozen[1], "the frozen base does not depend on the epochs of fine-tuning"
@@ -68,7 +83,9 @@ def test_seeds_for_all_or_by_backbone(tmp_path):
 
 
 def test_finished_jobs_are_those_with_a_record(tmp_path):
-    study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path)
+    study = Study.load(
+        profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
+    )
     assert study.finished() == []
     record.save(study.jobs[0].directory, *made_up_run())
     assert study.finished() == [study.jobs[0]]
@@ -111,5 +128,7 @@ def test_files_that_are_no_mapping(tmp_path, text):
 def test_the_original_s_table_is_the_configurations():
     names = {job.configuration for job in Study.load("paper").jobs if not job.experiment.control}
     rows = [line.split(",")[:3] for line in (ROOT / "params" / "original.csv").read_text(encoding="utf-8").split()[1:]]
-    assert names == {f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows}
+    assert names == {
+        f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows
+    }
     assert len(rows) == 14

@@ -69,7 +69,13 @@ def test_an_amount_that_the_network_has_not_got(strategy, amount):
 
 @pytest.mark.parametrize(
     "name, strategy, amount",
-    [("mobilenet", "frozen", 0), ("mobilenet", "layers", 5), ("mobilenet", "blocks", 2), ("resnet50", "layers", 10), ("resnet50", "blocks", 1)],
+    [
+        ("mobilenet", "frozen", 0),
+        ("mobilenet", "layers", 5),
+        ("mobilenet", "blocks", 2),
+        ("resnet50", "layers", 10),
+        ("resnet50", "blocks", 1),
+    ],
 )
 def test_training_changes_the_unfrozen_weights_and_no_others(tiny, name, strategy, amount):
     """In the fine-tuning phase; BatchNorm's statistics included."""
@@ -89,7 +95,9 @@ def test_training_changes_the_unfrozen_weights_and_no_others(tiny, name, strateg
         tf.config.run_functions_eagerly(False)
     changed = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], weight.numpy())}
     unfrozen = unfreeze.unfrozen(base, backbones.get(name), strategy, amount)
-    expected = {weight.path for layer in unfrozen for weight in layer.weights} | {weight.path for weight in model.get_layer("head").weights}
+    expected = {weight.path for layer in unfrozen for weight in layer.weights} | {
+        weight.path for weight in model.get_layer("head").weights
+    }
     assert changed == expected
     if any(isinstance(layer, keras.layers.BatchNormalization) for layer in unfrozen):
         assert any("moving_mean" in path for path in changed)

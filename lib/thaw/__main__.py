@@ -13,7 +13,9 @@ from thaw.study import Study
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; 0 if it went well, 1 after a message if not."""
-    parser = argparse.ArgumentParser(prog="python -m thaw", description="How much of a pre-trained network should one unfreeze?")
+    parser = argparse.ArgumentParser(
+        prog="python -m thaw", description="How much of a pre-trained network should one unfreeze?"
+    )
     parser.add_argument("--outputs", default="outputs", help="folder of all outputs (default: %(default)s)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -58,8 +60,6 @@ def report(options: argparse.Namespace) -> None:
     """Check everything, run the graph, and say where the report is."""
     study = Study.load(options.profile, options.outputs)
     finished = len(study.finished())
-    if options.reason:
-        print(f"Profile {study.profile}: {options.reason}")
     print(f"{len(study.jobs)} experiments, {finished} of them finished already.", flush=True)
     if finished < len(study.jobs):
         from thaw.execute import stderr_to
@@ -69,7 +69,9 @@ def report(options: argparse.Namespace) -> None:
 
             preflight.check(study)
     if run_graph(study, options):
-        raise ThawError("not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here.")
+        raise ThawError(
+            "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
+        )
     print("The report:")
     for name in ("report.html", "report.pdf"):
         print(f"  {study.outputs / name}")

@@ -61,7 +61,9 @@ def cut(model: keras.Model) -> Cut:
     return Cut(tensors, keras.Model(tensors if len(tensors) > 1 else tensors[0], model.output), saves)
 
 
-def compute(model: keras.Model, tensors: Sequence[keras.KerasTensor], images: np.ndarray, preprocess: Callable, batch_size: int) -> list[np.ndarray]:
+def compute(
+    model: keras.Model, tensors: Sequence[keras.KerasTensor], images: np.ndarray, preprocess: Callable, batch_size: int
+) -> list[np.ndarray]:
     """Run photos through the frozen part of a network.
 
     Parameters
@@ -81,11 +83,13 @@ def compute(model: keras.Model, tensors: Sequence[keras.KerasTensor], images: np
     """
     prefix = keras.Model(model.input, list(tensors))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def run(batch):
         return prefix(preprocess(tf.cast(batch, tf.float32)), training=False)
 
-    results = [np.empty((len(images), *tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype) for tensor in tensors]
+    results = [
+        np.empty((len(images), *tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype) for tensor in tensors
+    ]
     for start in range(0, len(images), batch_size):
         for result, values in zip(results, tf.nest.flatten(run(images[start : start + batch_size]))):
             result[start : start + batch_size] = values

@@ -202,7 +202,9 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if about.get("sha256", found) != found:
-            raise WeightsMismatch(f"{path}: {beside.name} describes another file (its sha256 differs). Replace the one or the other.")
+            raise WeightsMismatch(
+                f"{path}: {beside.name} describes another file (its sha256 differs). Replace the one or the other."
+            )
     return path, about
 
 
@@ -210,10 +212,10 @@ def drawn_weights(name: str) -> Path:
     """The file of weights pre-trained on drawn pictures, made if need be."""
     path = places.drawn_weights(name)
     if not path.exists():
-        from thaw import drawn  # TFDS and all: only where something is to be drawn
+        from thaw import drawn, pretraining  # TFDS and all: only where something is to be drawn
 
         backbone = get(name)
-        drawn.pretrain(backbone.title, backbone.build(drawn.SIDE), backbone.preprocess, path)
+        pretraining.pretrain(backbone.title, backbone.build(drawn.SIDE), backbone.preprocess, path)
     return path
 
 

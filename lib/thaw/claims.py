@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import binomtest, spearmanr
 
+from thaw.backbones import REGISTRY
 from thaw.experiment import Experiment
 from thaw.record import Run
 from thaw.statistics import ALPHA, difference
@@ -68,7 +69,9 @@ def as_accurate(first: Which, second: Which) -> Callable[[list[Run]], Verdict | 
         inside = -MARGIN < effect.low and effect.high < MARGIN
         outside = effect.low > MARGIN or effect.high < -MARGIN
         word = SUPPORTED if inside else CONTRADICTED if outside else UNDECIDED
-        return Verdict(word, _points(effect), f"interval within ±{100 * MARGIN:.0f} points (bootstrap over test photos)")
+        return Verdict(
+            word, _points(effect), f"interval within ±{100 * MARGIN:.0f} points (bootstrap over test photos)"
+        )
 
     return decide
 
@@ -82,15 +85,21 @@ def smaller_in_every_row(quantity: Callable[[Run], float], unit: str) -> Callabl
             experiment = run.record.experiment
             row = values.setdefault((experiment.strategy, experiment.amount, experiment.epochs), {})
             row.setdefault(experiment.backbone, []).append(quantity(run))
-        pairs = [(_mean(row["mobilenet"]), _mean(row["resnet50"])) for row in values.values() if {"mobilenet", "resnet50"} <= set(row)]
+        pairs = [
+            (_mean(row["mobilenet"]), _mean(row["resnet50"]))
+            for row in values.values()
+            if {"mobilenet", "resnet50"} <= set(row)
+        ]
         if not pairs:
             return None
         wins, losses = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
         p = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
         word = UNDECIDED if p >= ALPHA else SUPPORTED if wins > losses else CONTRADICTED
         mobilenet, resnet50 = (_mean([pair[i] for pair in pairs]) for i in (0, 1))
-        effect = f"{mobilenet:,.1f} against {resnet50:,.1f} {unit} on average, less in {wins} of {len(pairs)} configurations"
-        return Verdict(word, effect, f"sign test, p = {p:.3f}")
+        effect = (
+            f"{mobilenet:,.1f} against {resnet50:,.1f} {unit} on average, less in {wins} of {len(pairs)} configurations"
+        )
+        return Verdict(word, effect, f"sign test, {_p(p)}")
 
     return decide
 
@@ -109,9 +118,13 @@ def grows_with_unfreezing(quantity: Callable[[Run], float], name: str) -> Callab
                 return None
             decided = result.pvalue < ALPHA
             words.add(UNDECIDED if not decided else SUPPORTED if result.statistic > 0 else CONTRADICTED)
-            effects.append(f"{backbone} {result.statistic:+.2f} (p = {result.pvalue:.3f})")
+            effects.append(f"{REGISTRY[backbone].title} {result.statistic:+.2f} ({_p(result.pvalue)})")
         word = words.pop() if len(words) == 1 else UNDECIDED
-        return Verdict(word, f"rank correlation of {name} with trainable parameters: " + ", ".join(effects), "Spearman's, over the fine-tuned configurations")
+        return Verdict(
+            word,
+            f"rank correlation of {name} with trainable parameters: " + ", ".join(effects),
+            "Spearman's, over the fine-tuned configurations",
+        )
 
     return decide
 
@@ -165,18 +178,29 @@ CLAIMS = (
         "2, training time",
         smaller_in_every_row(lambda run: run.record.training_seconds.total, "s"),
     ),
-    Claim("mobilenet-memory", "MobileNet trains in less memory.", "2, memory", smaller_in_every_row(lambda run: run.record.peak_memory_mb, "MB")),
+    Claim(
+        "mobilenet-memory",
+        "MobileNet trains in less memory.",
+        "2, memory",
+        smaller_in_every_row(lambda run: run.record.peak_memory_mb, "MB"),
+    ),
     Claim(
         "resnet50-layers",
         "A fixed number of layers changes ResNet50's accuracy little.",
         "3, strategy A",
-        as_accurate(lambda e: (e.backbone, e.strategy) == ("resnet50", "layers"), lambda e: (e.backbone, e.strategy) == ("resnet50", "frozen")),
+        as_accurate(
+            lambda e: (e.backbone, e.strategy) == ("resnet50", "layers"),
+            lambda e: (e.backbone, e.strategy) == ("resnet50", "frozen"),
+        ),
     ),
     Claim(
         "mobilenet-layers",
         "A fixed number of layers makes MobileNet worse than its frozen base.",
         "3, strategy A",
-        more_accurate(lambda e: (e.backbone, e.strategy) == ("mobilenet", "frozen"), lambda e: (e.backbone, e.strategy) == ("mobilenet", "layers")),
+        more_accurate(
+            lambda e: (e.backbone, e.strategy) == ("mobilenet", "frozen"),
+            lambda e: (e.backbone, e.strategy) == ("mobilenet", "layers"),
+        ),
     ),
     Claim(
         "blocks-layers",
@@ -188,7 +212,10 @@ CLAIMS = (
         "mobilenet-frozen",
         "Fine-tuned by blocks, MobileNet is better than frozen.",
         "2, accuracy",
-        more_accurate(lambda e: (e.backbone, e.strategy) == ("mobilenet", "blocks"), lambda e: (e.backbone, e.strategy) == ("mobilenet", "frozen")),
+        more_accurate(
+            lambda e: (e.backbone, e.strategy) == ("mobilenet", "blocks"),
+            lambda e: (e.backbone, e.strategy) == ("mobilenet", "frozen"),
+        ),
     ),
     Claim(
         "resnet50-best",
@@ -212,7 +239,10 @@ CLAIMS = (
         "overfitting",
         "The more is unfrozen, the more the network overfits.",
         "3, too many",
-        grows_with_unfreezing(lambda run: run.record.train_accuracy - run.record.validation_accuracy, "the gap of training to validation accuracy"),
+        grows_with_unfreezing(
+            lambda run: run.record.train_accuracy - run.record.validation_accuracy,
+            "the gap of training to validation accuracy",
+        ),
     ),
     Claim(
         "training-cost",
@@ -234,7 +264,15 @@ def table(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for claim in CLAIMS:
         verdict = claim.decide(runs) or Verdict(UNDECIDED, "the runs that it needs are missing", "none")
-        rows.append({"Claim": claim.words, "Original": claim.where, "Verdict": verdict.verdict, "Effect": verdict.effect, "Test": verdict.test})
+        rows.append(
+            {
+                "Claim": claim.words,
+                "Original": claim.where,
+                "Verdict": verdict.verdict,
+                "Effect": verdict.effect,
+                "Test": verdict.test,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -253,6 +291,10 @@ def _points(effect) -> str:
 def _range(quartiles) -> str:
     low, high = min(q.median for q in quartiles), max(q.median for q in quartiles)
     return f"{low:.1f} to {high:.1f}" if high - low >= 0.05 else f"{low:.1f}"
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def _mean(values) -> float:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -93,7 +92,9 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
 
     # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
     photos = builder.as_dataset(
-        split=f"train[:{count}]", read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False), shuffle_files=False
+        split=f"train[:{count}]",
+        read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
+        shuffle_files=False,
     ).map(squeeze, num_parallel_calls=4, deterministic=True)
     images = np.empty((count, image_size, image_size, 3), np.uint8)
     labels = np.empty(count, np.int64)
@@ -115,7 +116,6 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
             "version": str(builder.info.version),
             "title": title(builder.info.name),
             "description": " ".join(builder.info.description.split()),
-            "drawn": isinstance(builder, drawn.DrawnFlowers),
             "photos": {"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2]), "available": total},
             "sha256": digest.hexdigest(),
         },
@@ -167,7 +167,9 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
         and "train" in builder.info.splits
     )
     if not labelled_images:
-        raise InvalidParameter(f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers.")
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers."
+        )
     return builder
 
 

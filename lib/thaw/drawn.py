@@ -1,20 +1,13 @@
 """Drawn photos, for a study that needs no download.
 
 `DrawnFlowers` is a TFDS data set (``drawn_flowers``) of five kinds of flowers; `draw_things` makes the photos of
-another task, and `pretrain` teaches it to a network, so that the study has a pre-trained one to unfreeze. Every photo
+another task, which `thaw.pretraining` teaches to a network, so that the study has one to unfreeze. Every photo
 depends on nothing but its seed and its index.
 """
 
 import colorsys
-import hashlib
-import json
-import os
-import time
-from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -103,8 +96,11 @@ class Pen:
         colour = _shade(colour, 1 + 0.16 * np.cos(angle - self.light) + self.rng.normal(0, 0.05))
         self.shape(outline @ np.array([[c, s], [-s, c]]), colour)
         if vein:
-            self.line([(start * c, start * s), ((0.2 * start + 0.8 * end) * c, (0.2 * start + 0.8 * end) * s)],
-                      (*_shade(colour, 0.75), 110), 0.02)
+            self.line(
+                [(start * c, start * s), ((0.2 * start + 0.8 * end) * c, (0.2 * start + 0.8 * end) * s)],
+                (*_shade(colour, 0.75), 110),
+                0.02,
+            )
 
     def ring(self, count, start, end, width, colour, phase=0.0, ragged=0.06, **form):
         for angle in self.rng.permutation(phase + np.arange(count) * TURN / count):
@@ -120,8 +116,9 @@ def _flower_colour(rng, hue, spread):
     if rng.random() < 0.15:
         hue, spread = rng.choice([0.0, 0.08, 0.14, 0.78, 0.9, 0.6]), 0.03
     pale = rng.random() < 0.25
-    return _rgb(hue + rng.normal(0, spread), rng.uniform(0.03, 0.3) if pale else rng.uniform(0.5, 0.95),
-                rng.uniform(0.8, 1))
+    return _rgb(
+        hue + rng.normal(0, spread), rng.uniform(0.03, 0.3) if pale else rng.uniform(0.5, 0.95), rng.uniform(0.8, 1)
+    )
 
 
 def daisy(pen, rng):
@@ -165,8 +162,18 @@ def dandelion(pen, rng):
         return
     colour = _flower_colour(rng, 0.14, 0.02)
     for step, reach in enumerate((1.0, 0.84, 0.66, 0.48, 0.3)):
-        pen.ring(int(34 * reach) + 6, 0.05, reach, 0.055, _shade(colour, 0.76 + 0.07 * step), rng.random(), 0.09,
-                 widest=0.75, blunt=0.7, vein=False)
+        pen.ring(
+            int(34 * reach) + 6,
+            0.05,
+            reach,
+            0.055,
+            _shade(colour, 0.76 + 0.07 * step),
+            rng.random(),
+            0.09,
+            widest=0.75,
+            blunt=0.7,
+            vein=False,
+        )
 
 
 def rose(pen, rng):
@@ -200,8 +207,10 @@ def tulip(pen, rng):
         t = np.linspace(0, 1, 13)
         half = width * (1.15 if side == 0 else 0.95) * np.sin(np.pi * t**0.75) ** 0.8
         along = -0.85 + 1.8 * t
-        outline = np.r_[np.c_[along, half + 0.16 * side * np.sin(np.pi * t)],
-                        np.c_[along, 0.16 * side * np.sin(np.pi * t) - half][::-1]]
+        outline = np.r_[
+            np.c_[along, half + 0.16 * side * np.sin(np.pi * t)],
+            np.c_[along, 0.16 * side * np.sin(np.pi * t) - half][::-1],
+        ]
         pen.shape(outline @ np.array([[c, s], [-s, c]]), _shade(colour, tone), 0.6)
 
 
@@ -288,8 +297,11 @@ def snowflake(pen, rng):
     for a in np.arange(arms) * TURN / arms:
         pen.line([(0, 0), (np.cos(a), np.sin(a))], colour, 0.07)
         for r, side in ((0.5, 0.28), (0.5, -0.28), (0.75, 0.22), (0.75, -0.22)):
-            pen.line([(r * np.cos(a), r * np.sin(a)), ((r + 0.22) * np.cos(a + side), (r + 0.22) * np.sin(a + side))],
-                     colour, 0.06)
+            pen.line(
+                [(r * np.cos(a), r * np.sin(a)), ((r + 0.22) * np.cos(a + side), (r + 0.22) * np.sin(a + side))],
+                colour,
+                0.06,
+            )
 
 
 def berries(pen, rng):
@@ -337,15 +349,37 @@ def tree(pen, rng):
         pen.disc(x, y - 0.4, 0.34, _shade(colour, 0.85 - 0.4 * y), edge=0.85)
 
 
-THINGS = {f.__name__: f for f in (apple, ball, berries, butterfly, fish, gear, house, leaf, mushroom, pompon,
-                                  snowflake, spiral, star, target, tree, wheel)}
+THINGS = {
+    f.__name__: f
+    for f in (
+        apple,
+        ball,
+        berries,
+        butterfly,
+        fish,
+        gear,
+        house,
+        leaf,
+        mushroom,
+        pompon,
+        snowflake,
+        spiral,
+        star,
+        target,
+        tree,
+        wheel,
+    )
+}
 UPRIGHT = tulip, apple, house, mushroom, tree  # by gravity; all else lies as it fell
 
 
 def _backdrop(rng, side):
     kind = rng.choice(["sky", "meadow", "bokeh"])
-    top = {"sky": _rgb(rng.uniform(0.53, 0.62), rng.uniform(0.25, 0.6), rng.uniform(0.7, 0.95)),
-           "meadow": _green(rng, 0.75), "bokeh": _rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.8))}[kind]
+    top = {
+        "sky": _rgb(rng.uniform(0.53, 0.62), rng.uniform(0.25, 0.6), rng.uniform(0.7, 0.95)),
+        "meadow": _green(rng, 0.75),
+        "bokeh": _rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.8)),
+    }[kind]
     bottom = _green(rng, 0.5) if rng.random() < 0.7 else _shade(top, rng.uniform(0.5, 1.2))
     fade = np.linspace(0, 1, side)[:, None, None] ** rng.uniform(0.6, 2)
     pixels = np.broadcast_to(np.array(top) * (1 - fade) + np.array(bottom) * fade, (side, side, 3))
@@ -373,9 +407,18 @@ def _subject(image, rng, paint, centre, radius):
         sway, t = rng.normal(0, 0.5), np.linspace(0, 1, 12)
         pen.line(np.column_stack([sway * t**2, 3 * t]), _green(rng, 0.5), rng.uniform(0.08, 0.14))
         for side in (-1, 1):
-            stem = Pen(image, rng, (centre[0] + sway * radius * 0.3, centre[1] + rng.uniform(1.2, 1.9) * radius), radius)
-            stem.petal(-TURN / 4 + side * rng.uniform(0.3, 1.2), 0, rng.uniform(0.7, 1.3), rng.uniform(0.1, 0.25),
-                       _green(rng, 0.55), widest=0.45, blunt=1)
+            stem = Pen(
+                image, rng, (centre[0] + sway * radius * 0.3, centre[1] + rng.uniform(1.2, 1.9) * radius), radius
+            )
+            stem.petal(
+                -TURN / 4 + side * rng.uniform(0.3, 1.2),
+                0,
+                rng.uniform(0.7, 1.3),
+                rng.uniform(0.1, 0.25),
+                _green(rng, 0.55),
+                widest=0.45,
+                blunt=1,
+            )
     paint(Pen(image, rng, centre, radius, turn, tilt, rng.uniform(0, TURN / 2)), rng)
 
 
@@ -399,12 +442,21 @@ def photo(paint, rng, wild):
     for _ in range(rng.binomial(2, 0.4 * wild)):
         _subject(image, rng, paint, rng.uniform(0.1, 0.9, 2) * side, side * rng.uniform(0.1, 0.17))
         image = image.filter(ImageFilter.GaussianBlur(side * 0.01))
-    _subject(image, rng, paint, (0.5 + rng.normal(0, 0.09 * wild, 2)) * side, side * rng.uniform(0.4 - 0.2 * wild, 0.43))
+    _subject(
+        image, rng, paint, (0.5 + rng.normal(0, 0.09 * wild, 2)) * side, side * rng.uniform(0.4 - 0.2 * wild, 0.43)
+    )
     for _ in range(rng.binomial(3, 0.5 * wild)):  # leaves of grass before the lens
         a = rng.uniform(0, TURN)
         blade = Pen(image, rng, (0.5 + 0.6 * np.array([np.cos(a), np.sin(a)])) * side, side)
-        blade.petal(a + TURN / 2 + rng.normal(0, 0.35), -0.1, rng.uniform(0.2, 0.6), rng.uniform(0.03, 0.08),
-                    _green(rng, 0.45), widest=0.4, blunt=1)
+        blade.petal(
+            a + TURN / 2 + rng.normal(0, 0.35),
+            -0.1,
+            rng.uniform(0.2, 0.6),
+            rng.uniform(0.03, 0.08),
+            _green(rng, 0.45),
+            widest=0.4,
+            blunt=1,
+        )
     image = image.filter(ImageFilter.GaussianBlur(rng.gamma(1.5, 0.35) * OVERSAMPLE * wild)).reduce(OVERSAMPLE)
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     a = rng.uniform(0, TURN)
@@ -424,12 +476,15 @@ class DrawnFlowers(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Drawn photos of five kinds of flowers, told apart by their form.",
-            features=tfds.features.FeaturesDict({
-                "image": tfds.features.Image(shape=(SIDE, SIDE, 3)),
-                "label": tfds.features.ClassLabel(names=list(FLOWERS)),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(SIDE, SIDE, 3)),
+                    "label": tfds.features.ClassLabel(names=list(FLOWERS)),
+                }
+            ),
             supervised_keys=("image", "label"),
             license=LICENCE,
+            disable_shuffling=True,  # the kinds come in turn, so every share of the photos has as many of each
         )
 
     def _split_generators(self, dl_manager):
@@ -456,140 +511,3 @@ def draw_things(count, seed):
     labels = np.arange(count) % len(THINGS)
     paints = list(THINGS.values())
     return np.stack([photo(paints[k], np.random.default_rng([seed, i]), 0) for i, k in enumerate(labels)]), labels
-
-
-class _Progress(keras.callbacks.Callback):
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone
-
-    def on_epoch_end(self, epoch, logs=None):
-        of = f"epoch {epoch + 1} of {self.params['epochs']}"
-        print(f"pre-training {self.backbone}: {of}, accuracy {logs['accuracy']:.2f}", flush=True)
-
-
-def _initialise(model, seed):
-    """Start where a signal passes unchanged, so that few photos are enough.
-
-    Convolutions are orthogonal, depthwise ones nearly the identity (Xiao et al., 2018: "Dynamical isometry and a mean
-    field theory of CNNs"); each residual branch starts at zero (Goyal et al., 2017: "Accurate, large minibatch SGD").
-    The statistics of BatchNorm must settle within a few hundred steps, not Keras' thousands.
-    """
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            kernel = rng.normal(0, 0.3, layer.kernel.shape)
-            kernel[kernel.shape[0] // 2, kernel.shape[1] // 2] += 1
-            layer.kernel.assign(kernel)
-        elif isinstance(layer, keras.layers.Conv2D):
-            layer.kernel.assign(keras.initializers.Orthogonal(seed=int(rng.integers(2**31)))(layer.kernel.shape))
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9
-        elif isinstance(layer, keras.layers.Add):
-            last = layer.input[-1]._keras_history.operation
-            if isinstance(last, keras.layers.BatchNormalization):
-                last.gamma.assign(np.zeros(last.gamma.shape))
-
-
-def pretrain(backbone, base, preprocess, path, photos=1600, epochs=None, side=None, batch_size=16, seed=0):
-    """Teach a network the drawn things, and keep its weights for ``base.load_weights(path)``.
-
-    A network with shortcuts learns from fewer, smaller photos than one without; the defaults keep either to a minute
-    or two on one core.
-
-    Parameters
-    ----------
-    backbone : str
-        What to call it.
-    base : keras.Model
-        From photos of (SIDE, SIDE, 3) to feature maps. Its weights are replaced by what was learnt.
-    preprocess : callable
-        From float32 photos of 0 to 255 to what `base` takes.
-    path : path-like
-        Ends in ``.weights.h5``. The description goes beside it, as ``.json``. Neither is ever there in part.
-    photos : int
-        To learn from; a tenth as many more are held out.
-    epochs : int, optional
-    side : int, optional
-        In pixels, of the photos in training.
-    batch_size : int
-    seed : int
-
-    Returns
-    -------
-    dict
-        What the description says.
-
-    Raises
-    ------
-    ValueError
-        If `path` does not end in ``.weights.h5``.
-    """
-    path = Path(path)
-    if not path.name.endswith(".weights.h5"):
-        raise ValueError(f"path = {str(path)!r}: must end in .weights.h5, so that Keras can read it back.")
-    started = time.monotonic()
-    keras.utils.set_random_seed(seed)
-    shortcuts = any(isinstance(layer, keras.layers.Add) for layer in base.layers)
-    epochs = epochs or (3 if shortcuts else 5)
-    side = side or (48 if shortcuts else SIDE)
-    images, labels = draw_things(photos + photos // 10, seed)
-
-    def flip(photo, label):
-        return tf.image.random_flip_left_right(tf.image.random_flip_up_down(photo)), label
-
-    def batches(part, train):
-        data = tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
-        if train:
-            data = data.shuffle(photos).map(flip)
-        data = data.batch(batch_size, drop_remainder=train)
-        data = data.map(lambda x, y: (preprocess(tf.image.resize(tf.cast(x, tf.float32), (side, side))), y))
-        options = tf.data.Options()
-        options.autotune.enabled = False  # on one core its thread keeps an epoch from ending, by up to the epoch's time
-        return data.with_options(options)
-
-    # A copy takes photos of another size, and keeps the training's momentum out of `base`.
-    learner = keras.models.clone_model(base, input_tensors=keras.Input((side, side, 3)))
-    _initialise(learner, seed)
-    classifier = keras.layers.Dense(len(THINGS), activation="softmax")
-    model = keras.Sequential([learner, keras.layers.GlobalAveragePooling2D(), classifier])
-    steps = epochs * (photos // batch_size)
-    warm = 1 + steps // 10
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm), warmup_target=2e-3 if shortcuts else 5e-3, warmup_steps=warm)
-    # Adam's usual memory of 1,000 steps (beta_2 = 0.999) is longer than this training.
-    optimizer = keras.optimizers.Adam(rate, beta_2=0.98, epsilon=1e-5)
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(batches(slice(photos), True), epochs=epochs, shuffle=False, verbose=0,
-              callbacks=[_Progress(backbone)])
-    accuracy = model.evaluate(batches(slice(photos, None), False), verbose=0)[1]
-    base.set_weights(learner.get_weights())
-
-    part = path.with_name(f"part-{os.getpid()}-{path.name}")
-    part_beside = part.with_suffix(".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        base.save_weights(part)
-        about = {
-            "backbone": backbone,
-            "title": f"{backbone}, drawn things",
-            "official": False,
-            "description": f"Pre-trained on {photos:,} drawn photos of {len(THINGS)} things that are not flowers; "
-                           f"it tells {accuracy:.0%} of those held out.",
-            "licence": LICENCE,
-            "sha256": hashlib.sha256(part.read_bytes()).hexdigest(),
-            "source_accuracy": accuracy,
-            "photos": photos,
-            "photos_held_out": len(images) - photos,
-            "epochs": epochs,
-            "side": side,
-            "seed": seed,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        part_beside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        os.replace(part_beside, path.with_name(path.name.removesuffix(".weights.h5") + ".json"))
-        os.replace(part, path)  # last: what is looked for is the weights
-    finally:
-        part.unlink(missing_ok=True)
-        part_beside.unlink(missing_ok=True)
-    return about

@@ -17,7 +17,12 @@ from thaw.data import Photos
 def compiled(model: keras.Model, preprocess: Callable) -> Callable:
     """The network as one graph, from photos of 0 to 255 (n, size, size, 3) to probabilities (n, classes)."""
     signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    return tf.function(lambda photos: model(preprocess(tf.cast(photos, tf.float32)), training=False), input_signature=[signature])
+
+    @tf.function(input_signature=[signature], autograph=False)
+    def graph(photos):
+        return model(preprocess(tf.cast(photos, tf.float32)), training=False)
+
+    return graph
 
 
 def predict(graph: Callable, photos: Photos, classes: tuple[str, ...], batch_size: int) -> pd.DataFrame:
@@ -40,7 +45,9 @@ def predict(graph: Callable, photos: Photos, classes: tuple[str, ...], batch_siz
     starts = range(0, len(photos), batch_size)
     probabilities = np.concatenate([graph(photos.images[start : start + batch_size]) for start in starts])
     names = np.array(classes)
-    table = pd.DataFrame({"key": photos.keys, "label": names[photos.labels], "predicted": names[probabilities.argmax(axis=1)]})
+    table = pd.DataFrame(
+        {"key": photos.keys, "label": names[photos.labels], "predicted": names[probabilities.argmax(axis=1)]}
+    )
     return table.join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes]))
 
 

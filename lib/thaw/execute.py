@@ -63,7 +63,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         message = error.evalue if error.ename in known else str(error)
         raise ThawError(f"{label}: {message}\nThe notebook up to there: {failed}") from None
     except DeadKernelError:
-        raise ThawError(f"{label}: the notebook's kernel died, most often for want of memory. What it said last: {log}") from None
+        raise ThawError(
+            f"{label}: the notebook's kernel died, most often for want of memory. What it said last: {log}"
+        ) from None
     for leftover in (failed, log):
         leftover.unlink(missing_ok=True)
 

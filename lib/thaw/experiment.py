@@ -82,9 +82,13 @@ class Experiment(BaseModel):
         if self.strategy == "frozen" and self.amount:
             raise ValueError(f"amount = {self.amount}: strategy 'frozen' unfreezes nothing. Set amount to 0.")
         if self.strategy != "frozen" and not self.amount:
-            raise ValueError(f"amount = 0: strategy {self.strategy!r} needs 1 or more. Give an amount, or the strategy 'frozen'.")
+            raise ValueError(
+                f"amount = 0: strategy {self.strategy!r} needs 1 or more. Give an amount, or the strategy 'frozen'."
+            )
         if self.strategy != "frozen" and not self.finetune_epochs:
-            raise ValueError("finetune_epochs = 0: nothing would be fine-tuned. Give 1 or more, or the strategy 'frozen'.")
+            raise ValueError(
+                "finetune_epochs = 0: nothing would be fine-tuned. Give 1 or more, or the strategy 'frozen'."
+            )
         return self
 
     @classmethod
@@ -112,7 +116,7 @@ class Experiment(BaseModel):
     def label(self) -> str:
         """The strategy in words, for example 'Strategy B (2 blocks)'."""
         if self.strategy == "frozen":
-            return f"Frozen, {self.epochs} epoch{'s'[:self.epochs > 1]}"
+            return f"Frozen, {self.epochs} epoch{'s'[: self.epochs > 1]}"
         unit = self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
         return f"Strategy {'A' if self.strategy == 'layers' else 'B'} ({self.amount} {unit})"
 
@@ -140,11 +144,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
         A notebook's ``globals()``.
     """
     plain = (str, int, float, Path, type(None))
-    return {
-        name: value
-        for name, value in namespace.items()
-        if isinstance(value, plain) and not name.startswith("_")
-    }
+    return {name: value for name, value in namespace.items() if isinstance(value, plain) and not name.startswith("_")}
 
 
 def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:

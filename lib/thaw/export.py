@@ -26,10 +26,7 @@ _TEMPLATE = Path(__file__).parent / "template"
 _IMAGES = ["image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 # The Markdown of JupyterLab, without what could turn plain text into markup
 # (formulas, citations, typographic quotes), and with the divs of `_div`.
-_DIALECT = (
-    "commonmark+pipe_tables+strikeout+task_lists+footnotes+autolink_bare_uris"
-    "+fenced_divs+bracketed_spans"
-)
+_DIALECT = "commonmark+pipe_tables+strikeout+task_lists+footnotes+autolink_bare_uris+fenced_divs+bracketed_spans"
 
 
 def export_html(notebook: Path, html: Path) -> None:

@@ -66,7 +66,10 @@ def strip(base: keras.Model, backbone: Backbone, unfrozen: Sequence[keras.layers
     for axes in (top, bottom):
         axes.grid(False, axis="x")
         sns.despine(ax=axes, left=axes is top)
-    legend = [Patch(color=UNFROZEN, label=f"unfrozen ({len(chosen)} layers)"), Patch(color=FROZEN, label=f"frozen ({len(sizes) - len(chosen)})")]
+    legend = [
+        Patch(color=UNFROZEN, label=f"unfrozen ({len(chosen)} layers)"),
+        Patch(color=FROZEN, label=f"frozen ({len(sizes) - len(chosen)})"),
+    ]
     bottom.legend(handles=legend, loc="upper left", frameon=False)
     return figure
 
@@ -118,14 +121,30 @@ def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -
         panels = figure.subplots(len(backbones), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, backbone in zip(panels, backbones):
         rows = table[table["backbone"] == backbone]
-        for x, (_, row) in zip(_apart(rows["trainable_parameters"]), rows.sort_values("trainable_parameters").iterrows()):
+        for x, (_, row) in zip(
+            _apart(rows["trainable_parameters"]), rows.sort_values("trainable_parameters").iterrows()
+        ):
             _point(axes, x, row["test_accuracy"], row["test_low"], row["test_high"], backbone, row["strategy"])
             axes.annotate(
-                _short(row), (x, row["test_low"]), xytext=(0, -4), textcoords="offset points", fontsize=7, rotation=90, ha="center", va="top"
+                _short(row),
+                (x, row["test_low"]),
+                xytext=(0, -4),
+                textcoords="offset points",
+                fontsize=7,
+                rotation=90,
+                ha="center",
+                va="top",
             )
             match = in_original(row, original)
             if match is not None:
-                axes.plot(x, match["test_accuracy"], MARKERS[row["strategy"]], markerfacecolor="none", color="0.45", markersize=6)
+                axes.plot(
+                    x,
+                    match["test_accuracy"],
+                    MARKERS[row["strategy"]],
+                    markerfacecolor="none",
+                    color="0.45",
+                    markersize=6,
+                )
         axes.set(xscale="log", ylabel=f"{REGISTRY[backbone].title}\ntest accuracy")
         axes.yaxis.set_major_formatter(PERCENT)
         axes.margins(x=0.05)
@@ -155,6 +174,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], backbone: str) -> Figure
     for axes, (label, history) in zip(panels.flat, histories.items()):
         _learning(axes, history, "accuracy", COLOURS[backbone])
         axes.set_title(label, fontsize=8)
+        axes.label_outer()
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy")
     panels[0, 0].yaxis.set_major_formatter(PERCENT)
@@ -194,10 +214,18 @@ def gap(table: pd.DataFrame) -> Figure:
     for column, backbone in zip(panels.T, backbones):
         for _, row in table[table["backbone"] == backbone].iterrows():
             share = row["trainable_parameters"] / row["total_parameters"]
-            for axes, value in zip(column, (row["train_accuracy"] - row["validation_accuracy"], row["validation_loss"])):
+            for axes, value in zip(
+                column, (row["train_accuracy"] - row["validation_accuracy"], row["validation_loss"])
+            ):
                 axes.plot(share, value, MARKERS[row["strategy"]], color=COLOURS[backbone])
                 below = row["strategy"] == "layers" or row["control"]
-                axes.annotate(_short(row), (share, value), xytext=(4, -9 if below else 4), textcoords="offset points", fontsize=6.5)
+                axes.annotate(
+                    _short(row),
+                    (share, value),
+                    xytext=(4, -9 if below else 4),
+                    textcoords="offset points",
+                    fontsize=6.5,
+                )
         column[0].axhline(0, color="0.4", linewidth=0.8)
         column[0].set_title(REGISTRY[backbone].title)
         column[1].set_xlabel("share of the parameters that train")
@@ -215,13 +243,29 @@ def _learning(axes: Axes, history: pd.DataFrame, quantity: str, colour) -> None:
     axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", color=colour, label="validation")
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
     if len(unfrozen):
-        axes.axvspan(unfrozen.min() - 0.5, history["epoch"].max() + 0.5, color=UNFROZEN, alpha=0.08, linewidth=0, label="unfrozen")
+        axes.axvspan(
+            unfrozen.min() - 0.5,
+            history["epoch"].max() + 0.5,
+            color=UNFROZEN,
+            alpha=0.08,
+            linewidth=0,
+            label="unfrozen",
+        )
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
 def _point(axes: Axes, x: float, y: float, low: float, high: float, backbone: str, strategy: str) -> None:
-    axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt=MARKERS[strategy], color=COLOURS[backbone], capsize=2, linewidth=1, markersize=6)
+    axes.errorbar(
+        x,
+        y,
+        yerr=[[y - low], [high - y]],
+        fmt=MARKERS[strategy],
+        color=COLOURS[backbone],
+        capsize=2,
+        linewidth=1,
+        markersize=6,
+    )
 
 
 def _apart(counts: pd.Series) -> list[float]:
@@ -240,7 +284,13 @@ def _short(row: pd.Series) -> str:
 
 
 def _strategy_legend(figure: Figure, strategies: Sequence[str], with_original: bool) -> None:
-    handles = [Line2D([], [], marker=MARKERS[name], linestyle="", color="0.2", label=STRATEGIES[name]) for name in STRATEGIES if name in strategies]
+    handles = [
+        Line2D([], [], marker=MARKERS[name], linestyle="", color="0.2", label=STRATEGIES[name])
+        for name in STRATEGIES
+        if name in strategies
+    ]
     if with_original:
-        handles.append(Line2D([], [], marker="o", linestyle="", color="0.5", markerfacecolor="none", label="the original's value"))
+        handles.append(
+            Line2D([], [], marker="o", linestyle="", color="0.5", markerfacecolor="none", label="the original's value")
+        )
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)

@@ -18,7 +18,10 @@ DRAWN = "Drawn flowers, not photos: these numbers say nothing about TF Flowers."
 
 def parameters_table(experiment: Experiment) -> pd.DataFrame:
     """The parameters of an experiment, two columns."""
-    return pd.DataFrame([(name, "" if value is None else value) for name, value in experiment.model_dump(mode="json").items()], columns=["Parameter", "Value"])
+    return pd.DataFrame(
+        [(name, "" if value is None else value) for name, value in experiment.model_dump(mode="json").items()],
+        columns=["Parameter", "Value"],
+    )
 
 
 def weights(provenance: dict, backbone: Backbone) -> str:
@@ -31,16 +34,16 @@ def data(provenance: dict, classes: Sequence[str]) -> str:
     photos = provenance["photos"]
     used = photos["train"] + photos["validation"] + photos["test"]
     share = "all" if used == photos["available"] else f"{used:,} of"
-    warning = f" **{DRAWN}**" if provenance["drawn"] else ""
+    warning = f" **{DRAWN}**" if mark(provenance["dataset"]) else ""
     return (
         f"**{provenance['title']}** ({provenance['dataset']} {provenance['version']}): {share} {photos['available']:,} photos in "
         f"{len(classes)} classes ({', '.join(classes)}); {photos['train']:,} train, {photos['validation']:,} validate, {photos['test']:,} test.{warning}"
     )
 
 
-def mark(provenance: dict) -> str:
+def mark(dataset: str) -> str:
     """What a caption must add where the photos are drawn; else nothing."""
-    return f" {DRAWN}" if provenance["drawn"] else ""
+    return f" {DRAWN}" if dataset == "drawn_flowers" else ""
 
 
 def test_result(predictions: pd.DataFrame) -> str:
@@ -64,7 +67,10 @@ def record_table(record: Record) -> pd.DataFrame:
         ("Test accuracy, loss", f"{record.test_accuracy:.2%}, {record.test_loss:.4f}"),
         ("Trainable parameters", f"{record.trainable_parameters:,} of {record.total_parameters:,}"),
         ("Inference", f"{latency.median:.1f} ms a photo (quartiles {latency.q1:.1f} and {latency.q3:.1f})"),
-        ("Training time", f"{seconds.activations:.1f} s for the frozen part, {seconds.head:.1f} s for the head alone, {seconds.finetune:.1f} s after unfreezing"),
+        (
+            "Training time",
+            f"{seconds.activations:.1f} s for the frozen part, {seconds.head:.1f} s for the head alone, {seconds.finetune:.1f} s after unfreezing",
+        ),
         ("Peak memory", f"{record.peak_memory_mb:,.0f} MB"),
     ]
     return pd.DataFrame(rows, columns=["Figure", "Value"])
@@ -95,16 +101,20 @@ def in_short(table: pd.DataFrame, runs: Sequence[Run]) -> str:
         best = rows.loc[rows["test_accuracy"].idxmax()]
         like = _not_separated(rows, best, runs)
         cheapest = rows.loc[like].sort_values(["trainable_parameters", "training_seconds"]).iloc[0]
-        lines.append(
-            f"- **{REGISTRY[backbone].title}**: highest is {_name(best)}, at {best['test_accuracy']:.1%} of the test photos "
-            f"({best['test_low']:.1%} to {best['test_high']:.1%}). "
-            + (
-                f"These {best['test_photos']:.0f} photos tell it apart from every other configuration."
-                if len(like) == 1
-                else f"{_counted(len(like) - 1)} of the other {len(rows) - 1} configurations cannot be told from it by these "
-                f"{best['test_photos']:.0f} photos; of all those the one with the fewest trainable parameters is "
-                f"**{_name(cheapest)}** ({cheapest['test_accuracy']:.1%})."
+        photos = f"these {best['test_photos']:.0f} photos"
+        if len(rows) == 1:
+            rest = "It is the only configuration that was run."
+        elif len(like) == 1:
+            rest = f"By {photos} it is told apart from every other configuration."
+        else:
+            rest = (
+                f"By {photos}, {len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it; "
+                f"of all those, the one with the fewest trainable parameters is **{_name(cheapest)}** "
+                f"({cheapest['test_accuracy']:.1%})."
             )
+        lines.append(
+            f"- **{REGISTRY[backbone].title}** is most accurate with {_name(best)}: {best['test_accuracy']:.1%} "
+            f"of the test photos ({best['test_low']:.1%} to {best['test_high']:.1%}). {rest}"
         )
     return "\n".join(lines)
 
@@ -113,7 +123,9 @@ def architectures(runs: Sequence[Run]) -> str:
     """A paragraph a network."""
     paragraphs = []
     for name, record in {run.record.experiment.backbone: run.record for run in runs}.items():
-        paragraphs.append(f"{weights(record.weights, REGISTRY[name])} With its head it has {record.total_parameters:,} parameters.")
+        paragraphs.append(
+            f"{weights(record.weights, REGISTRY[name])} With its head it has {record.total_parameters:,} parameters."
+        )
     paragraphs.append(
         "Both end in the same head: global average pooling and one softmax layer. Frozen layers keep their weights, and frozen BatchNorm layers their statistics."
     )
@@ -139,7 +151,17 @@ def results(table: pd.DataFrame, original: pd.DataFrame | None) -> tuple[pd.Data
         if match is not None:
             rows.append((title, "as in the original", *_cells(match, f"{match['test_accuracy']:.1%}")))
             is_original.append(True)
-    columns = ["Network", "What trains", "Train acc.", "Train loss", "Valid. acc.", "Valid. loss", "Test acc. (95 %)", "Trainable parameters", "ms a photo"]
+    columns = [
+        "Network",
+        "What trains",
+        "Train acc.",
+        "Train loss",
+        "Valid. acc.",
+        "Valid. loss",
+        "Test acc. (95 %)",
+        "Trainable parameters",
+        "ms a photo",
+    ]
     return pd.DataFrame(rows, columns=columns), is_original
 
 
@@ -184,7 +206,10 @@ def strategies(runs: Sequence[Run]) -> str:
     """Strategy A against B, network by network."""
     sentences = []
     for backbone in dict.fromkeys(run.record.experiment.backbone for run in runs):
-        groups = [claims.select(runs, lambda e: e.backbone == backbone and e.strategy == strategy) for strategy in ("blocks", "layers")]
+        groups = [
+            claims.select(runs, lambda e: e.backbone == backbone and e.strategy == strategy)
+            for strategy in ("blocks", "layers")
+        ]
         if not all(groups):
             continue
         effect = statistics.difference(*([run.predictions for run in group] for group in groups))
@@ -237,13 +262,36 @@ def provenance(runs: Sequence[Run]) -> pd.DataFrame:
         if name not in what_differs:
             rows.append((name, _distinct(record.parameters[name] for record in records)))
     rows.append(("optimiser", "Adam, begun afresh after unfreezing"))
-    rows.append(("data", _distinct(f"{record.data['dataset']} {record.data['version']}, sha256 {record.data['sha256'][:12]}" for record in records)))
+    rows.append(
+        (
+            "data",
+            _distinct(
+                f"{record.data['dataset']} {record.data['version']}, sha256 {record.data['sha256'][:12]}"
+                for record in records
+            ),
+        )
+    )
     for backbone in dict.fromkeys(record.parameters["backbone"] for record in records):
         about = [record.weights for record in records if record.parameters["backbone"] == backbone]
         text = _distinct(f"{weights['title']} (tensors' sha256 {weights['tensors_sha256'][:12]})" for weights in about)
         rows.append((f"weights of {REGISTRY[backbone].title}", text))
-    rows.append(("versions", _distinct(", ".join(f"{name} {version}" for name, version in record.versions.items()) for record in records)))
-    rows.append(("device", _distinct(f"{record.device['name']}, {record.device['cores']} core(s) a run, {record.device['gpus']} GPU(s)" for record in records)))
+    rows.append(
+        (
+            "versions",
+            _distinct(
+                ", ".join(f"{name} {version}" for name, version in record.versions.items()) for record in records
+            ),
+        )
+    )
+    rows.append(
+        (
+            "device",
+            _distinct(
+                f"{record.device['name']}, {record.device['cores']} core(s) a run, {record.device['gpus']} GPU(s)"
+                for record in records
+            ),
+        )
+    )
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
@@ -268,13 +316,14 @@ def networks(runs: Sequence[Run]) -> str:
     return " and ".join(REGISTRY[name].title for name in dict.fromkeys(run.record.experiment.backbone for run in runs))
 
 
-def warning(provenance: dict) -> str | None:
-    """What the first page must warn of."""
-    return DRAWN if provenance["drawn"] else None
-
-
 def _first_run(row: pd.Series, runs: Sequence[Run]) -> Run:
-    of_row = [run for run in runs if all(getattr(run.record.experiment, name) == row[name] for name in ("backbone", "strategy", "amount", "epochs"))]
+    of_row = [
+        run
+        for run in runs
+        if all(
+            getattr(run.record.experiment, name) == row[name] for name in ("backbone", "strategy", "amount", "epochs")
+        )
+    ]
     return min(of_row, key=lambda run: run.record.experiment.seed)
 
 
@@ -306,11 +355,6 @@ def _name(row: pd.Series) -> str:
     if row["strategy"] == "frozen":
         return f"the base frozen for {row['epochs']} epochs"
     return f"the last {row['amount']} {row['strategy']}"
-
-
-def _counted(number: int) -> str:
-    words = ("None", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
-    return words[number] if number < len(words) else str(number)
 
 
 def _distinct(values) -> str:

@@ -40,8 +40,8 @@ def cache(*parts: str) -> Path:
 
 
 def drawn() -> Path:
-    """The cache's folder for what `thaw.drawn` makes: another one whenever that module changes."""
-    source = Path(__file__).with_name("drawn.py").read_bytes()
+    """The cache's folder for what is drawn and pre-trained: another one whenever the code for that changes."""
+    source = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("drawn.py", "pretraining.py"))
     return cache("drawn", hashlib.sha256(source).hexdigest()[:12])
 
 

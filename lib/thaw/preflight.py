@@ -28,7 +28,9 @@ def check(study: Study) -> None:
             wrong.append(str(error))
 
     # Keras and TFDS would wait for minutes on a network that swallows requests.
-    lacking = available.missing({e.dataset for e in experiments}, {e.backbone for e in experiments if e.weights == "imagenet"})
+    lacking = available.missing(
+        {e.dataset for e in experiments}, {e.backbone for e in experiments if e.weights == "imagenet"}
+    )
     if lacking:
         raise DataNotFound(f"{lacking}. {available.HOW_TO_PROVIDE}")
     for name in {experiment.dataset: None for experiment in experiments}:

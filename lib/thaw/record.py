@@ -101,7 +101,10 @@ class Record(BaseModel):
         last = training.history.iloc[-1]
         return cls(
             parameters=experiment.model_dump(mode="json"),
-            **{name: float(last[name]) for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")},
+            **{
+                name: float(last[name])
+                for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")
+            },
             training_seconds=training.seconds,
             activations=training.activations,
             versions=versions(),
@@ -128,10 +131,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     path : Path
         Where it is to be.
     write : callable
-        Is given a path in the same folder, with the same suffix, to write to.
+        Is given a path in the same folder, with the same suffixes, to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=f".part{path.suffix}", dir=path.parent)
+    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".part" + "".join(path.suffixes), dir=path.parent)
     os.close(descriptor)
     try:
         write(Path(partial))
@@ -210,7 +213,9 @@ class Run(BaseModel):
             predictions = pd.read_csv(directory / "predictions.csv", dtype={"key": str, "label": str, "predicted": str})
         except (OSError, ValueError, ValidationError, pd.errors.ParserError) as error:
             reason = str(error).strip().splitlines()
-            raise InvalidRecord(f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again.") from None
+            raise InvalidRecord(
+                f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
+            ) from None
         return cls(record=record, history=history, predictions=predictions)
 
 
@@ -228,8 +233,13 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         record, experiment = run.record, run.record.experiment
-        row = {name: getattr(experiment, name) for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")}
-        row |= record.model_dump(include={name for name, field in Record.model_fields.items() if field.annotation in (int, float)})
+        row = {
+            name: getattr(experiment, name)
+            for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")
+        }
+        row |= record.model_dump(
+            include={name for name, field in Record.model_fields.items() if field.annotation in (int, float)}
+        )
         row["inference_ms_per_image"] = record.inference_ms_per_image.median
         row["training_seconds"] = record.training_seconds.total
         row["test_photos"] = len(run.predictions)
@@ -242,7 +252,9 @@ def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | No
     """The original's row of a configuration, if it has one."""
     if original is None or row["control"]:
         return None
-    match = original[(original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)]
+    match = original[
+        (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
+    ]
     return match.iloc[0] if len(match) else None
 
 

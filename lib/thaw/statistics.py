@@ -123,7 +123,11 @@ def difference(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], re
         How many times the photos are drawn.
     """
     rights = [
-        pd.concat([run.set_index("key").pipe(lambda table: table["label"] == table["predicted"]) for run in runs], axis=1, join="inner").mean(axis=1)
+        pd.concat(
+            [run.set_index("key").pipe(lambda table: table["label"] == table["predicted"]) for run in runs],
+            axis=1,
+            join="inner",
+        ).mean(axis=1)
         for runs in (first, second)
     ]
     photos = (rights[0] - rights[1]).dropna().to_numpy()

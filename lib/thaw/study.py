@@ -38,7 +38,9 @@ class Extent(BaseModel):
         if isinstance(self.seeds, list):
             return self.seeds
         if backbone not in self.seeds:
-            raise InvalidParameter(f"study.seeds: has none for the backbone {backbone!r}. {nearest(backbone, self.seeds)}")
+            raise InvalidParameter(
+                f"study.seeds: has none for the backbone {backbone!r}. {nearest(backbone, self.seeds)}"
+            )
         return self.seeds[backbone]
 
 
@@ -122,7 +124,9 @@ class Study:
         jobs = []
         for name in extent.configurations or sorted(configurations):
             if name not in configurations:
-                raise UnknownProfile(f"study.configurations: {name!r}: no such configuration. {nearest(name, configurations)}")
+                raise UnknownProfile(
+                    f"study.configurations: {name!r}: no such configuration. {nearest(name, configurations)}"
+                )
             merged = base | read_parameters(configurations[name])
             try:
                 experiment = Experiment.of(merged)
@@ -166,4 +170,10 @@ def _order(job: Job) -> tuple:
     """As the original's table has it: ResNet50 first, frozen, then A, then B, each by amount."""
     experiment = job.experiment
     strategies = ["frozen", "layers", "blocks"]
-    return (list(REGISTRY).index(experiment.backbone), strategies.index(experiment.strategy), experiment.amount, experiment.epochs, experiment.seed)
+    return (
+        list(REGISTRY).index(experiment.backbone),
+        strategies.index(experiment.strategy),
+        experiment.amount,
+        experiment.epochs,
+        experiment.seed,
+    )

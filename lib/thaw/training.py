@@ -58,7 +58,9 @@ def add_head(base: keras.Model, classes: int) -> keras.Model:
     return keras.Model(base.input, head(features), name=f"{base.name}_with_head")
 
 
-def batches(inputs: Sequence[np.ndarray], labels: np.ndarray, order: tf.data.Dataset, prepare: Callable | None = None) -> tf.data.Dataset:
+def batches(
+    inputs: Sequence[np.ndarray], labels: np.ndarray, order: tf.data.Dataset, prepare: Callable | None = None
+) -> tf.data.Dataset:
     """A network's inputs and labels in batches.
 
     Parameters
@@ -84,7 +86,11 @@ def batches(inputs: Sequence[np.ndarray], labels: np.ndarray, order: tf.data.Dat
             batch = tuple(prepare(tf.cast(part, tf.float32)) for part in batch)
         return batch if len(batch) > 1 else batch[0], tf.gather(labels, chosen)
 
-    return order.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = (
+        False  # at every epoch's end its thread is waited for: seconds, where an epoch takes no longer
+    )
+    return order.map(gather, num_parallel_calls=2).prefetch(2).with_options(options)
 
 
 def shuffled(count: int, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
@@ -103,7 +109,12 @@ def shuffled(count: int, batch_size: int, seed: int, epochs: range) -> tf.data.D
 
 
 def train(
-    model: keras.Model, base: keras.Model, data: Data, experiment: Experiment, say: Callable[[str], None] = print, budget: float = activations.BUDGET
+    model: keras.Model,
+    base: keras.Model,
+    data: Data,
+    experiment: Experiment,
+    say: Callable[[str], None] = print,
+    budget: float = activations.BUDGET,
 ) -> Training:
     """Train the head alone, then the head with the unfrozen part.
 
@@ -156,7 +167,10 @@ def train(
         names = [tensor.name for tensor in cuts[phase].frontier]
         cached = set(names) <= set(kept)
         part = cuts[phase].tail if cached else model
-        inputs = {name: [stored[name][tensor] for tensor in names] if cached else [getattr(data, name).images] for name in ("train", "validation")}
+        inputs = {
+            name: [stored[name][tensor] for tensor in names] if cached else [getattr(data, name).images]
+            for name in ("train", "validation")
+        }
         prepare = None if cached else backbone.preprocess
         part.compile(keras.optimizers.Adam(learning_rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         history.start(phase, learning_rate)
