@@ -8,11 +8,11 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 .PHONY: help report test lab clean lock environment
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 report:  ## run a study and export its report: PROFILE=demo, quick or paper; by itself quick if it can, else demo
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
-	@choice=$$($(PYTHON) lib/thaw/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
+	@choice=$$($(PYTHON) -I lib/thaw/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
 	echo "Profile $$profile: $$reason" && \
 	$(MAKE) --silent --no-print-directory environment && \
 	$(BIN)/python -m thaw report $$profile --reason "$$reason"

@@ -9,10 +9,11 @@ import sys
 from thaw import places
 from thaw.study import Study
 
-study = Study.load(config["profile"], config.get("outputs", "outputs"))
+outputs = str(config.get("outputs") or "outputs")
+study = Study.load(config["profile"], outputs)
 jobs = {job.name: job for job in study.jobs}
 runs = f"{study.outputs}/runs"
-thaw = f'"{sys.executable}" -m thaw --outputs "{config.get("outputs", "outputs")}"'
+thaw = f'"{sys.executable}" -m thaw --outputs "{outputs}"'
 
 
 def effort(wildcards):
@@ -37,7 +38,7 @@ rule weights:
     output:
         places.drawn_weights("{backbone}"),
     shell:
-        "{thaw} weights {wildcards.backbone}"
+        "{thaw} weights {wildcards.backbone} --threads {threads}"
 
 
 rule experiment:
@@ -53,7 +54,7 @@ rule experiment:
     resources:
         mem_mb=3000,
     shell:
-        "export TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS=1; {thaw} experiment {study.path:q} {wildcards.job}"
+        "{thaw} experiment {study.path:q} {wildcards.job} --threads {threads}"
 
 
 rule summary:
@@ -64,9 +65,9 @@ rule summary:
         f"{study.outputs}/summary.ipynb",
         f"{study.outputs}/results.csv",
     params:
-        reason=config.get("reason", ""),
+        reason=str(config.get("reason") or ""),
     shell:
-        "{thaw} summary {study.path:q} --reason {params.reason:q}"
+        "{thaw} summary {study.path:q} --reason={params.reason:q}"
 
 
 rule export:

@@ -73,6 +73,17 @@ def test_the_parameters_cell_is_the_contract():
     Experiment.of(namespace)
 
 
+def test_the_first_cells_can_be_run_again(tmp_path):
+    """After a change of parameters, in the same kernel: nothing defined since is taken for a parameter."""
+    cells = [
+        cell.source for cell in nbformat.read(NOTEBOOKS["experiment"], as_version=4).cells if cell.cell_type == "code"
+    ]
+    namespace: dict = {}
+    for _ in range(2):
+        exec(cells[0].replace("output_dir = None", f"output_dir = {str(tmp_path)!r}"), namespace)
+        exec(cells[1], namespace)
+
+
 def test_every_experiment_leaves_a_whole_record(study):
     for job in study.jobs:
         assert sorted(path.name for path in job.directory.iterdir()) == [

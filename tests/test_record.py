@@ -52,8 +52,8 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         test_loss=0.5,
         inference_ms_per_image={"median": 5.0, "q1": 4.0, "q3": 6.0},
         peak_memory_mb=1000.0,
-        data={"dataset": "drawn_flowers", "title": "Drawn Flowers"},
-        weights={"title": "none"},
+        data={"dataset": "drawn_flowers", "title": "Drawn Flowers", "sha256": "0"},
+        weights={"title": "none", "tensors_sha256": "0"},
         device={"name": "abacus", "cores": 1, "gpus": 0},
     )
     return made, history, predictions

@@ -31,7 +31,6 @@ def test_mcnemar_counts_the_photos_that_only_one_names_rightly():
     assert (result.only_first, result.only_second) == (8, 2)
     assert result.difference == pytest.approx(6 / 20)
     assert result.p == pytest.approx(0.109375), "two-sided binomial of 2 in 10"
-    assert not result.separated
 
 
 def test_different_photos_are_not_compared():
@@ -59,3 +58,21 @@ def test_a_configuration_s_row_is_the_mean_over_its_seeds():
     assert len(rows) == 1 and rows["seeds"].item() == 2
     assert rows["test_accuracy"].item() == 0.5
     assert rows["test_low"].item() < 0.5 < rows["test_high"].item()
+
+
+def test_a_handful_of_photos_is_no_difference():
+    """Four photos, all one way: McNemar's p is 0.125, and the bootstrap alone would be too bold."""
+    effect = statistics.difference([predictions([1] * 160)], [predictions([0] * 4 + [1] * 156)])
+    assert effect.mean == pytest.approx(4 / 160) and effect.low > 0
+    assert effect.p == pytest.approx(0.125, abs=0.02) and effect.sign == 0
+
+
+def test_two_like_classifiers_are_rarely_told_apart_and_unlike_ones_mostly():
+    rng = np.random.default_rng(1)
+    called = {0.0: 0, 0.15: 0}
+    for gain in called:
+        for _ in range(150):
+            first, second = (predictions(rng.random(200) < p) for p in (0.75 + gain, 0.75))
+            called[gain] += statistics.difference([first], [second], resamples=500).sign > 0
+    assert called[0.0] / 150 <= 0.06, "2.5 % on this side, give or take"
+    assert called[0.15] / 150 >= 0.9

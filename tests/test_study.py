@@ -6,7 +6,7 @@ from conftest import ROOT
 from test_record import made_up_run
 
 from thaw import record
-from thaw.errors import InvalidParameter, UnknownProfile
+from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
 from thaw.study import Study, read_parameters
 
 PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
@@ -132,3 +132,35 @@ def test_the_original_s_table_is_the_configurations():
         f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows
     }
     assert len(rows) == 14
+
+
+def test_the_same_row_twice_is_refused(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "params" / "profiles").mkdir(parents=True)
+    (project / "params" / "configurations").mkdir()
+    (project / "params" / "profiles" / "p.yaml").write_text("image_size: 64\n", encoding="utf-8")
+    for name, rate in ("usual", 1.0e-5), ("fast", 1.0e-3):
+        text = f"backbone: mobilenet\nstrategy: blocks\namount: 2\nfinetune_learning_rate: {rate}\n"
+        (project / "params" / "configurations" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(project)
+    with pytest.raises(InvalidParameter, match="fast and usual.*the same row of the table"):
+        Study.load("p")
+
+
+def test_a_profile_has_seeds_and_no_seed(tmp_path):
+    with pytest.raises(InvalidParameter, match="seed = 5: a study has many"):
+        Study.load(profile(tmp_path, seed=5), tmp_path)
+
+
+def test_runs_of_other_data_or_weights_are_not_mixed(tmp_path):
+    study = Study.load(
+        profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
+    )
+    with pytest.raises(InvalidRecord, match="none of its 2 experiments is finished. Run make report"):
+        study.runs()
+    made, history, predictions = made_up_run()
+    for job, digest in zip(study.jobs, ("a", "b")):
+        other = made.model_copy(update={"data": {**made.data, "sha256": digest}})
+        record.save(job.directory, other, history, predictions)
+    with pytest.raises(InvalidRecord, match="not the data of"):
+        study.runs()

@@ -1,10 +1,13 @@
-"""The command line: ``python -m thaw report [PROFILE]``, and the jobs of its graph."""
+"""The command line: ``python -m thaw report PROFILE``, and the jobs of its graph."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 from thaw import places
 from thaw.errors import ThawError, UnknownProfile, nearest
@@ -28,10 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("experiment", help="one job: an experiment of a profile")
     command.add_argument("profile")
     command.add_argument("name", help="the folder's name below runs/")
+    command.add_argument("--threads", help="processor cores to use (default: all)")
     command.set_defaults(run=experiment)
 
     command = commands.add_parser("weights", help="one job: weights pre-trained on drawn pictures")
     command.add_argument("backbone")
+    command.add_argument("--threads", help="processor cores to use (default: all)")
     command.set_defaults(run=weights)
 
     command = commands.add_parser("summary", help="one job: the summary notebook of a profile")
@@ -66,8 +71,7 @@ def report(options: argparse.Namespace) -> None:
 
         with stderr_to(os.devnull):
             from thaw import preflight  # TensorFlow takes seconds to import: not where nothing is left to run
-
-            preflight.check(study)
+        preflight.check(study)  # its downloads, if any, tell of their progress
     if run_graph(study, options):
         raise ThawError(
             "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
@@ -83,14 +87,24 @@ def run_graph(study: Study, options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", root]
     command += ["--cores", options.cores, "--keep-going", "--rerun-incomplete", "--nolock"]
     command += ["--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--quiet", "all"]
-    command += ["--config", f"profile={study.path}", f"outputs={options.outputs}", f"reason={options.reason}"]
+    # No more experiments at once than memory is free for, by the Snakefile's own estimate of each.
+    command += ["--resources", f"mem_mb={max(psutil.virtual_memory().available // 10**6, 3000)}"]
+    settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
+    command += ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
     return subprocess.run(command).returncode
+
+
+def limit_threads(threads: str | None) -> None:
+    """Keep TensorFlow, here and in kernels started from here, to so many cores."""
+    if threads:
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
 
 
 def experiment(options: argparse.Namespace) -> None:
     """Run one experiment of a profile."""
     from thaw.execute import execute
 
+    limit_threads(options.threads)
     study = Study.load(options.profile, options.outputs)
     jobs = {job.name: job for job in study.jobs}
     if options.name not in jobs:
@@ -104,6 +118,7 @@ def experiment(options: argparse.Namespace) -> None:
 
 def weights(options: argparse.Namespace) -> None:
     """Pre-train a backbone on drawn pictures."""
+    limit_threads(options.threads)
     from thaw.execute import stderr_to
 
     with stderr_to(os.devnull):

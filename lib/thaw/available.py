@@ -46,7 +46,7 @@ def reachable(urls: list[str]) -> set[str]:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
                 answered.add(url)
-        except OSError:
+        except Exception:  # whatever it is, it is not reachable
             pass
 
     # Looking up a name has no time limit of its own: daemon threads, left behind if need be.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw import places
-from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, nearest
+from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, first_line, nearest
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and a parameter can be checked without it
     import keras
@@ -145,7 +145,7 @@ def load(name: str, image_size: int, weights: str) -> tuple[keras.Model, dict]:
             base.load_weights(path)
         except Exception as error:  # h5py and Keras raise many kinds for one cause: not this network's file
             raise WeightsMismatch(
-                f"weights = {weights!r}: {path} does not fit {backbone.title} ({str(error).splitlines()[0]}). "
+                f"weights = {weights!r}: {path} does not fit {backbone.title} ({first_line(error)}). "
                 "Give weights of keras.applications' network, include_top=False."
             ) from None
     elif weights == "imagenet":
@@ -182,8 +182,9 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
     if weights == "drawn":
         path = drawn_weights(name)
     elif weights == "imagenet":
-        path = Path(os.environ.get("THAW_WEIGHTS_DIR", ""), f"{name}.h5")
-        if "THAW_WEIGHTS_DIR" not in os.environ or not path.exists():
+        folder = os.environ.get("THAW_WEIGHTS_DIR")
+        path = Path(folder or "", f"{name}.h5").expanduser()
+        if not folder or not path.is_file():
             return None, {
                 "title": f"{backbone.title}, ImageNet",
                 "official": True,
@@ -198,7 +199,10 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
     about = {"title": path.name, "official": False, "description": "No description beside the file."}
     beside = path.with_name(path.name.split(".")[0] + ".json")
     if beside.exists():
-        about |= json.loads(beside.read_text(encoding="utf-8"))
+        try:
+            about |= dict(json.loads(beside.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise WeightsMismatch(f"{beside}: not a JSON description ({error}). Mend it or remove it.") from None
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if about.get("sha256", found) != found:

@@ -53,25 +53,36 @@ def select(runs: list[Run], which: Which) -> list[Run]:
     return [run for run in runs if not run.record.experiment.control and which(run.record.experiment)]
 
 
-def more_accurate(first: Which, second: Which) -> Callable[[list[Run]], Verdict | None]:
-    """The first runs are more accurate than the second."""
-    return lambda runs: _more_accurate(select(runs, first), select(runs, second))
+def more_accurate(
+    first: Which, second: Which, matched: Callable[[Experiment], object] | None = None
+) -> Callable[[list[Run]], Verdict | None]:
+    """The first runs are more accurate than the second.
+
+    With `matched`, only runs for which it gives what it also gives on the
+    other side: so that like is compared with like in a part of a study.
+    """
+    return lambda runs: _more_accurate(select(runs, first), select(runs, second), matched)
 
 
 def as_accurate(first: Which, second: Which) -> Callable[[list[Run]], Verdict | None]:
-    """The two differ by less than the margin, either way."""
+    """Each of the first configurations differs from the second by less than the margin, either way."""
 
     def decide(runs):
-        groups = [[run.predictions for run in select(runs, which)] for which in (first, second)]
-        if not all(groups):
+        groups: dict[tuple, list[pd.DataFrame]] = {}
+        for run in select(runs, first):
+            experiment = run.record.experiment
+            groups.setdefault((experiment.strategy, experiment.amount), []).append(run.predictions)
+        others = [run.predictions for run in select(runs, second)]
+        if not groups or not others:
             return None
-        effect = difference(*groups)
-        inside = -MARGIN < effect.low and effect.high < MARGIN
-        outside = effect.low > MARGIN or effect.high < -MARGIN
+        effects = [difference(group, others) for group in groups.values()]
+        # None in n photos leaves up to 3/n possible (the rule of three): too few photos show nothing.
+        enough = all(effect.photos * MARGIN >= 3 for effect in effects)
+        inside = enough and all(-MARGIN < effect.low and effect.high < MARGIN for effect in effects)
+        outside = any(effect.low > MARGIN or effect.high < -MARGIN for effect in effects)
         word = SUPPORTED if inside else CONTRADICTED if outside else UNDECIDED
-        return Verdict(
-            word, _points(effect), f"interval within ±{100 * MARGIN:.0f} points (bootstrap over test photos)"
-        )
+        test = f"intervals within ±{100 * MARGIN:.0f} points (bootstrap over test photos)"
+        return Verdict(word, "; ".join(map(_points, effects)), test)
 
     return decide
 
@@ -110,10 +121,15 @@ def grows_with_unfreezing(quantity: Callable[[Run], float], name: str) -> Callab
     def decide(runs):
         words, effects = set(), []
         for backbone in sorted({run.record.experiment.backbone for run in runs}):
-            rows = select(runs, lambda e: e.backbone == backbone and e.strategy != "frozen")
+            rows: dict[tuple, list[Run]] = {}
+            for run in select(runs, lambda e, name=backbone: e.backbone == name and e.strategy != "frozen"):
+                rows.setdefault((run.record.experiment.strategy, run.record.experiment.amount), []).append(run)
             if len(rows) < 4:
                 return None
-            result = spearmanr([run.record.trainable_parameters for run in rows], [quantity(run) for run in rows])
+            result = spearmanr(
+                [row[0].record.trainable_parameters for row in rows.values()],
+                [_mean([quantity(run) for run in row]) for row in rows.values()],
+            )
             if result.statistic != result.statistic:  # a constant: no order at all
                 return None
             decided = result.pvalue < ALPHA
@@ -149,7 +165,7 @@ def gains_over_control(runs: list[Run]) -> Verdict | None:
     """Fine-tuned runs are more accurate than those of the control."""
     control = [run for run in runs if run.record.experiment.control]
     tuned = select(runs, lambda e: e.strategy != "frozen")
-    return _more_accurate(tuned, control)
+    return _more_accurate(tuned, control, lambda e: e.backbone)
 
 
 def _among(backbone: str, *amounts: int, others: bool = False) -> Which:
@@ -164,7 +180,11 @@ CLAIMS = (
         "resnet50-accuracy",
         "ResNet50 is more accurate than MobileNet.",
         "2, accuracy",
-        more_accurate(lambda e: e.backbone == "resnet50", lambda e: e.backbone == "mobilenet"),
+        more_accurate(
+            lambda e: e.backbone == "resnet50",
+            lambda e: e.backbone == "mobilenet",
+            matched=lambda e: (e.strategy, e.amount),
+        ),
     ),
     Claim(
         "mobilenet-latency",
@@ -206,7 +226,7 @@ CLAIMS = (
         "blocks-layers",
         "Whole blocks do better than a fixed number of layers.",
         "3, strategy B",
-        more_accurate(lambda e: e.strategy == "blocks", lambda e: e.strategy == "layers"),
+        more_accurate(lambda e: e.strategy == "blocks", lambda e: e.strategy == "layers", matched=lambda e: e.backbone),
     ),
     Claim(
         "mobilenet-frozen",
@@ -276,12 +296,17 @@ def table(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _more_accurate(first: list[Run], second: list[Run]) -> Verdict | None:
+def _more_accurate(
+    first: list[Run], second: list[Run], matched: Callable[[Experiment], object] | None = None
+) -> Verdict | None:
+    if matched:
+        both = {matched(run.record.experiment) for run in first} & {matched(run.record.experiment) for run in second}
+        first, second = ([run for run in runs if matched(run.record.experiment) in both] for runs in (first, second))
     if not first or not second:
         return None
     effect = difference(*([run.predictions for run in runs] for runs in (first, second)))
-    word = SUPPORTED if effect.low > 0 else CONTRADICTED if effect.high < 0 else UNDECIDED
-    return Verdict(word, _points(effect), "bootstrap over test photos")
+    word = {1: SUPPORTED, -1: CONTRADICTED, 0: UNDECIDED}[effect.sign]
+    return Verdict(word, _points(effect), f"bootstrap over test photos and sign-flip test, {_p(effect.p)}")
 
 
 def _points(effect) -> str:

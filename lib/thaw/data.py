@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from thaw import drawn, places
-from thaw.errors import DataNotFound, InvalidParameter, nearest
+from thaw.errors import DataNotFound, InvalidParameter, first_line, nearest
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
@@ -154,7 +154,7 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
             builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
         raise DataNotFound(
-            f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({_first_line(error)}). "
+            f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({first_line(error)}). "
             "Connect to the internet, or set TFDS_DATA_DIR to a folder that holds it."
         ) from None
     keys = builder.info.supervised_keys
@@ -187,7 +187,3 @@ def _silently():
 def _nearest(dataset: str) -> str:
     close = nearest(dataset, ["drawn_flowers", *tfds.list_builders(with_community_datasets=False)])
     return close.split(" Allowed:")[0] + " See tfds.list_builders() for all."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -116,7 +116,7 @@ class Experiment(BaseModel):
     def label(self) -> str:
         """The strategy in words, for example 'Strategy B (2 blocks)'."""
         if self.strategy == "frozen":
-            return f"Frozen, {self.epochs} epoch{'s'[: self.epochs > 1]}"
+            return f"Frozen, {self.epochs} epoch{'s' * (self.epochs > 1)}"
         unit = self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
         return f"Strategy {'A' if self.strategy == 'layers' else 'B'} ({self.amount} {unit})"
 

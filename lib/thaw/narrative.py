@@ -26,7 +26,8 @@ def parameters_table(experiment: Experiment) -> pd.DataFrame:
 
 def weights(provenance: dict, backbone: Backbone) -> str:
     """Where a network's weights come from."""
-    return f"**{backbone.title}**: {backbone.about}. Weights: **{provenance['title']}**. {provenance['description']}"
+    official = "the official ones" if provenance["official"] else "not the official ones"
+    return f"**{backbone.title}**: {backbone.about}. Weights: **{provenance['title']}** ({official}). {provenance['description']}"
 
 
 def data(provenance: dict, classes: Sequence[str]) -> str:
@@ -90,7 +91,7 @@ def facts(profile: str, reason: str, runs: Sequence[Run], planned: int) -> dict[
         **{f"{REGISTRY[name].title} weights": about["title"] for name, about in networks.items()},
         "Experiments": f"{len(runs)} of {planned} finished",
         "Photos": f"{first.parameters['image_size']} pixels square",
-        "Device": f"{first.device['name']}, {first.device['cores']} core{'s'[: first.device['cores'] > 1]} a run",
+        "Device": f"{first.device['name']}, {first.device['cores']} core{'s' * (first.device['cores'] > 1)} a run",
     }
 
 
@@ -127,7 +128,7 @@ def architectures(runs: Sequence[Run]) -> str:
             f"{weights(record.weights, REGISTRY[name])} With its head it has {record.total_parameters:,} parameters."
         )
     paragraphs.append(
-        "Both end in the same head: global average pooling and one softmax layer. Frozen layers keep their weights, and frozen BatchNorm layers their statistics."
+        "Each ends in the same kind of head: global average pooling and one softmax layer. Frozen layers keep their weights, and frozen BatchNorm layers their statistics."
     )
     return "\n\n".join(paragraphs)
 
@@ -169,13 +170,15 @@ def accuracy(table: pd.DataFrame) -> str:
     """How accurate each network is, frozen and fine-tuned."""
     sentences = []
     for backbone, rows in table.groupby("backbone", sort=False):
+        if len(rows) == 1:
+            continue
         low, high = rows["test_accuracy"].min(), rows["test_accuracy"].max()
         width = 100 * (rows["test_high"] - rows["test_low"]).mean()
         sentences.append(
             f"**{REGISTRY[backbone].title}** lies between {low:.1%} and {high:.1%} over its {len(rows)} configurations. "
             f"A single interval is {width:.1f} points wide, {'more' if width > 100 * (high - low) else 'less'} than the whole range of {100 * (high - low):.1f} points."
         )
-    return "\n\n".join(sentences)
+    return "\n\n".join(sentences) or "With one configuration a network there is nothing to compare."
 
 
 def speed(table: pd.DataFrame) -> str:
@@ -183,6 +186,9 @@ def speed(table: pd.DataFrame) -> str:
     sentences = []
     for backbone, rows in table.groupby("backbone", sort=False):
         column = rows["inference_ms_per_image"]
+        if len(rows) == 1:
+            sentences.append(f"**{REGISTRY[backbone].title}** takes {column.item():.1f} ms a photo.")
+            continue
         sentences.append(
             f"**{REGISTRY[backbone].title}** takes {column.median():.1f} ms a photo in the median of its configurations, from {column.min():.1f} to {column.max():.1f} ms. "
             f"All of them run the same graph, so the factor of {column.max() / column.min():.2f} between the two is noise of the machine, not an effect of unfreezing."
@@ -207,13 +213,13 @@ def strategies(runs: Sequence[Run]) -> str:
     sentences = []
     for backbone in dict.fromkeys(run.record.experiment.backbone for run in runs):
         groups = [
-            claims.select(runs, lambda e: e.backbone == backbone and e.strategy == strategy)
+            claims.select(runs, lambda e, b=backbone, s=strategy: e.backbone == b and e.strategy == s)
             for strategy in ("blocks", "layers")
         ]
         if not all(groups):
             continue
         effect = statistics.difference(*([run.predictions for run in group] for group in groups))
-        word = "are better than" if effect.low > 0 else "are worse than" if effect.high < 0 else "cannot be told from"
+        word = {1: "are better than", -1: "are worse than", 0: "cannot be told from"}[effect.sign]
         sentences.append(
             f"**{REGISTRY[backbone].title}**: whole blocks (strategy B) {word} a fixed number of layers (strategy A). Over their amounts, B's "
             f"test accuracy is {100 * effect.mean:+.1f} points from A's on average, with an interval from {100 * effect.low:+.1f} to {100 * effect.high:+.1f}."
@@ -248,7 +254,7 @@ def best(table: pd.DataFrame, runs: Sequence[Run]) -> str:
             f"The cheapest of them trains {like.iloc[0]['trainable_parameters']:,.0f} parameters in {like.iloc[0]['training_seconds']:.0f} s: **{_name(like.iloc[0])}**."
         )
     paragraphs.append(
-        "*As good as the best* means: McNemar's exact test on the same test photos, after Holm's correction over the network's configurations, does not tell the two apart at 5 %."
+        "*As good as the best* means: McNemar's exact test on the same test photos (with several seeds, a sign-flip test), after Holm's correction over the network's configurations, does not tell the two apart at 5 %."
     )
     return "\n\n".join(paragraphs)
 
@@ -295,14 +301,9 @@ def provenance(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
-def predictions_of(row: pd.Series, runs: Sequence[Run]) -> pd.DataFrame:
-    """The predictions of a configuration's first seed."""
-    return _first_run(row, runs).predictions
-
-
 def latency_quartiles(table: pd.DataFrame, runs: Sequence[Run]) -> dict[str, list[float]]:
     """The quartiles ``q1`` and ``q3`` of each configuration's first seed, in milliseconds."""
-    quartiles = [_first_run(row, runs).record.inference_ms_per_image for _, row in table.iterrows()]
+    quartiles = [first_run(row, runs).record.inference_ms_per_image for _, row in table.iterrows()]
     return {"q1": [q.q1 for q in quartiles], "q3": [q.q3 for q in quartiles]}
 
 
@@ -316,24 +317,28 @@ def networks(runs: Sequence[Run]) -> str:
     return " and ".join(REGISTRY[name].title for name in dict.fromkeys(run.record.experiment.backbone for run in runs))
 
 
-def _first_run(row: pd.Series, runs: Sequence[Run]) -> Run:
-    of_row = [
-        run
-        for run in runs
-        if all(
-            getattr(run.record.experiment, name) == row[name] for name in ("backbone", "strategy", "amount", "epochs")
-        )
-    ]
-    return min(of_row, key=lambda run: run.record.experiment.seed)
+def first_run(row: pd.Series, runs: Sequence[Run]) -> Run:
+    """The run of a configuration with its lowest seed."""
+    return min(_runs_of(row, runs), key=lambda run: run.record.experiment.seed)
+
+
+def _runs_of(row: pd.Series, runs: Sequence[Run]) -> list[Run]:
+    """The runs of a configuration, one a seed."""
+    identity = ("backbone", "strategy", "amount", "epochs")
+    return [run for run in runs if all(getattr(run.record.experiment, name) == row[name] for name in identity)]
 
 
 def _not_separated(rows: pd.DataFrame, top: pd.Series, runs: Sequence[Run]) -> list:
-    """The index of the rows that Holm-corrected McNemar tests do not tell apart from `top`, itself among them."""
-    predictions = {index: predictions_of(row, runs) for index, row in rows.iterrows()}
+    """The index of the rows that Holm-corrected tests do not tell apart from `top`, itself among them."""
+    runs_of = {index: _runs_of(row, runs) for index, row in rows.iterrows()}
     others = [index for index in rows.index if index != top.name]
     if not others:
         return [top.name]
-    p = [statistics.compare(predictions[top.name], predictions[index]).p for index in others]
+    p = []
+    for index in others:
+        first, second = ([run.predictions for run in runs_of[i]] for i in (top.name, index))
+        one_seed = len(first) == len(second) == 1
+        p.append(statistics.compare(first[0], second[0]).p if one_seed else statistics.difference(first, second).p)
     rejected = multipletests(p, alpha=statistics.ALPHA, method="holm")[0]
     return [top.name, *(index for index, separated in zip(others, rejected) if not separated)]
 
@@ -353,8 +358,8 @@ def _cells(row: pd.Series, test_accuracy: str) -> tuple[str, ...]:
 def _name(row: pd.Series) -> str:
     """A configuration in running text."""
     if row["strategy"] == "frozen":
-        return f"the base frozen for {row['epochs']} epochs"
-    return f"the last {row['amount']} {row['strategy']}"
+        return f"the base frozen for {row['epochs']} epoch{'s' * bool(row['epochs'] > 1)}"
+    return f"the last {row['amount']} {row['strategy']}" if row["amount"] > 1 else f"the last {row['strategy'][:-1]}"
 
 
 def _distinct(values) -> str:

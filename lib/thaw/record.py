@@ -210,7 +210,9 @@ class Run(BaseModel):
         try:
             record = Record.model_validate_json((directory / "record.json").read_text(encoding="utf-8"))
             history = pd.read_csv(directory / "history.csv")
-            predictions = pd.read_csv(directory / "predictions.csv", dtype={"key": str, "label": str, "predicted": str})
+            predictions = pd.read_csv(
+                directory / "predictions.csv", converters=dict.fromkeys(("key", "label", "predicted"), str)
+            )
         except (OSError, ValueError, ValidationError, pd.errors.ParserError) as error:
             reason = str(error).strip().splitlines()
             raise InvalidRecord(

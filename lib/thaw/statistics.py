@@ -69,11 +69,6 @@ class Comparison:
     only_second: int
     p: float
 
-    @property
-    def separated(self) -> bool:
-        """Whether the test tells the two apart."""
-        return self.p < ALPHA
-
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
     """Compare two runs photo by photo with McNemar's exact test (McNemar, 1947).
@@ -101,36 +96,63 @@ def compare(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference with its interval, from -1 to 1."""
+    """A mean difference of accuracy, from -1 to 1.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        The difference and its interval.
+    p : float
+        Of the sign-flip test: how often chance alone would give as large a one.
+    photos : int
+        On how many photos it was measured.
+    """
 
     mean: float
     low: float
     high: float
+    p: float
+    photos: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where interval and test both say that there is a difference, else 0."""
+        if self.p >= ALPHA or self.low <= 0 <= self.high:
+            return 0
+        return 1 if self.mean > 0 else -1
 
 
 def difference(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], resamples: int = 10_000) -> Difference:
-    """The accuracy of some runs less that of others, bootstrapped over the photos they share.
+    """The accuracy of some runs less that of others, on the photos they share.
 
     Each photo's difference is the share of the first runs that name it rightly
-    less the share of the second. Photos are drawn again with replacement, and
-    the interval is the percentile one (Efron, 1979).
+    less the share of the second. For the interval, photos are drawn again with
+    replacement (percentile bootstrap; Efron, 1979). For the test, the signs of
+    the differences are flipped at random (Fisher, 1935).
 
     Parameters
     ----------
     first, second : sequence of DataFrame
         Predictions, as `thaw.evaluation.predict` gives them.
     resamples : int
-        How many times the photos are drawn.
+        How many times photos are drawn, and signs are flipped.
     """
-    rights = [
-        pd.concat(
-            [run.set_index("key").pipe(lambda table: table["label"] == table["predicted"]) for run in runs],
-            axis=1,
-            join="inner",
-        ).mean(axis=1)
-        for runs in (first, second)
-    ]
-    photos = (rights[0] - rights[1]).dropna().to_numpy()
-    means = np.random.default_rng(0).choice(photos, (resamples, len(photos))).mean(axis=1)
+    shares = [pd.concat([_right(run) for run in runs], axis=1, join="inner").mean(axis=1) for runs in (first, second)]
+    photos = (shares[0] - shares[1]).dropna().to_numpy()
+    rng = np.random.default_rng(0)
+    # Few different values: how often each is drawn is multinomial.
+    values, counts = np.unique(photos, return_counts=True)
+    means = rng.multinomial(len(photos), counts / len(photos), resamples) @ values / len(photos)
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
-    return Difference(float(photos.mean()), float(low), float(high))
+    sizes = np.abs(photos[photos != 0])
+    flipped = rng.choice([-1.0, 1.0], (resamples, len(sizes))) @ sizes
+    extreme = np.abs(flipped) >= abs(photos.sum()) - 1e-9
+    return Difference(
+        float(photos.mean()), float(low), float(high), float((1 + extreme.sum()) / (1 + resamples)), len(photos)
+    )
+
+
+def _right(predictions: pd.DataFrame) -> pd.Series:
+    """Whether each photo is named rightly, by its key."""
+    table = predictions.set_index("key")
+    return table["label"] == table["predicted"]

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thaw import places
 from thaw.backbones import REGISTRY
-from thaw.errors import InvalidParameter, UnknownProfile, nearest
+from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile, nearest
 from thaw.experiment import Experiment, in_words
+from thaw.record import Run
 
 
 class Extent(BaseModel):
@@ -120,6 +121,9 @@ class Study:
             extent = Extent(**plan)
         except ValidationError as error:
             raise InvalidParameter(f"{path}:\n{in_words(error, Extent, 'study.')}") from None
+        for name, instead in (("seed", "study: {seeds: [...]}"), ("output_dir", "--outputs")):
+            if name in base:
+                raise InvalidParameter(f"{path}: {name} = {base[name]!r}: a study has many. Give {instead} instead.")
         folder = Path(outputs) / path.stem
         jobs = []
         for name in extent.configurations or sorted(configurations):
@@ -137,7 +141,45 @@ class Study:
                     jobs.append(Job(job, name, experiment, root / output_dir))
             except InvalidParameter as error:
                 raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
-        return cls(path.stem, path, root / folder, tuple(sorted(jobs, key=_order)))
+        rows: dict[tuple, str] = {}
+        for job in jobs:
+            other = rows.setdefault((*_order(job), job.experiment.seed), job.configuration)
+            if other != job.configuration or jobs.count(job) > 1:
+                raise InvalidParameter(
+                    f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
+                    "twice. Remove one, or give what differs in a profile of its own."
+                )
+        return cls(path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)))
+
+    def runs(self) -> list[Run]:
+        """What the finished jobs have left.
+
+        Raises
+        ------
+        InvalidRecord
+            If there is none, if one is damaged, or if they are not of the same
+            data and weights and so cannot be compared.
+        """
+        jobs = self.finished()
+        if not jobs:
+            raise InvalidRecord(
+                f"profile {self.profile}: none of its {len(self.jobs)} experiments is finished. "
+                f"Run make report PROFILE={self.profile} first."
+            )
+        runs = [Run.read(job.directory) for job in jobs]
+        first: dict[str, tuple[str, Path]] = {}
+        for job, run in zip(jobs, runs):
+            for what, digest in (
+                ("data", run.record.data["sha256"]),
+                (f"weights of {job.experiment.backbone}", run.record.weights["tensors_sha256"]),
+            ):
+                expected, where = first.setdefault(what, (digest, job.directory))
+                if digest != expected:
+                    raise InvalidRecord(
+                        f"{job.directory}: not the {what} of {where}, though the parameters are the same. "
+                        "Delete the folders of the one or the other kind, and run the study again."
+                    )
+        return runs
 
     def finished(self) -> list[Job]:
         """The jobs that have left a record."""
