@@ -60,7 +60,7 @@ rule experiment:
 rule summary:
     input:
         [f"{runs}/{name}/record.json" for name in jobs],
-        notebook=ancient(places.project() / "notebooks" / "summary.ipynb"),
+        notebook=places.project() / "notebooks" / "summary.ipynb",
     output:
         f"{study.outputs}/summary.ipynb",
         f"{study.outputs}/results.csv",
