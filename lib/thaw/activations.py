@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-BUDGET = 1.5e9  # bytes of memory that one run's activations may take
+BUDGET = 1.5e9  # bytes of memory that one phase's activations may take
 
 
 @dataclass(frozen=True)

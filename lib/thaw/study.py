@@ -143,7 +143,7 @@ class Study:
                 raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
         rows: dict[tuple, str] = {}
         for job in jobs:
-            other = rows.setdefault((*_order(job), job.experiment.seed), job.configuration)
+            other = rows.setdefault(_order(job), job.configuration)
             if other != job.configuration or jobs.count(job) > 1:
                 raise InvalidParameter(
                     f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
