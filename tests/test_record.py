@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from thaw import record
+from thaw import files, record
 from thaw.errors import InvalidRecord, OutputNotWritable
 from thaw.experiment import Experiment
 from thaw.record import Record, Run
@@ -98,7 +98,7 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     (tmp_path / "old.csv").write_text("old")
     for name in ("new.csv", "old.csv"):
         with pytest.raises(RuntimeError):
-            record.write_whole(tmp_path / name, half)
+            files.write_whole(tmp_path / name, half)
     assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
     assert (tmp_path / "old.csv").read_text() == "old"
 
@@ -124,14 +124,14 @@ def test_a_damaged_run_is_named(tmp_path, damage):
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputNotWritable, match="cannot be written to.*Give another"):
-        record.check_writable(tmp_path / "file" / "below")
+        files.check_writable(tmp_path / "file" / "below")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_the_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputNotWritable):
-        record.check_writable(tmp_path)
+        files.check_writable(tmp_path)
 
 
 def test_many_runs_make_a_table():

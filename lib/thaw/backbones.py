@@ -51,8 +51,12 @@ class Backbone:
 
     def build(self, image_size: int, weights: str | None = None) -> keras.Model:
         """The network for photos of (image_size, image_size, 3), with Keras' own or random weights."""
+        from thaw.normalization import fuse
+
         builder = getattr(importlib.import_module(self.module), self.builder)
-        return builder(weights=weights, include_top=False, input_shape=(image_size, image_size, 3))
+        network = builder(weights=weights, include_top=False, input_shape=(image_size, image_size, 3))
+        fuse(network)
+        return network
 
     @property
     def preprocess(self) -> Callable:

@@ -13,7 +13,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from thaw.errors import ThawError
-from thaw.record import write_whole
+from thaw.files import write_whole
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: str) -> None:

@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
 from thaw.errors import ReportError
-from thaw.record import write_whole
+from thaw.files import write_whole
 from thaw.report import IMAGE
 
 _TEMPLATE = Path(__file__).parent / "template"

@@ -1,6 +1,6 @@
 """Everything that can be found wrong before training starts."""
 
-from thaw import available, backbones, data, record, unfreeze
+from thaw import available, backbones, data, files, unfreeze
 from thaw.errors import DataNotFound, ThawError
 from thaw.study import Study
 
@@ -17,7 +17,7 @@ def check(study: Study) -> None:
     ThawError
         With all that is wrong, a line each.
     """
-    record.check_writable(study.outputs)
+    files.check_writable(study.outputs)
     experiments = [job.experiment for job in study.jobs]
     wrong: list[str] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from thaw.drawn import LICENCE, SIDE, THINGS, draw_things
-from thaw.record import write_whole
+from thaw.files import write_whole
 
 
 class _Progress(keras.callbacks.Callback):

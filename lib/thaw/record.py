@@ -1,10 +1,8 @@
 """What a run leaves on disk, and many runs as one table."""
 
 import importlib.metadata
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +10,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thaw import places
-from thaw.errors import InvalidRecord, OutputNotWritable
+from thaw.errors import InvalidRecord
 from thaw.experiment import Experiment
+from thaw.files import check_writable, write_whole
 
 if TYPE_CHECKING:  # records are read without Keras
     from thaw.training import Training
@@ -123,27 +122,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Make a file appear whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Where it is to be.
-    write : callable
-        Is given a path in the same folder, with the same suffixes, to write to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".part" + "".join(path.suffixes), dir=path.parent)
-    os.close(descriptor)
-    try:
-        write(Path(partial))
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
 def output_directory(experiment: Experiment) -> Path:
     """An experiment's folder, made and found writable.
 
@@ -157,23 +135,6 @@ def output_directory(experiment: Experiment) -> Path:
     directory = experiment.output_dir or places.project() / "outputs" / "lab" / name
     check_writable(directory)
     return directory
-
-
-def check_writable(directory: Path) -> None:
-    """Make a directory, and make sure that it can be written to.
-
-    Raises
-    ------
-    OutputNotWritable
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OutputNotWritable(
-            f"output_dir = '{directory}': cannot be written to ({error.strerror}). Give another, or mend its permissions."
-        ) from None
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -258,9 +219,3 @@ def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | No
         (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
     ]
     return match.iloc[0] if len(match) else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
