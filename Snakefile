@@ -7,12 +7,14 @@
 import sys
 
 from thaw import places
+from thaw.plan import plan
 from thaw.study import Study
 
 outputs = str(config.get("outputs") or "outputs")
 study = Study.load(config["profile"], outputs)
 jobs = {job.name: job for job in study.jobs}
 runs = f"{study.outputs}/runs"
+shared = plan(study)
 thaw = f'"{sys.executable}" -m thaw --outputs "{outputs}"'
 
 
@@ -22,10 +24,11 @@ def effort(wildcards):
     return experiment.amount * (10 if experiment.strategy == "blocks" else 1)  # a block is some ten layers
 
 
-def weights_of(wildcards):
-    """The weights that must be pre-trained before an experiment can start."""
+def needed(wildcards):
+    """What an experiment shares with others, made before it starts."""
     experiment = jobs[wildcards.job].experiment
-    return places.drawn_weights(experiment.backbone) if experiment.weights == "drawn" else []
+    weights = [places.drawn_weights(experiment.backbone)] if experiment.weights == "drawn" else []
+    return weights + shared.needs[wildcards.job]
 
 
 rule report:
@@ -41,9 +44,28 @@ rule weights:
         "{thaw} weights {wildcards.backbone} --threads {threads}"
 
 
+for part in shared.parts:
+
+    rule:
+        name:
+            part.name
+        input:
+            [ancient(path) for path in part.inputs],
+        output:
+            [temp(path) if part.passing else path for path in part.outputs],
+        params:
+            part=part.name,
+        priority: 1000
+        threads: 1
+        resources:
+            mem_mb=3000,
+        shell:
+            "{thaw} prepare {study.path:q} {params.part:q} --threads {threads}"
+
+
 rule experiment:
     input:
-        ancient(weights_of),
+        ancient(needed),
     output:
         f"{runs}/{{job}}/record.json",
         f"{runs}/{{job}}/history.csv",
@@ -66,6 +88,7 @@ rule summary:
         f"{study.outputs}/results.csv",
     params:
         reason=str(config.get("reason") or ""),
+        jobs=list(jobs),  # so that it is run again when one is taken out
     shell:
         "{thaw} summary {study.path:q} --reason={params.reason:q}"
 

@@ -53,7 +53,7 @@ def made_up_data(size: int):
         photos(4, "validation"),
         photos(4, "test"),
         ("daisy", "rose", "tulip"),
-        {"dataset": "made up"},
+        {"dataset": "made up", "sha256": f"random-{size}"},
     )
 
 

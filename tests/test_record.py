@@ -44,7 +44,9 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         Training(
             history,
             {"activations": 1.0, "head": 2.0, "finetune": 3.0},
-            {"head": {"frontier": ["pooled"], "cached": True, "megabytes": 1.0}},
+            {"head": {"frontier": ["pooled"], "cached": True, "why": "few photos", "megabytes": 1.0}},
+            network=None,
+            test=None,
         ),
         trainable_parameters=10,
         total_parameters=100,

@@ -1,14 +1,22 @@
 """The two phases; and the cached prefix, which must not change a number."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import enliven, has_flowers, has_weights, made_up_data
 
 from thaw import activations, backbones, data, evaluation, training, unfreeze
 from thaw.experiment import Experiment
 
 
-def trained(data, budget=activations.BUDGET, **parameters):
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path, monkeypatch):
+    """Nothing kept from an earlier test."""
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+
+
+def trained(data, **parameters):
     experiment = Experiment.of(
         {
             "strategy": "frozen",
@@ -24,9 +32,9 @@ def trained(data, budget=activations.BUDGET, **parameters):
     training.set_up(experiment)
     base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
     enliven(base)
-    model = training.add_head(base, 3)
+    model = training.add_head(base, 3, experiment.seed)
     lines = []
-    return training.train(model, base, data, experiment, lines.append, budget), lines
+    return training.train(model, base, data, "random", experiment, lines.append), lines
 
 
 def test_two_phases_with_their_own_learning_rates(tiny):
@@ -89,13 +97,13 @@ def test_the_cached_prefix_gives_the_losses_of_the_whole_network(name, strategy,
         "head_epochs": 1,
         "finetune_learning_rate": 1e-5,
     }
-    cached, plain = (trained(made_up_data(size), budget, **parameters)[0] for budget in (activations.BUDGET, 0))
+    cached, plain = (trained(made_up_data(size), activations=how, **parameters)[0] for how in ("keep", "compute"))
     assert all(phase["cached"] for phase in cached.activations.values())
     assert not any(phase["cached"] for phase in plain.activations.values())
     assert len(list(cached.activations.values())[-1]["frontier"]) == frontier
     losses = ["train_loss", "validation_loss"]
     np.testing.assert_allclose(cached.history[losses], plain.history[losses], rtol=2e-4)
-    assert (plain.history["train_loss"].pct_change().abs()[1:] > 2e-3).all(), "every epoch changes what it should"
+    assert (plain.history["train_loss"].pct_change().abs()[1:] > 1e-3).all(), "every epoch changes what it should"
 
 
 def test_a_cut_divides_the_network_without_a_rest():
@@ -103,13 +111,14 @@ def test_a_cut_divides_the_network_without_a_rest():
     enliven(base)
     model = training.add_head(base, 3)
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    whole = model(photos, training=False)
     for amount in (0, 1, 5, 40, 100, 175):
         unfreeze.unfreeze(base, base.layers[len(base.layers) - amount :])
         divided = activations.cut(model)
-        tensors = activations.compute(model, divided.frontier, photos, lambda batch: batch, 2)
-        whole = model(photos, training=False)
+        prefix = keras.Model(model.input, list(divided.frontier.values()))
+        entering = prefix(photos, training=False)
         np.testing.assert_allclose(
-            divided.tail(tensors if len(tensors) > 1 else tensors[0], training=False), whole, rtol=1e-4, atol=1e-6
+            divided.tail(entering if len(entering) > 1 else entering[0], training=False), whole, rtol=1e-4, atol=1e-6
         )
         assert divided.saves == (amount < 175)
         assert {weight.path for weight in divided.tail.trainable_weights} == {
@@ -135,9 +144,11 @@ def test_real_weights_on_real_photos_learn_the_flowers():
     training.set_up(experiment)
     base, _ = backbones.load("mobilenet", 96, "imagenet")
     model = training.add_head(base, len(photos.classes))
-    history = training.train(model, base, photos, experiment, say=lambda line: None).history
-    graph = evaluation.compiled(model, backbones.get("mobilenet").preprocess)
-    scores = evaluation.scores(evaluation.predict(graph, photos.validation, photos.classes, 32))
+    history = training.train(model, base, photos, "imagenet", experiment, say=lambda line: None).history
+    order = tf.data.Dataset.range(len(photos.validation)).batch(32)
+    prepare = backbones.get("mobilenet").preprocess
+    inputs = training.batches([photos.validation.images], photos.validation.labels, order, prepare)
+    scores = evaluation.scores(evaluation.predict(model, inputs, photos.validation, photos.classes))
     assert scores["test_accuracy"] > 0.5
     assert scores["test_accuracy"] == pytest.approx(history["validation_accuracy"].iloc[-1]), (
         "training and evaluation see the same network"

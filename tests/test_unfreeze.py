@@ -77,10 +77,11 @@ def test_an_amount_that_the_network_has_not_got(strategy, amount):
         ("resnet50", "blocks", 1),
     ],
 )
-def test_training_changes_the_unfrozen_weights_and_no_others(tiny, name, strategy, amount):
+def test_training_changes_the_unfrozen_weights_and_no_others(tiny, monkeypatch, tmp_path, name, strategy, amount):
     """In the fine-tuning phase; BatchNorm's statistics included."""
     experiment = Experiment.of(
         {"backbone": name, "strategy": strategy, "amount": amount, "image_size": 32, "batch_size": 8, "weights": "none"}
+        | {"activations": "compute"}
         | {"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1}
     )
     training.set_up(experiment)
@@ -88,9 +89,10 @@ def test_training_changes_the_unfrozen_weights_and_no_others(tiny, name, strateg
     enliven(base)
     model = training.add_head(base, 3)
     before = {weight.path: weight.numpy() for weight in model.weights}
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))  # no head from another test
     tf.config.run_functions_eagerly(True)  # one step of each phase: not worth a graph
     try:
-        training.train(model, base, tiny, experiment, say=lambda line: None)
+        training.train(model, base, tiny, "random", experiment, say=lambda line: None)
     finally:
         tf.config.run_functions_eagerly(False)
     changed = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], weight.numpy())}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from thaw import places
+from thaw import places, plan
 from thaw.errors import ThawError, UnknownProfile, nearest
 from thaw.study import Study
 
@@ -27,6 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--reason", default="", help="why this profile, for the report's first page")
     command.add_argument("--cores", default="all", help="processor cores to use (default: all)")
     command.set_defaults(run=report)
+
+    command = commands.add_parser("check", help="find what is wrong with a profile before anything is run")
+    command.add_argument("profile")
+    command.set_defaults(run=check)
+
+    command = commands.add_parser("prepare", help="one job: photos, activations or a head that experiments share")
+    command.add_argument("profile")
+    command.add_argument("name", help="the part's name in the plan")
+    command.add_argument("--threads", help="processor cores to use (default: all)")
+    command.set_defaults(run=prepare)
 
     command = commands.add_parser("experiment", help="one job: an experiment of a profile")
     command.add_argument("profile")
@@ -66,12 +76,10 @@ def report(options: argparse.Namespace) -> None:
     study = Study.load(options.profile, options.outputs)
     finished = len(study.finished())
     print(f"{len(study.jobs)} experiments, {finished} of them finished already.", flush=True)
-    if finished < len(study.jobs):
-        from thaw.execute import stderr_to
-
-        with stderr_to(os.devnull):
-            from thaw import preflight  # TensorFlow takes seconds to import: not where nothing is left to run
-        preflight.check(study)  # its downloads, if any, tell of their progress
+    # In a process of its own: TensorFlow takes a gigabyte, and this one stays until the end.
+    command = [sys.executable, "-m", "thaw", "--outputs", options.outputs, "check", options.profile]
+    if finished < len(study.jobs) and subprocess.run(command).returncode:
+        raise SystemExit(1)
     if run_graph(study, options):
         raise ThawError(
             "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
@@ -81,12 +89,39 @@ def report(options: argparse.Namespace) -> None:
         print(f"  {study.outputs / name}")
 
 
+def check(options: argparse.Namespace) -> None:
+    """Find what is wrong with a profile, and plan its jobs."""
+    from thaw.execute import stderr_to
+
+    study = Study.load(options.profile, options.outputs)
+    with stderr_to(os.devnull):
+        from thaw import preflight
+    preflight.check(study)  # its downloads, if any, tell of their progress
+    plan.plan(study)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Make what experiments of a profile share."""
+    from thaw.execute import Labelled, stderr_to
+
+    limit_threads(options.threads)
+    study = Study.load(options.profile, options.outputs)
+    parts = {part.name: part for part in plan.plan(study).parts}
+    if options.name not in parts:
+        raise UnknownProfile(f"{options.name!r}: no part of {study.profile}. {nearest(options.name, parts)}")
+    part = parts[options.name]
+    experiment = next(job.experiment for job in study.jobs if job.name == part.job)
+    with stderr_to(os.devnull) as terminal:
+        stream = Labelled(terminal, part.label)
+        plan.prepare(part, experiment, lambda line: print(line, file=stream))
+
+
 def run_graph(study: Study, options: argparse.Namespace) -> int:
     """Run the Snakefile for a study, silent but for what its jobs print; Snakemake's exit code."""
     root = places.project()
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", root]
     command += ["--cores", options.cores, "--keep-going", "--rerun-incomplete", "--nolock"]
-    command += ["--rerun-triggers", "mtime", "params", "input", "--scheduler", "greedy", "--quiet", "all"]
+    command += ["--rerun-triggers", "mtime", "params", "--scheduler", "greedy", "--quiet", "all"]
     # No more experiments at once than memory is free for, by the Snakefile's own estimate of each.
     command += ["--resources", f"mem_mb={max(psutil.virtual_memory().available // 10**6, 3000)}"]
     settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}

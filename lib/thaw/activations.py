@@ -3,18 +3,30 @@
 Below the first layer that trains, every epoch would compute the same numbers
 from the same photos: frozen weights do not change, and a frozen BatchNorm
 layer, in inference mode, knows nothing of the batch. So the photos are run
-through that part once, and training starts from what leaves it.
+through that part once, what leaves it is kept on disk, and training starts
+from there.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import tensorflow as tf
 
-BUDGET = 1.5e9  # bytes of memory that one phase's activations may take
+from thaw import backbones, places, store
+from thaw.data import Data
+from thaw.experiment import Experiment
+from thaw.store import Stored
+
+BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
 
 
 @dataclass(frozen=True)
@@ -23,9 +35,10 @@ class Cut:
 
     Attributes
     ----------
-    frontier : list of KerasTensor
-        What flows from the frozen part to the rest: one tensor at a block's
-        edge, more where the cut lies inside a residual block.
+    frontier : dict of str to KerasTensor
+        What flows from the frozen part to the rest, by the layer it comes
+        from: one tensor at a block's edge, more where the cut lies inside a
+        residual block.
     tail : keras.Model
         From the frontier to the output; it shares the network's weights.
     saves : bool
@@ -33,14 +46,14 @@ class Cut:
         something to compute once.
     """
 
-    frontier: list[keras.KerasTensor]
+    frontier: dict[str, keras.KerasTensor]
     tail: keras.Model
     saves: bool
 
     @property
     def bytes_a_photo(self) -> int:
         """How much of the frontier belongs to one photo."""
-        return sum(math.prod(tensor.shape[1:]) * tf.as_dtype(tensor.dtype).size for tensor in self.frontier)
+        return sum(map(bytes_a_photo, self.frontier.values()))
 
 
 def cut(model: keras.Model) -> Cut:
@@ -52,50 +65,263 @@ def cut(model: keras.Model) -> Cut:
     live: set[str] = set()
     frontier: dict[str, keras.KerasTensor] = {}
     for layer in model.layers:  # Keras keeps them in topological order
-        inputs = layer._inbound_nodes[0].input_tensors if not isinstance(layer, keras.layers.InputLayer) else []
+        inputs = _inputs(layer)
         if layer.trainable_weights or any(_producer(tensor).name in live for tensor in inputs):
             live.add(layer.name)
-            frontier |= {tensor.name: tensor for tensor in inputs if _producer(tensor).name not in live}
-    tensors = list(frontier.values())
+            frontier |= {_producer(tensor).name: tensor for tensor in inputs if _producer(tensor).name not in live}
     saves = any(layer.weights for layer in model.layers if layer.name not in live)
-    return Cut(tensors, keras.Model(tensors if len(tensors) > 1 else tensors[0], model.output), saves)
+    return Cut(frontier, keras.Model(_one_or_all(list(frontier.values())), model.output), saves)
 
 
-def compute(
-    model: keras.Model, tensors: Sequence[keras.KerasTensor], images: np.ndarray, preprocess: Callable, batch_size: int
-) -> list[np.ndarray]:
-    """Run photos through the frozen part of a network.
+def bytes_a_photo(tensor: keras.KerasTensor) -> int:
+    """How much of a tensor belongs to one photo."""
+    return math.prod(tensor.shape[1:]) * tf.as_dtype(tensor.dtype).size
+
+
+def nearest(model: keras.Model, wanted: Collection[str], kept: Collection[str]) -> list[str]:
+    """What to start from in order to compute some layers' outputs.
 
     Parameters
     ----------
     model : keras.Model
-    tensors : sequence of KerasTensor
-        What is wanted of it: tensors between its input and its output.
-    images : ndarray of uint8, (n, size, size, 3)
-    preprocess : callable
-        The backbone's.
-    batch_size : int
+    wanted : collection of str
+        The layers.
+    kept : collection of str
+        Layers whose outputs are at hand.
 
     Returns
     -------
-    list of ndarray
-        For each tensor, its values for every photo, (n, ...).
+    list of str
+        Those of them, or the network's input layer, on every way to what is
+        wanted, the last on each way.
     """
-    prefix = keras.Model(model.input, list(tensors))
+    sources: dict[str, None] = {}
+    seen: set[str] = set()
+    left = list(wanted)
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        inputs = _inputs(model.get_layer(name))
+        if name in kept or not inputs:
+            sources[name] = None
+        else:
+            left += [_producer(tensor).name for tensor in inputs]
+    return [layer.name for layer in model.layers if layer.name in sources]
+
+
+def multiply_adds(model: keras.Model, wanted: Collection[str], sources: Collection[str] = ()) -> int:
+    """Count the multiplications, each with its addition, from some layers' outputs to others', for one photo.
+
+    Those of convolutions and dense layers; the rest is a hundredth of them.
+    """
+    seen: set[str] = set(sources)
+    left, total = list(wanted), 0
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        layer = model.get_layer(name)
+        left += [_producer(tensor).name for tensor in _inputs(layer)]
+        if hasattr(layer, "kernel"):
+            total += math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+    return total
+
+
+def folder(experiment: Experiment) -> Path:
+    """Where the activations of one backbone on one data set are kept: the same for all strategies and seeds."""
+    fields = ("dataset", "image_size", "max_examples", "weights", "precision")
+    text = json.dumps([getattr(experiment, name) for name in fields])
+    return root() / f"{experiment.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def root() -> Path:
+    """Where all activations are kept."""
+    return places.cache("activations")
+
+
+def budget(precision: str) -> float:
+    """Bytes of disk that all activations may take: ``$THAW_DISK_GB``, or 8 GB, and half of it in 16-bit numbers."""
+    return 1e9 * float(os.environ.get("THAW_DISK_GB") or (8 if precision == "float32" else 4))
+
+
+def key(experiment: Experiment, data: str, weights: str, layer: str) -> dict:
+    """All that changes a layer's output: hashes of the data, in their order, and of the weights, and the settings."""
+    return {
+        "data": data,
+        "weights": weights,
+        "backbone": experiment.backbone,
+        "image_size": experiment.image_size,
+        "layer": layer,
+        "precision": experiment.precision,
+        "tensorflow": tf.__version__,
+    }
+
+
+def provide(
+    model: keras.Model,
+    wanted: Sequence[str],
+    data: Data,
+    weights: str,
+    experiment: Experiment,
+    say: Callable[[str], None] = print,
+) -> dict[str, Stored]:
+    """Find layers' outputs for all photos on disk, or compute and keep them where that pays.
+
+    They are computed in one pass, from what is kept of shallower layers where
+    there is some. An output that is slower to read than to compute, or that
+    does not fit the budget, is not kept unless ``experiment.activations`` is
+    'keep'; a note of it stays.
+
+    Parameters
+    ----------
+    model : keras.Model
+    wanted : sequence of str
+        The layers, frozen up to there.
+    data : Data
+    weights : str
+        The hash of the backbone's weights.
+    experiment : Experiment
+    say : callable
+
+    Returns
+    -------
+    dict of str to Stored
+        (photos, ...) for each layer whose output is kept: training photos
+        first, then those for validation, then the test's. ``about`` holds
+        the seconds that it took from the photos on, and ``why`` it is kept.
+    """
+    here = folder(experiment)
+
+    def find(layer: str) -> Stored | None:
+        return store.find(here / f"{layer}.h5", key(experiment, data.provenance["sha256"], weights, layer), say)
+
+    kept = {layer: found for layer in wanted if (found := find(layer))}
+    missing = [layer for layer in wanted if layer not in kept and not _given_up(experiment, data, weights, layer)]
+    if not missing:
+        return kept
+    others = {path.stem for path in here.glob("*.h5")} & {layer.name for layer in model.layers} - set(missing)
+    while True:  # until all that it starts from is sound
+        names = nearest(model, missing, others)
+        found = {name: kept.get(name) or find(name) for name in names if name in others}
+        if all(found.values()):
+            break
+        others -= {name for name in found if not found[name]}
+    return kept | _compute(model, missing, names, found, data, weights, experiment, say)
+
+
+def why_not(experiment: Experiment, data: Data, weights: str, layers: Collection[str]) -> str:
+    """Why one of these layers' outputs is not kept."""
+    notes = (_given_up(experiment, data, weights, layer) for layer in layers)
+    return next((note["why"] for note in notes if note), "not kept")
+
+
+def _given_up(experiment: Experiment, data: Data, weights: str, layer: str) -> dict | None:
+    if experiment.activations == "keep":
+        return None
+    path = folder(experiment) / f"{layer}.h5"
+    about = store.note(path, key(experiment, data.provenance["sha256"], weights, layer), lambda line: None)
+    return about if about and not about["kept"] else None
+
+
+def _compute(model, missing, names, found, data, weights, experiment, say) -> dict[str, Stored]:
+    """Run the photos from some layers' outputs to others'."""
+    began = time.perf_counter()
+    here, preprocess = folder(experiment), backbones.get(experiment.backbone).preprocess
+    photos = sum(map(len, data.parts))
+    outputs = {name: model.get_layer(name).output for name in missing}
+    prefix = keras.Model(_one_or_all([model.get_layer(name).output for name in names]), list(outputs.values()))
+    whole = multiply_adds(model, missing, names) or 1
+    share = {name: multiply_adds(model, [name], names) / whole for name in missing}
+    before = max((source.about["seconds"] for source in found.values()), default=0.0)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def run(batch):
-        return prefix(preprocess(tf.cast(batch, tf.float32)), training=False)
+    def run(*columns):
+        inputs = [
+            column if name in found else preprocess(tf.cast(column, tf.float32)) for name, column in zip(names, columns)
+        ]
+        return prefix(_one_or_all(inputs), training=False)
 
-    results = [
-        np.empty((len(images), *tensor.shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype) for tensor in tensors
-    ]
-    for start in range(0, len(images), batch_size):
-        for result, values in zip(results, tf.nest.flatten(run(images[start : start + batch_size]))):
-            result[start : start + batch_size] = values
-    return results
+    writers: dict[str, store.Writer] = {}
+    reasons: dict[str, str] = {}
+    pays: dict[str, str] = {}
+    pending = 0.0
+    try:
+        for name, tensor in outputs.items():
+            size = photos * bytes_a_photo(tensor)
+            path = here / f"{name}.h5"
+            writers[name] = store.Writer(
+                path,
+                key(experiment, data.provenance["sha256"], weights, name),
+                tf.as_dtype(tensor.dtype),
+                (photos, *tensor.shape[1:]),
+            )
+            in_use = [here / f"{other}.h5" for other in (*names, *outputs)]
+            if store.make_room(root(), pending + size, budget(experiment.precision), in_use):
+                pending += size
+            else:
+                reasons[name] = f"{size / 1e9:.1f} GB would not fit on the disk, or its budget"
+        seconds = []
+        for number, (start, stop, images) in enumerate(_in_batches(data)):
+            batch_began = time.perf_counter()
+            columns = [found[name][start:stop] if name in found else images for name in names]
+            results = [np.asarray(values) for values in tf.nest.flatten(run(*columns))]
+            seconds.append(time.perf_counter() - batch_began)
+            for name, rows in zip(missing, results):
+                writers[name].append(rows)
+            if number == 3:  # the first one's seconds are tracing
+                for name, rows in zip(missing, results):
+                    computing = before / photos + min(seconds[1:]) * share[name] / len(rows)
+                    reading = writers[name].seconds_to_read(start, stop, cold=not _in_memory(photos * rows[0].nbytes))
+                    reading /= len(rows)
+                    speeds = f"reading takes {1e3 * reading:.2f} ms a photo, computing {1e3 * computing:.2f} ms"
+                    if reading >= computing:
+                        reasons.setdefault(name, speeds)
+                    pays[name] = speeds
+                if experiment.activations != "keep" and reasons.keys() == writers.keys():
+                    break
+        kept = {}
+        taken = time.perf_counter() - began
+        for name, writer in writers.items():
+            if name in reasons and experiment.activations != "keep":
+                writer.give_up(kept=False, why=reasons[name])
+            else:
+                why = "as asked" if experiment.activations == "keep" else pays.get(name, "few photos")
+                kept[name] = writer.finish(kept=True, why=why, seconds=before + taken * share[name])
+        if kept:
+            start = "" if not found else f" from {' and '.join(found)}"
+            say(f"the frozen part has seen all {photos:,} photos once{start}: {taken:.1f} s")
+        return kept
+    finally:
+        for writer in writers.values():
+            writer.discard()
+
+
+def _in_batches(data: Data) -> Iterator[tuple[int, int, np.ndarray]]:
+    """All photos in order: from and to which one, and the images."""
+    start = 0
+    for part in data.parts:
+        for i in range(0, len(part), BATCH):
+            images = part.images[i : i + BATCH]
+            yield start, start + len(images), images
+            start += len(images)
+
+
+def _in_memory(size: float) -> bool:
+    """Whether so many bytes of a file stay in the system's memory once they have been read."""
+    return size < psutil.virtual_memory().available / 2
+
+
+def _inputs(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
+    return [] if isinstance(layer, keras.layers.InputLayer) else layer._inbound_nodes[0].input_tensors
 
 
 def _producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
     """The layer that a tensor comes from."""
     return tensor._keras_history.operation
+
+
+def _one_or_all(tensors: list):
+    return tensors if len(tensors) > 1 else tensors[0]

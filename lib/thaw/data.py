@@ -5,17 +5,20 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from thaw import drawn, places
+from thaw import drawn, places, store
 from thaw.errors import DataNotFound, InvalidParameter, first_line, nearest
+from thaw.store import Stored
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
 SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
+KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Photos:
 
     Attributes
     ----------
-    images : ndarray of uint8, (n, size, size, 3)
+    images : ndarray or Stored of uint8, (n, size, size, 3)
+        On disk where the data set is: index it to read some.
     labels : ndarray of int64, (n,)
     keys : ndarray of str, (n,)
         TFDS' own name of each photo, the same on every machine.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Stored
     labels: np.ndarray
     keys: np.ndarray
 
@@ -58,9 +62,16 @@ class Data:
     classes: tuple[str, ...]
     provenance: dict
 
+    @property
+    def parts(self) -> tuple[Photos, Photos, Photos]:
+        """The three, in the data set's order."""
+        return self.train, self.validation, self.test
+
 
 def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data:
     """Read a data set, resize its photos to squares and split it.
+
+    Decoded and resized photos are kept on disk for the next time.
 
     The split is by position: the first 75 % of the photos in TFDS' order (a
     hash of their keys, so random but the same everywhere) train, the next
@@ -90,24 +101,37 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
         image = tf.image.resize(example[image_key], (image_size, image_size), antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example[label_key], example["tfds_id"]
 
-    # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
-    photos = builder.as_dataset(
-        split=f"train[:{count}]",
-        read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
-        shuffle_files=False,
-    ).map(squeeze, num_parallel_calls=4, deterministic=True)
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    labels = np.empty(count, np.int64)
-    keys = []
-    for i, (image, label, key) in enumerate(photos.as_numpy_iterator()):
-        images[i], labels[i] = image, label
-        keys.append(key.decode())
-    keys = np.array(keys)
-
-    digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist()]).encode())
-    digest.update(images)
+    path = photos_path(dataset, image_size, max_examples)
+    key = {
+        "dataset": builder.info.full_name,
+        "folder": str(builder.data_dir),
+        "files": builder.info.splits["train"].shard_lengths,
+        "image_size": image_size,
+        "photos": count,
+    }
+    kept = store.find(path, key)
+    if kept is None:
+        # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
+        examples = builder.as_dataset(
+            split=f"train[:{count}]",
+            read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
+            shuffle_files=False,
+        ).map(squeeze, num_parallel_calls=4, deterministic=True)
+        store.make_room(path.parent, count * image_size**2 * 3, KEPT)
+        writer = store.Writer(path, key, tf.uint8, (count, image_size, image_size, 3))
+        labels, keys = [], []
+        try:
+            for image, label, name in examples.as_numpy_iterator():
+                writer.append(image[None])
+                labels.append(int(label))
+                keys.append(name.decode())
+            kept = writer.finish(labels=labels, keys=keys)
+        finally:
+            writer.discard()
+    labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
+    digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
     ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
-    parts = [Photos(images[a:b], labels[a:b], keys[a:b]) for a, b in zip((0, *ends), ends)]
+    parts = [Photos(kept.part(a, b), labels[a:b], keys[a:b]) for a, b in zip((0, *ends.tolist()), ends.tolist())]
     return Data(
         *parts,
         classes=tuple(builder.info.features[label_key].names),
@@ -120,6 +144,11 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
             "sha256": digest.hexdigest(),
         },
     )
+
+
+def photos_path(dataset: str, image_size: int, max_examples: int | None) -> Path:
+    """The file of a data set's photos, decoded and resized, made or not."""
+    return places.cache("photos") / f"{dataset.replace('/', '-')}-{max_examples or 'all'}-{image_size}px.h5"
 
 
 def title(dataset: str) -> str:

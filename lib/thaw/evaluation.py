@@ -25,16 +25,17 @@ def compiled(model: keras.Model, preprocess: Callable) -> Callable:
     return graph
 
 
-def predict(graph: Callable, photos: Photos, classes: tuple[str, ...], batch_size: int) -> pd.DataFrame:
+def predict(network: keras.Model, inputs: tf.data.Dataset, photos: Photos, classes: tuple[str, ...]) -> pd.DataFrame:
     """Predict the class of each photo.
 
     Parameters
     ----------
-    graph : callable
-        The `compiled` network.
+    network : keras.Model
+        To probabilities: the whole network, or what training left of it to train.
+    inputs : Dataset
+        The photos as they enter it, in order, in batches.
     photos : Photos
     classes : tuple of str
-    batch_size : int
 
     Returns
     -------
@@ -42,8 +43,7 @@ def predict(graph: Callable, photos: Photos, classes: tuple[str, ...], batch_siz
         A photo a row: key, label, predicted (names of classes), and the
         probability of each class in a column ``p_<class>``.
     """
-    starts = range(0, len(photos), batch_size)
-    probabilities = np.concatenate([graph(photos.images[start : start + batch_size]) for start in starts])
+    probabilities = network.predict(inputs, verbose=0)
     names = np.array(classes)
     table = pd.DataFrame(
         {"key": photos.keys, "label": names[photos.labels], "predicted": names[probabilities.argmax(axis=1)]}

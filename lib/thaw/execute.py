@@ -50,7 +50,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
                     dict(parameters),
                     progress_bar=False,
                     kernel_name="python3",
-                    stdout_file=_Labelled(terminal, label),
+                    stdout_file=Labelled(terminal, label),
                 )
         except PapermillExecutionError:
             partial.replace(failed)
@@ -92,7 +92,7 @@ def stderr_to(log: str | Path) -> Iterator[TextIO]:
             os.dup2(kept, 2)
 
 
-class _Labelled:
+class Labelled:
     """A text stream that puts the time and a label before each line."""
 
     def __init__(self, stream: TextIO, label: str):

@@ -46,6 +46,12 @@ class Experiment(BaseModel):
         Keras' dtype policy. The softmax and the loss are always in float32.
     seed : int
         Of the head's initial weights and of the order of photos.
+    augmentation : {'none', 'flip'}
+        'flip' mirrors each training photo at random, another way each epoch.
+        Then nothing can be computed once: every epoch runs the whole network.
+    activations : {'auto', 'keep', 'compute'}
+        What the frozen part computes: kept on disk where that pays, always, or
+        computed anew in every epoch. The results are the same.
     max_examples : int or None
         Use only so many photos, the first in the data set's own order.
     output_dir : Path or None
@@ -67,6 +73,8 @@ class Experiment(BaseModel):
     head_learning_rate: float = Field(1e-3, gt=0, le=1, strict=False)
     finetune_learning_rate: float = Field(1e-5, gt=0, le=1, strict=False)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    augmentation: Literal["none", "flip"] = "none"
+    activations: Literal["auto", "keep", "compute"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     max_examples: int | None = Field(None, ge=20)
     output_dir: Path | None = Field(None, strict=False)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from thaw import claims, statistics
 from thaw.backbones import REGISTRY, Backbone
@@ -45,6 +44,20 @@ def data(provenance: dict, classes: Sequence[str]) -> str:
 def mark(dataset: str) -> str:
     """What a caption must add where the photos are drawn; else nothing."""
     return f" {DRAWN}" if dataset == "drawn_flowers" else ""
+
+
+def training(counts: dict[str, int], activations: dict[str, dict]) -> str:
+    """How much was trained, and on what."""
+    lines = ["{trainable_parameters:,} of {total_parameters:,} parameters trained.".format(**counts)]
+    for phase, note in activations.items():
+        name = {"head": "The head alone", "finetune": "After unfreezing"}[phase]
+        layers = " and ".join(f"`{layer}`" for layer in note["frontier"])
+        if note["cached"]:
+            how = f"trained on the kept activations of {layers}, {note['megabytes']:,.0f} MB"
+        else:
+            how = "every epoch ran the whole network"
+        lines.append(f"{name}: {how} ({note['why']}).")
+    return " ".join(lines)
 
 
 def test_result(predictions: pd.DataFrame) -> str:
@@ -339,6 +352,8 @@ def _not_separated(rows: pd.DataFrame, top: pd.Series, runs: Sequence[Run]) -> l
         first, second = ([run.predictions for run in runs_of[i]] for i in (top.name, index))
         one_seed = len(first) == len(second) == 1
         p.append(statistics.compare(first[0], second[0]).p if one_seed else statistics.difference(first, second).p)
+    from statsmodels.stats.multitest import multipletests  # a second to import, and only the summary needs it
+
     rejected = multipletests(p, alpha=statistics.ALPHA, method="holm")[0]
     return [top.name, *(index for index, separated in zip(others, rejected) if not separated)]
 

@@ -49,6 +49,7 @@ class Activations(BaseModel):
     model_config = ConfigDict(extra="forbid")
     frontier: list[str]
     cached: bool
+    why: str
     megabytes: float
 
 

@@ -1,17 +1,24 @@
 """The head on the backbone, and its training in two phases."""
 
+import hashlib
+import json
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw import activations, backbones, unfreeze
-from thaw.data import Data
+from thaw import activations, backbones, places, unfreeze
+from thaw.data import Data, Photos
 from thaw.experiment import Experiment
+from thaw.files import write_whole
+from thaw.store import Stored
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,22 @@ class Training:
         the epoch), validation_accuracy, validation_loss (after it), seconds.
     seconds : dict
         Wall time of 'activations' (the frozen part's one pass), 'head' and
-        'finetune', validation and tracing included.
+        'finetune', validation and tracing included, whoever spent it: what
+        other runs have left is counted as if this one had made it.
     activations : dict
         For each phase the ``frontier``'s tensors, whether they were
-        ``cached``, and how many ``megabytes`` (1e6 bytes) they are.
+        ``cached``, ``why``, and how many ``megabytes`` (1e6 bytes) they are.
+    network : keras.Model
+        What the last phase trained: the whole network, or its unfrozen rest.
+    test : Dataset
+        The test photos as they enter that, in order, in batches.
     """
 
     history: pd.DataFrame
     seconds: dict[str, float]
     activations: dict[str, dict]
+    network: keras.Model
+    test: tf.data.Dataset
 
 
 def set_up(experiment: Experiment) -> None:
@@ -44,8 +58,15 @@ def set_up(experiment: Experiment) -> None:
     keras.config.set_dtype_policy(experiment.precision)
 
 
-def add_head(base: keras.Model, classes: int) -> keras.Model:
+def add_head(base: keras.Model, classes: int, seed: int = 0) -> keras.Model:
     """Put global average pooling and one softmax layer on a backbone.
+
+    Parameters
+    ----------
+    base : keras.Model
+    classes : int
+    seed : int
+        Of the softmax layer's initial weights.
 
     Returns
     -------
@@ -54,18 +75,19 @@ def add_head(base: keras.Model, classes: int) -> keras.Model:
         (n, classes), in float32 whatever the precision.
     """
     features = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
-    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="head")
+    start = keras.initializers.GlorotUniform(seed)
+    head = keras.layers.Dense(classes, activation="softmax", kernel_initializer=start, dtype="float32", name="head")
     return keras.Model(base.input, head(features), name=f"{base.name}_with_head")
 
 
 def batches(
-    inputs: Sequence[np.ndarray], labels: np.ndarray, order: tf.data.Dataset, prepare: Callable | None = None
+    columns: Sequence[np.ndarray | Stored], labels: np.ndarray, order: tf.data.Dataset, prepare: Callable | None = None
 ) -> tf.data.Dataset:
     """A network's inputs and labels in batches.
 
     Parameters
     ----------
-    inputs : sequence of ndarray, (n, ...)
+    columns : sequence of ndarray or Stored, (n, ...)
         Activations at each tensor of the frontier, or photos.
     labels : ndarray of int64, (n,)
     order : Dataset of int64 (m,)
@@ -78,19 +100,45 @@ def batches(
     -------
     Dataset of (tuple of (m, ...), or the one of them, int64 (m,))
     """
-    columns, labels = tuple(map(tf.constant, inputs)), tf.constant(labels)
+    kinds = [tf.as_dtype(column.dtype) for column in columns]
+
+    def read(chosen):
+        return [column[chosen] for column in columns]
 
     def gather(chosen):
-        batch = tuple(tf.gather(column, chosen) for column in columns)
+        batch = tf.numpy_function(read, [chosen], kinds)
+        for part, column in zip(batch, columns):
+            part.set_shape((None, *column.shape[1:]))
         if prepare is not None:
-            batch = tuple(prepare(tf.cast(part, tf.float32)) for part in batch)
-        return batch if len(batch) > 1 else batch[0], tf.gather(labels, chosen)
+            batch = [prepare(tf.cast(part, tf.float32)) for part in batch]
+        return tuple(batch) if len(batch) > 1 else batch[0], tf.gather(tf.constant(labels), chosen)
 
     options = tf.data.Options()
     options.autotune.enabled = (
         False  # at every epoch's end its thread is waited for: seconds, where an epoch takes no longer
     )
     return order.map(gather, num_parallel_calls=2).prefetch(2).with_options(options)
+
+
+def mirrored(dataset: tf.data.Dataset, seed: int, first: int) -> tf.data.Dataset:
+    """Batches with each photo mirrored or not, at random.
+
+    It depends on the seed and the batch's number alone.
+
+    Parameters
+    ----------
+    dataset : Dataset of ((m, size, size, 3), labels)
+    seed : int
+    first : int
+        The first batch's number, counted over all epochs.
+    """
+
+    def mirror(number, batch):
+        photos, labels = batch
+        heads = tf.random.stateless_uniform((tf.shape(photos)[0], 1, 1, 1), seed=[seed, number]) < 0.5
+        return tf.where(heads, tf.reverse(photos, axis=[2]), photos), labels
+
+    return dataset.enumerate(first).map(mirror)
 
 
 def shuffled(count: int, batch_size: int, seed: int, epochs: range) -> tf.data.Dataset:
@@ -112,94 +160,206 @@ def train(
     model: keras.Model,
     base: keras.Model,
     data: Data,
+    weights: str,
     experiment: Experiment,
     say: Callable[[str], None] = print,
-    budget: float = activations.BUDGET,
 ) -> Training:
     """Train the head alone, then the head with the unfrozen part.
 
     The second phase starts with a fresh optimiser, at its own learning rate.
     A 'frozen' experiment has but the first, as long as the two together. Each
     phase trains only the part of the network that changes, on the activations
-    that enter it, where these fit the budget; else the whole network on the
-    photos, which gives the same numbers.
+    that enter it, where keeping them pays; else the whole network on the
+    photos, which gives the same numbers. A head that another run of the same
+    seed has trained is taken over with its history.
 
     Parameters
     ----------
     model, base : keras.Model
         The network with its head, and the backbone inside it.
     data : Data
+    weights : str
+        The hash of the backbone's weights.
     experiment : Experiment
     say : callable
         Is given a line after each epoch.
-    budget : float
-        Bytes that the activations of a phase may take; 0 to compute them anew
-        in every epoch.
     """
-    backbone = backbones.get(experiment.backbone)
-    layers = unfreeze.unfrozen(base, backbone, experiment.strategy, experiment.amount)
-    head_epochs = experiment.head_epochs if layers else experiment.epochs
-    phases = [("head", [], range(head_epochs), experiment.head_learning_rate)]
+    layers = unfreeze.unfrozen(base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
+    unfreeze.unfreeze(base, layers)
+    cut = activations.cut(model)
+    kept = _provide(model, [*(cut.frontier if cut.saves else ())], data, weights, experiment, say)
+    history, head = train_head(model, base, data, weights, experiment, say)
+    seconds = {"head": float(history["seconds"].sum()), "finetune": 0.0}
+    phases = {"head": head}
     if layers:
-        phases.append(("finetune", layers, range(head_epochs, experiment.epochs), experiment.finetune_learning_rate))
+        unfreeze.unfreeze(base, layers)
+        phase = _Phase(experiment, data, model, cut, kept, weights)
+        epochs = range(len(history), experiment.epochs)
+        told = _History(history, "finetune", experiment.finetune_learning_rate, experiment.epochs, say)
+        history = phase.fit(epochs, told)
+        seconds["finetune"] = float(history["seconds"][len(epochs) * -1 :].sum())
+        phases["finetune"] = phase.note
+    else:
+        phase = _Phase(experiment, data, model, cut, kept, weights)
+    seconds["activations"] = max(note.pop("seconds") for note in phases.values())
+    return Training(history, seconds, phases, phase.network, phase.batches(data.test))
 
-    photos = len(data.train) + len(data.validation)
-    cuts, kept = {}, {}
-    for phase, trainable, *_ in phases:
-        unfreeze.unfreeze(base, trainable)
-        cuts[phase] = cut = activations.cut(model)
-        if cut.saves and photos * cut.bytes_a_photo <= budget:
-            kept |= {tensor.name: tensor for tensor in cut.frontier}
-    began = time.perf_counter()
-    stored = {}
-    if kept:  # one pass for both phases
-        unfreeze.unfreeze(base, [])
-        for part, images in (("train", data.train.images), ("validation", data.validation.images)):
-            values = activations.compute(model, list(kept.values()), images, backbone.preprocess, experiment.batch_size)
-            stored[part] = dict(zip(kept, values))
-        say(f"the frozen part has seen all {photos:,} photos once: {time.perf_counter() - began:.1f} s")
-    seconds = {"activations": time.perf_counter() - began}
 
-    history = _History(experiment.epochs, say)
-    notes = {}
-    for phase, trainable, epochs, learning_rate in phases:
-        unfreeze.unfreeze(base, trainable)
-        names = [tensor.name for tensor in cuts[phase].frontier]
-        cached = set(names) <= set(kept)
-        part = cuts[phase].tail if cached else model
-        inputs = {
-            name: [stored[name][tensor] for tensor in names] if cached else [getattr(data, name).images]
-            for name in ("train", "validation")
+def train_head(
+    model: keras.Model,
+    base: keras.Model,
+    data: Data,
+    weights: str,
+    experiment: Experiment,
+    say: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, dict]:
+    """Train the head alone, or take it over from a run that has.
+
+    All strategies with the same seed, data, weights and settings start from
+    the same head, so it is trained once and kept.
+
+    Parameters
+    ----------
+    As of `train`.
+
+    Returns
+    -------
+    history : DataFrame
+        As in `Training`.
+    note : dict
+        As one of ``Training.activations``, and ``seconds``.
+    """
+    unfreeze.unfreeze(base, [])
+    epochs = range(experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs)
+    path = head_path(experiment)
+    key = {"data": data.provenance["sha256"], "weights": weights, "tensorflow": tf.__version__}
+    if path.is_file():
+        try:
+            with np.load(path) as kept:
+                about = json.loads(str(kept["about"]))
+                if about["key"] == key:
+                    model.get_layer("head").set_weights([kept["kernel"], kept["bias"]])
+                    history = pd.DataFrame(about["history"])
+                    last = history["validation_accuracy"].iloc[-1]
+                    say(f"the head was trained before, {len(history)} epochs: validation {last:.1%}")
+                    return history, about["note"]
+                say(f"{path} is of other data or weights: trained anew")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+            say(f"{path} is damaged: trained anew")
+    cut = activations.cut(model)
+    kept = _provide(model, list(cut.frontier), data, weights, experiment, say)
+    phase = _Phase(experiment, data, model, cut, kept, weights)
+    told = _History(pd.DataFrame(), "head", experiment.head_learning_rate, experiment.epochs, say)
+    history = phase.fit(epochs, told)
+    kernel, bias = model.get_layer("head").get_weights()
+    about = json.dumps({"key": key, "history": history.to_dict("records"), "note": phase.note})
+
+    def save(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.savez(file, kernel=kernel, bias=bias, about=about)
+
+    write_whole(path, save)
+    return history, phase.note
+
+
+def head_path(experiment: Experiment) -> Path:
+    """The file of the head that an experiment starts from, made or not: the same for all strategies."""
+    fields = {"strategy", "amount", "finetune_epochs", "finetune_learning_rate", "head_epochs", "output_dir"}
+    settings = experiment.model_dump(mode="json", exclude=fields)
+    settings["epochs"] = experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return places.cache("heads") / f"{experiment.backbone}-seed-{experiment.seed}-{digest}.npz"
+
+
+def _provide(model, layers, data, weights, experiment, say) -> dict[str, Stored]:
+    """Activations, where they may be kept at all."""
+    if not layers or experiment.activations == "compute" or experiment.augmentation != "none":
+        return {}
+    return activations.provide(model, layers, data, weights, experiment, say)
+
+
+class _Phase:
+    """One phase of training: the part of the network that it trains, and what enters that."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Data,
+        model: keras.Model,
+        cut: activations.Cut,
+        kept: dict[str, Stored],
+        weights: str,
+    ):
+        self.experiment, self.data = experiment, data
+        cached = cut.frontier.keys() <= kept.keys()
+        self.network = cut.tail if cached else model
+        self.prepare = None if cached else backbones.get(experiment.backbone).preprocess
+        self.columns = [kept[layer] for layer in cut.frontier] if cached else None
+        if cached:
+            why = kept[next(iter(cut.frontier))].about["why"]
+        elif not cut.saves:
+            why = "nothing is frozen"
+        elif experiment.augmentation != "none":
+            why = "photos are augmented: other ones in every epoch"
+        elif experiment.activations == "compute":
+            why = "as asked"
+        else:
+            why = activations.why_not(experiment, data, weights, cut.frontier)
+        self.note = {
+            "frontier": list(cut.frontier),
+            "cached": cached,
+            "why": why,
+            "megabytes": sum(map(len, data.parts)) * cut.bytes_a_photo / 1e6,
+            "seconds": max((column.about["seconds"] for column in self.columns), default=0.0) if cached else 0.0,
         }
-        prepare = None if cached else backbone.preprocess
-        part.compile(keras.optimizers.Adam(learning_rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        history.start(phase, learning_rate)
-        order = shuffled(len(data.train), experiment.batch_size, experiment.seed, epochs)
-        in_order = tf.data.Dataset.range(len(data.validation)).batch(experiment.batch_size)
-        part.fit(
-            batches(inputs["train"], data.train.labels, order, prepare),
-            validation_data=batches(inputs["validation"], data.validation.labels, in_order, prepare),
+
+    def batches(self, photos: Photos, order: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """Some photos as they enter the network, in their own order if no other is given."""
+        if order is None:
+            order = tf.data.Dataset.range(len(photos)).batch(self.experiment.batch_size)
+        columns = [photos.images]
+        if self.columns is not None:
+            lengths = [len(part) for part in self.data.parts]
+            which = next(i for i, part in enumerate(self.data.parts) if part is photos)
+            start = sum(lengths[:which])
+            columns = [column.part(start, start + lengths[which]) for column in self.columns]
+        return batches(columns, photos.labels, order, self.prepare)
+
+    def fit(self, epochs: range, history: "_History") -> pd.DataFrame:
+        """Train for some epochs; the history with them."""
+        experiment, data = self.experiment, self.data
+        steps = -(-len(data.train) // experiment.batch_size)
+        train = self.batches(data.train, shuffled(len(data.train), experiment.batch_size, experiment.seed, epochs))
+        if experiment.augmentation == "flip":
+            train = mirrored(train, experiment.seed, epochs.start * steps)
+        optimizer = keras.optimizers.Adam(history.learning_rate)
+        self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        history.began = time.perf_counter()
+        self.network.fit(
+            train,
+            validation_data=self.batches(data.validation),
             initial_epoch=epochs.start,
             epochs=epochs.stop,
-            steps_per_epoch=-(-len(data.train) // experiment.batch_size),
+            steps_per_epoch=steps,
             callbacks=[history],
-            shuffle=False,  # `order` has done it
+            shuffle=False,  # `shuffled` has done it
             verbose=0,
         )
-        seconds[phase] = sum(row["seconds"] for row in history.rows if row["phase"] == phase)
-        notes[phase] = {"frontier": names, "cached": cached, "megabytes": photos * cuts[phase].bytes_a_photo / 1e6}
-    return Training(pd.DataFrame(history.rows), {"finetune": 0.0} | seconds, notes)
+        return pd.DataFrame(history.rows)
 
 
 class _History(keras.callbacks.Callback):
-    """Collects the epochs of all phases as rows, and tells of each."""
+    """Adds a phase's epochs to a history, and tells of each."""
 
-    def __init__(self, epochs: int, say: Callable[[str], None]):
+    def __init__(self, before: pd.DataFrame, phase: str, learning_rate: float, epochs: int, say: Callable):
         super().__init__()
-        self.total, self.say, self.rows = epochs, say, []
-
-    def start(self, phase: str, learning_rate: float) -> None:
-        self.phase, self.learning_rate, self.began = phase, learning_rate, time.perf_counter()
+        self.rows, self.phase, self.learning_rate, self.total, self.say = (
+            before.to_dict("records"),
+            phase,
+            learning_rate,
+            epochs,
+            say,
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()  # the first epoch of a phase includes tracing

@@ -1,0 +1,104 @@
+"""Arrays on disk: what is read is what was written, or nothing."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from thaw import store
+
+KEY = {"data": "some", "layer": "pooled"}
+
+
+def kept(path, values, key=KEY, pieces=1, **about):
+    writer = store.Writer(path, key, tf.as_dtype(values.dtype), values.shape)
+    try:
+        for piece in np.array_split(values, pieces):
+            writer.append(piece)
+        return writer.finish(**about)
+    finally:
+        writer.discard()
+
+
+ARRAYS = st.tuples(
+    st.sampled_from([np.uint8, np.float32, np.int64]), st.tuples(st.integers(1, 9), st.integers(1, 4))
+).flatmap(lambda drawn: arrays(*drawn))
+
+
+@given(values=ARRAYS, data=st.data())
+def test_any_rows_in_any_order(tmp_path_factory, values, data):
+    path = tmp_path_factory.mktemp("store") / "a.h5"
+    kept(path, values, pieces=data.draw(st.integers(1, len(values))))
+    found = store.find(path, KEY)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1)))
+    np.testing.assert_array_equal(found[rows], values[rows])
+    a, b = sorted((data.draw(st.integers(0, len(values))), data.draw(st.integers(0, len(values)))))
+    part = found.part(a, b)
+    assert len(part) == b - a and part.shape == (b - a, *values.shape[1:])
+    np.testing.assert_array_equal(part[:], values[a:b])
+
+
+def test_bfloat16_keeps_its_bits(tmp_path):
+    values = tf.cast(tf.random.normal((5, 3)), tf.bfloat16).numpy()
+    found = kept(tmp_path / "a.h5", values)
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_array_equal(found[:].view(np.uint16), values.view(np.uint16))
+
+
+def test_what_is_noted_comes_back(tmp_path):
+    about = {"seconds": 1.5, "keys": [f"photo-{i}" for i in range(20_000)]}
+    kept(tmp_path / "a.h5", np.zeros((2, 2), np.float32), **about)
+    assert store.find(tmp_path / "a.h5", KEY).about == about
+
+
+@pytest.mark.parametrize("harm", ["a bit", "the end", "everything", "the key"])
+def test_a_damaged_or_foreign_file_is_said_and_not_used(tmp_path, harm):
+    path, said = tmp_path / "a.h5", []
+    values = np.random.default_rng(0).normal(size=(50, 40))
+    kept(path, values)
+    content = bytearray(path.read_bytes())
+    if harm == "a bit":
+        at = content.index(values[20, 20].tobytes())
+        content[at] ^= 1
+    elif harm == "the end":
+        del content[-5000:]
+    elif harm == "everything":
+        content[:] = b"not at all"
+    path.write_bytes(content)
+    key = KEY | {"data": "other"} if harm == "the key" else KEY
+    assert store.find(path, key, said.append) is None
+    assert len(said) == 1 and str(path) in said[0] and "made anew" in said[0]
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    writer = store.Writer(tmp_path / "a.h5", KEY, tf.float32, (4, 2))
+    writer.append(np.zeros((2, 2), np.float32))
+    assert store.find(tmp_path / "a.h5", KEY) is None
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_given_up_leaves_a_note_and_no_room(tmp_path):
+    writer = store.Writer(tmp_path / "a.h5", KEY, tf.float32, (1000, 1000))
+    writer.append(np.zeros((500, 1000), np.float32))
+    writer.give_up(why="slow disk")
+    assert store.find(tmp_path / "a.h5", KEY) is None
+    assert store.note(tmp_path / "a.h5", KEY) == {"why": "slow disk"}
+    assert (tmp_path / "a.h5").stat().st_size < 20_000
+
+
+def test_the_longest_unused_makes_room(tmp_path):
+    values = np.zeros((100, 250), np.float32)  # 100 kB each
+    for name in "abc":
+        kept(tmp_path / f"{name}.h5", values)
+    for age, name in enumerate("cab"):
+        os.utime(tmp_path / f"{name}.h5", (1000 - age, 1000 - age))
+    assert store.make_room(tmp_path, 1e5, 4.2e5)
+    assert len(list(tmp_path.iterdir())) == 3, "there was room"
+    assert store.make_room(tmp_path, 1e5, 3.2e5, keep=[tmp_path / "b.h5"])
+    assert {path.stem for path in tmp_path.iterdir()} == {"b", "c"}, "the oldest was in use, the next oldest went"
+    assert not store.make_room(tmp_path, 5e5, 4e5)
