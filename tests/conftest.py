@@ -64,10 +64,17 @@ def tiny():
 
 
 def enliven(base) -> None:
-    """Give a network of random weights BatchNorm offsets that keep its signal from dying on the way."""
+    """Give a network random weights that a signal survives: photos make a difference at its end."""
     import keras
 
     rng = np.random.default_rng(0)
     for layer in base.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.beta.assign(rng.normal(1, 1, layer.beta.shape))
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            kernel = rng.normal(0, 0.3, layer.kernel.shape)
+            kernel[1, 1] += 1
+            layer.kernel.assign(kernel)
+        elif isinstance(layer, keras.layers.Conv2D):
+            orthogonal = keras.initializers.Orthogonal(seed=int(rng.integers(2**31)))
+            layer.kernel.assign(orthogonal(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(rng.normal(0.2, 0.3, layer.beta.shape))

@@ -94,7 +94,7 @@ def test_the_words_bear_one_network_and_one_configuration():
     for words in (
         narrative.accuracy(rows),
         narrative.speed(rows),
-        narrative.cost(rows),
+        narrative.cost(rows, runs),
         narrative.strategies(runs),
         narrative.best(rows, runs),
     ):

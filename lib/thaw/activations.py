@@ -191,7 +191,8 @@ def provide(
     dict of str to Stored
         (photos, ...) for each layer whose output is kept: training photos
         first, then those for validation, then the test's. ``about`` holds
-        the seconds that it took from the photos on, and ``why`` it is kept.
+        the ``seconds`` that it took from the photos on, ``seconds_a_photo``
+        once the first batch was through, and ``why`` it is kept.
     """
     here = folder(experiment)
 
@@ -223,19 +224,54 @@ def _given_up(experiment: Experiment, data: Data, weights: str, layer: str) -> d
         return None
     path = folder(experiment) / f"{layer}.h5"
     about = store.note(path, key(experiment, data.provenance["sha256"], weights, layer), lambda line: None)
-    return about if about and not about["kept"] else None
+    given_up = about and not about["kept"] and about["budget"] == budget(experiment.precision)
+    return about if given_up else None
+
+
+class _Output:
+    """One layer's output in a pass: written to the disk as it is computed, and kept at the end, or not."""
+
+    def __init__(self, layer: keras.layers.Layer, path: Path, key: dict, photos: int, share: float, before: dict):
+        self.photos, self.share, self.before = photos, share, before
+        self.bytes = photos * bytes_a_photo(layer.output)
+        self.why, self.against = "few photos", ""
+        shape = (photos, *layer.output.shape[1:])
+        self.writer = store.Writer(path, key, tf.as_dtype(layer.output.dtype), shape)
+
+    def weigh(self, start: int, stop: int, seconds: float) -> None:
+        """Compare what it takes to read some photos' rows with the seconds that the whole pass takes to compute them."""
+        kept_in_memory = self.bytes < psutil.virtual_memory().available / 2
+        reading = self.writer.seconds_to_read(start, stop, cold=not kept_in_memory) / (stop - start)
+        computing = self.before["seconds_a_photo"] + seconds * self.share / (stop - start)
+        self.why = f"reading takes {1e3 * reading:.2f} ms a photo, computing {1e3 * computing:.2f} ms"
+        if reading >= computing:
+            self.against = self.against or self.why
+
+    def close(self, forced: bool, budget: float, seconds: float, a_photo: float) -> Stored | None:
+        """Keep it, or a note of why not, with the budget that was not enough."""
+        if self.against and not forced:
+            self.writer.give_up(kept=False, why=self.against, budget=budget)
+            return None
+        return self.writer.finish(
+            kept=True,
+            why="as asked" if forced else self.why,
+            seconds=self.before["seconds"] + seconds * self.share,
+            seconds_a_photo=self.before["seconds_a_photo"] + a_photo * self.share,
+        )
 
 
 def _compute(model, missing, names, found, data, weights, experiment, say) -> dict[str, Stored]:
-    """Run the photos from some layers' outputs to others'."""
+    """Run the photos from some layers' outputs (names; found are those on disk) to others' (missing)."""
     began = time.perf_counter()
     here, preprocess = folder(experiment), backbones.get(experiment.backbone).preprocess
-    photos = sum(map(len, data.parts))
-    outputs = {name: model.get_layer(name).output for name in missing}
-    prefix = keras.Model(_one_or_all([model.get_layer(name).output for name in names]), list(outputs.values()))
+    photos, forced = sum(map(len, data.parts)), experiment.activations == "keep"
+    entering, leaving = ([model.get_layer(name).output for name in layers] for layers in (names, missing))
+    prefix = keras.Model(_one_or_all(entering), leaving)
     whole = multiply_adds(model, missing, names) or 1
-    share = {name: multiply_adds(model, [name], names) / whole for name in missing}
-    before = max((source.about["seconds"] for source in found.values()), default=0.0)
+    before = {
+        name: max((source.about[name] for source in found.values()), default=0.0)
+        for name in ("seconds", "seconds_a_photo")
+    }
 
     @tf.function(reduce_retracing=True, autograph=False)
     def run(*columns):
@@ -244,59 +280,47 @@ def _compute(model, missing, names, found, data, weights, experiment, say) -> di
         ]
         return prefix(_one_or_all(inputs), training=False)
 
-    writers: dict[str, store.Writer] = {}
-    reasons: dict[str, str] = {}
-    pays: dict[str, str] = {}
-    pending = 0.0
+    outputs: dict[str, _Output] = {}
     try:
-        for name, tensor in outputs.items():
-            size = photos * bytes_a_photo(tensor)
-            path = here / f"{name}.h5"
-            writers[name] = store.Writer(
-                path,
-                key(experiment, data.provenance["sha256"], weights, name),
-                tf.as_dtype(tensor.dtype),
-                (photos, *tensor.shape[1:]),
-            )
-            in_use = [here / f"{other}.h5" for other in (*names, *outputs)]
-            if store.make_room(root(), pending + size, budget(experiment.precision), in_use):
-                pending += size
+        in_use = [here / f"{name}.h5" for name in (*names, *missing)]
+        needed = 0
+        for name in missing:
+            key_of = key(experiment, data.provenance["sha256"], weights, name)
+            share = multiply_adds(model, [name], names) / whole
+            output = _Output(model.get_layer(name), here / f"{name}.h5", key_of, photos, share, before)
+            outputs[name] = output
+            if store.make_room(root(), needed + output.bytes, budget(experiment.precision), in_use):
+                needed += output.bytes
             else:
-                reasons[name] = f"{size / 1e9:.1f} GB would not fit on the disk, or its budget"
-        seconds = []
+                output.against = f"{output.bytes / 1e9:.1f} GB would not fit on the disk, or its budget"
+        seconds, traced = [], began
         for number, (start, stop, images) in enumerate(_in_batches(data)):
             batch_began = time.perf_counter()
+            if number == 1:
+                traced = batch_began
             columns = [found[name][start:stop] if name in found else images for name in names]
-            results = [np.asarray(values) for values in tf.nest.flatten(run(*columns))]
+            results = [np.asarray(rows) for rows in tf.nest.flatten(run(*columns))]
             seconds.append(time.perf_counter() - batch_began)
-            for name, rows in zip(missing, results):
-                writers[name].append(rows)
-            if number == 3:  # the first one's seconds are tracing
-                for name, rows in zip(missing, results):
-                    computing = before / photos + min(seconds[1:]) * share[name] / len(rows)
-                    reading = writers[name].seconds_to_read(start, stop, cold=not _in_memory(photos * rows[0].nbytes))
-                    reading /= len(rows)
-                    speeds = f"reading takes {1e3 * reading:.2f} ms a photo, computing {1e3 * computing:.2f} ms"
-                    if reading >= computing:
-                        reasons.setdefault(name, speeds)
-                    pays[name] = speeds
-                if experiment.activations != "keep" and reasons.keys() == writers.keys():
+            for output, rows in zip(outputs.values(), results):
+                output.writer.append(rows)
+            if number == 3:
+                for output in outputs.values():
+                    output.weigh(start, stop, min(seconds[1:]))  # the first one's seconds are tracing
+                if all(output.against for output in outputs.values()) and not forced:
                     break
-        kept = {}
         taken = time.perf_counter() - began
-        for name, writer in writers.items():
-            if name in reasons and experiment.activations != "keep":
-                writer.give_up(kept=False, why=reasons[name])
-            else:
-                why = "as asked" if experiment.activations == "keep" else pays.get(name, "few photos")
-                kept[name] = writer.finish(kept=True, why=why, seconds=before + taken * share[name])
+        a_photo = (time.perf_counter() - traced) / max(photos - BATCH, 1)  # without the first batch
+        closed = {
+            name: output.close(forced, budget(experiment.precision), taken, a_photo) for name, output in outputs.items()
+        }
+        kept = {name: stored for name, stored in closed.items() if stored}
         if kept:
-            start = "" if not found else f" from {' and '.join(found)}"
+            start = f" from {' and '.join(found)}" if found else ""
             say(f"the frozen part has seen all {photos:,} photos once{start}: {taken:.1f} s")
         return kept
     finally:
-        for writer in writers.values():
-            writer.discard()
+        for output in outputs.values():
+            output.writer.discard()
 
 
 def _in_batches(data: Data) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -307,11 +331,6 @@ def _in_batches(data: Data) -> Iterator[tuple[int, int, np.ndarray]]:
             images = part.images[i : i + BATCH]
             yield start, start + len(images), images
             start += len(images)
-
-
-def _in_memory(size: float) -> bool:
-    """Whether so many bytes of a file stay in the system's memory once they have been read."""
-    return size < psutil.virtual_memory().available / 2
 
 
 def _inputs(layer: keras.layers.Layer) -> list[keras.KerasTensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
 from thaw import claims, statistics
 from thaw.backbones import REGISTRY, Backbone
@@ -209,9 +210,18 @@ def speed(table: pd.DataFrame) -> str:
     return "\n\n".join(sentences)
 
 
-def cost(table: pd.DataFrame) -> str:
+def cost(table: pd.DataFrame, runs: Sequence[Run]) -> str:
     """Training time and memory."""
     sentences = []
+    for backbone in table["backbone"].unique():
+        like = [run.record for run in runs if run.record.experiment.backbone == backbone]
+        cached = sum(all(phase.cached for phase in record.activations.values()) for record in like)
+        once = max(record.training_seconds.activations for record in like)
+        if cached:
+            sentences.append(
+                f"{cached} of the {len(like)} runs of {REGISTRY[backbone].title} trained on kept activations of the frozen part alone. "
+                f"The pass that computes them ({once:.0f} s for the deepest) and the head are made once and shared; below they count in each run that uses them."
+            )
     for backbone, rows in table.groupby("backbone", sort=False):
         least, most = rows.loc[rows["training_seconds"].idxmin()], rows.loc[rows["training_seconds"].idxmax()]
         sentences.append(
@@ -352,8 +362,6 @@ def _not_separated(rows: pd.DataFrame, top: pd.Series, runs: Sequence[Run]) -> l
         first, second = ([run.predictions for run in runs_of[i]] for i in (top.name, index))
         one_seed = len(first) == len(second) == 1
         p.append(statistics.compare(first[0], second[0]).p if one_seed else statistics.difference(first, second).p)
-    from statsmodels.stats.multitest import multipletests  # a second to import, and only the summary needs it
-
     rejected = multipletests(p, alpha=statistics.ALPHA, method="holm")[0]
     return [top.name, *(index for index, separated in zip(others, rejected) if not separated)]
 

@@ -1,5 +1,9 @@
 """Everything that can be found wrong before training starts."""
 
+from pathlib import Path
+
+import tensorflow as tf
+
 from thaw import available, backbones, data, files, unfreeze
 from thaw.errors import DataNotFound, ThawError
 from thaw.study import Study
@@ -44,5 +48,23 @@ def check(study: Study) -> None:
     for experiment in experiments:
         if base := networks.get(experiment.backbone):
             attempt(unfreeze.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
+    for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
+        if not _has(precision):
+            print(
+                f"precision = {precision!r}: this machine computes it without instructions of its own. Expect it slower than "
+                "float32, unless the experiments run elsewhere.",
+                flush=True,
+            )
     if wrong:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
+
+
+def _has(precision: str) -> bool:
+    """Whether this machine has instructions for a reduced precision; where that cannot be told, yes."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return precision == "mixed_bfloat16"
+    return precision == "mixed_bfloat16" and any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))

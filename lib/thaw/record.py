@@ -49,7 +49,7 @@ class Activations(BaseModel):
     model_config = ConfigDict(extra="forbid")
     frontier: list[str]
     cached: bool
-    why: str
+    why: str = ""
     megabytes: float
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 PIECE = 2**24  # bytes read at once where a file is read as a whole
+SMALL = 50_000  # bytes: a file that is no more holds a note alone
 
 
 class Stored:
@@ -203,6 +204,7 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
         Whether it fits.
     """
     files = {path: path.stat() for path in folder.rglob("*.h5")}
+    files = {path: stat for path, stat in files.items() if stat.st_size > SMALL}
     used = sum(stat.st_size for stat in files.values())
     for path in sorted(files.keys() - set(keep), key=lambda path: files[path].st_mtime):
         if used + needed <= budget:

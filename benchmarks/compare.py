@@ -1,0 +1,215 @@
+"""Thaw against plain Keras, a configuration at a time, in turns, on one machine.
+
+    python benchmarks/compare.py                    # five minutes: small photos, few rows
+    python benchmarks/compare.py --paper            # the study's own size; half an hour
+    python benchmarks/compare.py --paper --photos 3670 --epochs 15   # nothing extrapolated: a day
+
+Each run is a process of its own, from nothing. With fewer photos or epochs
+than the profile has, its time is composed from what was measured: what is
+spent once, and the seconds a photo of each later epoch times the profile's
+photos and epochs. Writes ``results.csv``, ``results.md`` and ``results.png``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from thaw.study import Study, read_parameters
+
+HERE = Path(__file__).parent
+HOW = {  # name: script, precision
+    "plain Keras": ("plain.py", "float32"),
+    "Thaw": ("thaw_run.py", "float32"),
+    "Thaw, bfloat16": ("thaw_run.py", "mixed_bfloat16"),
+}
+SHARES = {"train": 0.75, "validation": 0.15, "test": 0.10}
+PEAK = """
+import json, sys, time, tensorflow as tf
+kind = tf.as_dtype(sys.argv[1])
+a = tf.cast(tf.random.normal((4096, 4096)), kind)
+x, w = tf.cast(tf.random.normal((32, 14, 14, 256)), kind), tf.cast(tf.random.normal((3, 3, 256, 256)), kind)
+def best(function, operations):
+    function()
+    times = []
+    for _ in range(10):
+        began = time.perf_counter()
+        float(tf.cast(function(), tf.float32))
+        times.append(time.perf_counter() - began)
+    return operations / min(times) / 1e9
+matrix = tf.function(lambda: tf.reduce_max(tf.matmul(a, a)[0]))
+convolution = tf.function(lambda: tf.reduce_max(tf.nn.conv2d(x, w, 1, "SAME")[0, 0]))
+print(json.dumps([best(matrix, 2 * 4096**3), best(convolution, 2 * 32 * 14 * 14 * 9 * 256**2)]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--paper", action="store_true", help="profile paper and all its rows, instead of quick and four"
+    )
+    parser.add_argument("--photos", type=int, help="how many photos to run (default: 320, in quick 640)")
+    parser.add_argument("--epochs", type=int, default=2, help="most epochs to run of each phase (default: %(default)s)")
+    parser.add_argument("--only", help="configurations whose name holds this")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (default: %(default)s)")
+    options = parser.parse_args()
+    profile = "paper" if options.paper else "quick"
+    few = ("mobilenet-frozen", "mobilenet-blocks-2", "resnet50-layers-5", "resnet50-blocks-2")
+    jobs = [job for job in Study.load(profile).jobs if not job.experiment.control]
+    jobs = [
+        job for job in jobs if (options.paper or job.configuration in few) and (options.only or "") in job.configuration
+    ]
+    photos = options.photos or (320 if options.paper else 640)
+    whole = int(read_parameters(Study.load(profile).path)["max_examples"] or 3670)
+    options.output.mkdir(parents=True, exist_ok=True)
+    peaks = {how: peak(precision) for how, (_, precision) in HOW.items()}
+    for how, (matrix, convolution) in peaks.items():
+        print(f"{how}: matrix product {matrix:.0f} GFLOP/s, convolution {convolution:.0f} GFLOP/s", flush=True)
+    rows = []
+    for job in jobs:
+        for how, (script, precision) in HOW.items():
+            full = job.experiment.model_copy(update={"precision": precision, "output_dir": None})
+            part = full.model_copy(
+                update={
+                    "max_examples": min(photos, whole),
+                    "head_epochs": min(full.head_epochs, options.epochs),
+                    "finetune_epochs": min(full.finetune_epochs, options.epochs),
+                }
+            )
+            run = measured(script, part)
+            row = {"configuration": job.configuration, "how": how} | composed(run, part, full, whole)
+            row |= {name: run[name] for name in ("whole", "train_loss", "validation_loss", "peak_memory_mb")}
+            row["disk_gb"] = run["disk_mb"] / part.max_examples * whole / 1e3
+            if "multiply_adds" in run:
+                row |= operations(run, full, whole, peaks[how])
+                row["share_of_peak"] = row["gflop"] / (row["seconds"] - row["start"]) / max(peaks[how])
+            rows.append(row)
+            print(f"{time.strftime('%H:%M:%S')} {job.configuration}, {how}: {row['seconds']:,.0f} s", flush=True)
+            pd.DataFrame(rows).to_csv(options.output / "results.csv", index=False)
+    write(pd.DataFrame(rows), options, profile, photos, whole)
+
+
+def peak(precision: str) -> tuple[float, float]:
+    """GFLOP/s of a large matrix product and of a convolution, in the same library and precision."""
+    kind = "float32" if precision == "float32" else "bfloat16"
+    return tuple(json.loads(subprocess.run([sys.executable, "-c", PEAK, kind], **QUIET).stdout))
+
+
+def measured(script: str, experiment) -> dict:
+    """One run, in a process of its own."""
+    parameters = experiment.model_dump_json(exclude={"output_dir"})
+    done = subprocess.run([sys.executable, HERE / script, parameters], **QUIET)
+    if done.returncode:
+        sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def composed(run: dict, part, full, whole: int) -> dict[str, float]:
+    """A whole run's seconds by phase, from a part of it.
+
+    An epoch's time goes with the photos; what the first one of a phase takes
+    more than the others (tracing) is spent once, as is the start.
+    """
+    times = whole / part.max_examples
+
+    def phase(seconds: list[float], epochs: int) -> float:
+        if not seconds:
+            return 0.0
+        steady = min(seconds[1:] or seconds)
+        return steady * times * epochs + max(seconds[0] - steady, 0.0)
+
+    a_photo = run.get("activations_a_photo", 0.0)
+    once = max(run["activations"] - a_photo * part.max_examples, 0.0)
+    seconds = {
+        "start": run["start"],
+        "photos": run["photos"] * times,
+        "activations": once + a_photo * whole,
+        "head": phase(run["head"], full.head_epochs),
+        "finetune": phase(run["finetune"], full.finetune_epochs if run["finetune"] else 0),
+        "test": run["test"] * times,
+    }
+    return seconds | {"seconds": sum(seconds.values())}
+
+
+def operations(run: dict, full, whole: int, peaks) -> dict[str, float]:
+    """The floating-point operations of a whole run: two for each multiply-add, and twice as many again backwards."""
+    network, trained = run["multiply_adds"]["network"], run["multiply_adds"]["trained"]
+    epochs = full.finetune_epochs if run["finetune"] else 0
+    share = SHARES["train"] * 3 + SHARES["validation"]
+    cached = run["cached"].get("finetune", True)
+    forward = 0 if cached else network - trained
+    a_pass = whole * network if run["cached"]["head"] else 0
+    total = a_pass + epochs * whole * (trained * share + forward * (SHARES["train"] + SHARES["validation"]))
+    return {"gflop": 2 * total / 1e9}
+
+
+def write(rows: pd.DataFrame, options, profile: str, photos: int, whole: int) -> None:
+    """The table, its totals, and a figure."""
+    wide = rows.pivot(index="configuration", columns="how")
+    order = list(dict.fromkeys(rows["configuration"]))
+    names = [how for how in HOW if how != "plain Keras"]
+    lines = [
+        "| | plain Keras | "
+        + " | ".join(f"{name} | ratio" for name in names)
+        + " | losses: plain, Thaw, bfloat16 | memory, MB | disk, GB |",
+        "|---|---|" + "---|---|" * len(names) + "---|---|---|",
+    ]
+    shared = {how: study_seconds(rows[rows["how"] == how]) for how in HOW}
+
+    def line(title, seconds, losses="", memory="", disk=""):
+        base = seconds["plain Keras"]
+        cells = " | ".join(f"{seconds[name]:,.0f} s | **{base / seconds[name]:.2f}**" for name in names)
+        return f"| {title} | {base:,.0f} s | {cells} | {losses} | {memory} | {disk} |"
+
+    for name in order:
+        row = wide.loc[name]
+        losses = ", ".join(f"{row['train_loss', how]:.4f}" for how in HOW)
+        memory = ", ".join(f"{row['peak_memory_mb', how]:,.0f}" for how in HOW)
+        disk = ", ".join(f"{row['disk_gb', how]:.1f}" for how in names)
+        lines.append(line(name, {how: row["seconds", how] for how in HOW}, losses, memory, disk))
+    lines.append(line(f"**all {len(order)}, one study**", shared))
+    text = "\n".join(lines)
+    (options.output / "results.md").write_text(text + "\n", encoding="utf-8")
+    print(
+        f"\nProfile {profile}, composed from {min(photos, whole)} of {whole} photos and {options.epochs} epochs a phase\n{text}"
+    )
+    draw(wide.loc[order], names, options.output / "results.png")
+
+
+def study_seconds(rows: pd.DataFrame) -> float:
+    """All rows one after the other: for Thaw, with photos decoded once, and one pass and one head a network."""
+    if rows["how"].iloc[0] == "plain Keras":
+        return rows["seconds"].sum()
+    network = rows["configuration"].str.split("-").str[0]
+    once = rows.groupby(network)[["activations", "head"]].max().to_numpy().sum() + rows["photos"].max()
+    return once + rows[["start", "finetune", "test"]].to_numpy().sum()
+
+
+def draw(wide: pd.DataFrame, names: list[str], path: Path) -> None:
+    """The ratios as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.45 * len(wide) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+        ratio = wide["seconds", "plain Keras"] / wide["seconds", name]
+        places = [k + (i - 0.5) * 0.38 for k in range(len(wide))]
+        bars = axes.barh(places, ratio, 0.36, label=name, color=("#4C72B0", "#DD8452")[i])
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.set_yticks(range(len(wide)), wide.index)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as plain Keras, alone and from nothing")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+QUIET = {"capture_output": True, "text": True, "env": None}
+
+if __name__ == "__main__":
+    main()

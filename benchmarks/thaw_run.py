@@ -1,0 +1,71 @@
+"""The same experiment by Thaw's library, alone and from nothing: what `experiment.ipynb` does, without its pictures.
+
+    python benchmarks/thaw_run.py '{"backbone": "resnet50", "strategy": "blocks", "amount": 2, ...}'
+
+Prints its times in seconds, its losses, its peak memory and disk, and the
+multiply-adds of each part of the work, as JSON.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+began = time.perf_counter()
+
+import h5py
+
+from thaw import activations, backbones, data, evaluation, training, unfreeze
+from thaw.experiment import Experiment
+
+experiment = Experiment.of(json.loads(sys.argv[1]))
+with tempfile.TemporaryDirectory() as cache:
+    os.environ["THAW_CACHE_DIR"] = cache
+    training.set_up(experiment)
+    imported = time.perf_counter()
+    photos = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
+    decoded = time.perf_counter()
+    base, provenance = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
+    model = training.add_head(base, len(photos.classes), experiment.seed)
+    trained = training.train(
+        model, base, photos, provenance["tensors_sha256"], experiment, lambda line: print(line, file=sys.stderr)
+    )
+    test_began = time.perf_counter()
+    evaluation.predict(trained.network, trained.test, photos.test, photos.classes)
+    ended = time.perf_counter()
+    files = list(Path(cache, "activations").rglob("*.h5"))
+    disk = sum(path.stat().st_size for path in files)
+    notes = [json.loads(h5py.File(path)["about"].asstr()[()]) for path in files]
+
+history = trained.history
+by_phase = {phase: history.loc[history["phase"] == phase, "seconds"].tolist() for phase in ("head", "finetune")}
+unfreeze.unfreeze(
+    base,
+    unfreeze.unfrozen(base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount),
+)
+frontier = activations.cut(model).frontier
+spent = trained.seconds["activations"] + sum(map(sum, by_phase.values()))
+print(
+    json.dumps(
+        {
+            "start": imported - began + test_began - decoded - spent,
+            "photos": decoded - imported,
+            "activations": trained.seconds["activations"],
+            "activations_a_photo": max((note.get("seconds_a_photo", 0.0) for note in notes), default=0.0),
+            **by_phase,
+            "test": ended - test_began,
+            "whole": ended - began,
+            "train_loss": history["train_loss"].iloc[-1],
+            "validation_loss": history["validation_loss"].iloc[-1],
+            "peak_memory_mb": evaluation.peak_memory_mb(),
+            "disk_mb": disk / 1e6,
+            "cached": {phase: note["cached"] for phase, note in trained.activations.items()},
+            "multiply_adds": {
+                "network": activations.multiply_adds(model, ["head"]),
+                "trained": activations.multiply_adds(model, ["head"], frontier),
+            },
+        }
+    )
+)

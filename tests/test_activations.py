@@ -1,0 +1,233 @@
+"""What is kept of the frozen part: when, for whom, and what is done when it is no good."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import enliven, made_up_data
+
+from thaw import activations, backbones, store, training, unfreeze
+from thaw.experiment import Experiment
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path, monkeypatch):
+    """Nothing kept from an earlier test, and eight batches to a pass."""
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(activations, "BATCH", 2)
+    # Files this small are not worth a clock's while.
+    monkeypatch.setattr(store.Writer, "seconds_to_read", lambda *_, **__: 0.0)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """MobileNet of random weights with a head; whoever takes it freezes what it wants."""
+    base = backbones.get("mobilenet").build(32)
+    enliven(base)
+    return base, training.add_head(base, 3)
+
+
+def experiment(**parameters) -> Experiment:
+    return Experiment.of(
+        {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "dataset": "made_up", "weights": "none"}
+        | {"image_size": 32, "batch_size": 4, "head_epochs": 1, "finetune_epochs": 1}
+        | parameters
+    )
+
+
+def provide(network, wanted=("conv_pw_12_relu",), weights="these", **parameters):
+    said = []
+    unfreeze.unfreeze(network[0], [])
+    kept = activations.provide(network[1], wanted, made_up_data(32), weights, experiment(**parameters), said.append)
+    return kept, said
+
+
+def train(network, start, **parameters):
+    """A run from the same weights each time, and what it says."""
+    base, model = network
+    model.set_weights(start)
+    lines = []
+    return training.train(model, base, made_up_data(32), "these", experiment(**parameters), lines.append), lines
+
+
+@pytest.fixture(scope="module")
+def start(network):
+    return network[1].get_weights()
+
+
+@pytest.mark.parametrize(
+    "name, shares",
+    [
+        ("resnet50", {"A5": 0.013, "A10": 0.057, "B2": 0.113, "A40": 0.233, "B4": 0.246, "B10": 0.605}),
+        ("mobilenet", {"A5": 0.090, "A10": 0.136, "B2": 0.137, "A40": 0.595, "B4": 0.321, "B10": 0.784}),
+    ],
+)
+def test_the_share_of_the_work_that_each_strategy_trains(name, shares):
+    base = backbones.get(name).build(224)
+    model = training.add_head(base, 5)
+    whole = activations.multiply_adds(model, ["head"])
+    for strategy, share in shares.items():
+        kind = {"A": "layers", "B": "blocks"}[strategy[0]]
+        unfreeze.unfreeze(base, unfreeze.unfrozen(base, backbones.get(name), kind, int(strategy[1:])))
+        frontier = activations.cut(model).frontier
+        trained = activations.multiply_adds(model, ["head"], frontier)
+        assert trained / whole == pytest.approx(share, abs=0.0015), strategy
+        assert trained + activations.multiply_adds(model, frontier) == whole
+
+
+def test_the_nearest_of_what_is_kept_on_every_way():
+    model = training.add_head(backbones.get("resnet50").build(32), 3)
+    first = model.layers[0].name
+    kept = ["conv2_block3_out", "conv4_block6_out", "conv5_block2_out", "conv5_block3_2_relu"]
+    assert activations.nearest(model, ["pooled"], kept) == ["conv5_block2_out", "conv5_block3_2_relu"]
+    assert activations.nearest(model, ["conv5_block3_2_relu"], kept[:3]) == ["conv5_block2_out"]
+    assert activations.nearest(model, ["conv4_block1_out"], kept) == ["conv2_block3_out"]
+    assert activations.nearest(model, ["conv1_relu"], kept) == [first]
+    # The shortcut would need the block's input, which is not kept: so its main path starts from there as well.
+    assert activations.nearest(model, ["conv5_block3_out"], ["conv5_block3_2_relu"]) == [first, "conv5_block3_2_relu"]
+
+
+def test_computed_once_and_then_read(network):
+    first, said = provide(network)
+    assert "has seen all 16 photos once" in said[0]
+    again, said = provide(network)
+    assert said == []
+    np.testing.assert_array_equal(first["conv_pw_12_relu"][:], again["conv_pw_12_relu"][:])
+    about = again["conv_pw_12_relu"].about
+    assert about["seconds"] > 0 and "reading takes 0.00 ms a photo, computing" in about["why"]
+
+
+def test_a_deeper_one_is_computed_from_a_shallower_one(network):
+    shallow, _ = provide(network, ["conv_pw_6_relu"])
+    deep, said = provide(network, ["conv_pw_12_relu", "pooled"])
+    assert "from conv_pw_6_relu" in said[0]
+    prefix = keras.Model(network[1].input, network[1].get_layer("conv_pw_12_relu").output)
+    photos = np.concatenate([part.images for part in made_up_data(32).parts]).astype(np.float32)
+    whole = prefix(backbones.get("mobilenet").preprocess(photos), training=False)
+    np.testing.assert_allclose(deep["conv_pw_12_relu"][:], whole, rtol=1e-4, atol=1e-5)
+    assert deep["pooled"].about["seconds"] > shallow["conv_pw_6_relu"].about["seconds"], "counted from the photos on"
+
+
+def test_a_damaged_one_is_said_and_computed_again(network):
+    first, _ = provide(network)
+    expected = first["conv_pw_12_relu"][:]
+    path = activations.folder(experiment()) / "conv_pw_12_relu.h5"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    again, said = provide(network)
+    assert "damaged" in said[0] and "has seen all" in said[1]
+    np.testing.assert_array_equal(again["conv_pw_12_relu"][:], expected)
+
+
+def test_that_of_other_weights_is_not_used(network):
+    provide(network)
+    _, said = provide(network, weights="others")
+    assert "other data, weights or settings" in said[0] and "has seen all" in said[1]
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"precision": "mixed_bfloat16"}, {"image_size": 64}, {"max_examples": 20}], ids=str
+)
+def test_other_settings_are_other_files(parameters):
+    assert activations.folder(experiment(**parameters)) != activations.folder(experiment())
+
+
+def test_strategies_and_seeds_share(network):
+    assert activations.folder(experiment(strategy="layers", amount=3, seed=7)) == activations.folder(experiment())
+
+
+@pytest.mark.parametrize("reason", ["slow", "large"])
+def test_not_kept_where_that_does_not_pay(network, start, monkeypatch, reason):
+    if reason == "slow":
+        monkeypatch.setattr(store.Writer, "seconds_to_read", lambda *_, **__: 1e9)
+    else:
+        monkeypatch.setenv("THAW_DISK_GB", "0")
+    result, _ = train(network, start)
+    words = "reading takes" if reason == "slow" else "would not fit"
+    for note in result.activations.values():
+        assert not note["cached"] and words in note["why"]
+    assert sum(path.stat().st_size for path in activations.root().rglob("*.h5")) < 50_000, "but a note of each"
+    forced, _ = train(network, start, activations="keep")
+    assert all(note["cached"] and note["why"] == "as asked" for note in forced.activations.values())
+    losses = ["train_loss", "validation_loss"]
+    np.testing.assert_allclose(result.history[losses], forced.history[losses], rtol=2e-3)
+
+
+def test_augmented_photos_are_computed_anew_every_epoch(network, start):
+    parameters = {"strategy": "frozen", "amount": 0, "head_epochs": 3, "finetune_epochs": 0}
+    plain, _ = train(network, start, activations="compute", **parameters)
+    flipped, _ = train(network, start, augmentation="flip", **parameters)
+    assert not flipped.activations["head"]["cached"] and "augmented" in flipped.activations["head"]["why"]
+    # Random weights hardly see a photo: the losses differ by little, but those of one and the same way to compute them.
+    assert plain.history["train_loss"].tolist() != flipped.history["train_loss"].tolist()
+
+
+def test_each_photo_is_mirrored_or_not_and_otherwise_in_each_epoch():
+    photos = tf.reshape(tf.range(6 * 4, dtype=tf.float32), (6, 1, 4, 1))
+    batches = tf.data.Dataset.from_tensors((photos, tf.range(6))).repeat(4)
+    seen = [part.numpy() for part, _ in training.mirrored(batches, seed=0, first=0)]
+    for batch in seen:
+        for photo, original in zip(batch, photos.numpy()):
+            assert np.array_equal(photo, original) or np.array_equal(photo, original[:, ::-1])
+    assert len({batch.tobytes() for batch in seen}) > 1
+    later = [part.numpy() for part, _ in training.mirrored(batches, seed=0, first=2)]
+    np.testing.assert_array_equal(later[0], seen[2], "a batch's number decides, not where training began")
+
+
+def test_a_head_is_trained_once_for_all_strategies_of_a_seed(network, start):
+    first, _ = train(network, start)
+    other, lines = train(network, start, strategy="layers", amount=2)
+    assert any("the head was trained before, 1 epochs" in line for line in lines)
+    assert other.history.iloc[0].equals(first.history.iloc[0])
+    again, _ = train(network, start)
+    np.testing.assert_allclose(again.history["train_loss"], first.history["train_loss"], rtol=1e-6)
+    _, lines = train(network, start, seed=1)
+    assert not any("trained before" in line for line in lines)
+
+
+@pytest.mark.parametrize("harm", ["damaged", "of other data or weights"])
+def test_a_head_that_is_no_good_is_said_and_trained_anew(network, start, harm):
+    first, _ = train(network, start)
+    path = training.head_path(experiment())
+    if harm == "damaged":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        arrays["about"] = str(arrays["about"]).replace('"these"', '"others"')
+        np.savez(path, **arrays)
+    again, lines = train(network, start)
+    assert any(harm in line for line in lines)
+    np.testing.assert_allclose(again.history["train_loss"], first.history["train_loss"], rtol=1e-6)
+
+
+def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
+    made = experiment(precision="mixed_bfloat16", image_size=64)
+    training.set_up(made)
+    try:
+        base = backbones.get("mobilenet").build(64)
+        enliven(base)
+        model = training.add_head(base, 3)
+        result = training.train(model, base, made_up_data(64), "these", made, lambda line: None)
+        assert result.network.input.dtype == "bfloat16" and model.output.dtype == "float32"
+        assert result.activations["finetune"]["cached"]
+        assert result.activations["finetune"]["megabytes"] == pytest.approx(16 * 2 * 2 * 512 * 2 / 1e6, rel=1)
+        assert all(weight.dtype == "float32" for weight in model.weights)
+        assert np.isfinite(result.history["train_loss"]).all()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_what_has_served_longest_ago_makes_room(network, monkeypatch):
+    """Two backbones' worth of disk, asked for three: the first goes."""
+    provide(network, ["conv_pw_6_relu"], max_examples=20)
+    old = next(activations.root().rglob("*.h5"))
+    os.utime(old, (0, 0))
+    monkeypatch.setenv("THAW_DISK_GB", str(1.5 * old.stat().st_size / 1e9))
+    kept, _ = provide(network, ["conv_pw_6_relu"])
+    assert kept and not old.exists()

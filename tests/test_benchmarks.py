@@ -1,0 +1,33 @@
+"""The benchmark's two sides, at a size of seconds: the same experiment."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, has_flowers, has_weights
+
+
+@has_flowers
+@has_weights
+def test_plain_keras_and_thaw_come_to_the_same_losses():
+    parameters = {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "image_size": 64, "batch_size": 16}
+    parameters |= {
+        "dataset": "tf_flowers",
+        "weights": "imagenet",
+        "max_examples": 80,
+        "precision": "float32",
+        "seed": 3,
+    }
+    parameters |= {"head_epochs": 1, "finetune_epochs": 2, "head_learning_rate": 1e-2, "finetune_learning_rate": 1e-4}
+    runs = []
+    for script in ("plain.py", "thaw_run.py"):
+        command = [sys.executable, ROOT / "benchmarks" / script, json.dumps(parameters)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        runs.append(json.loads(done.stdout))
+    plain, ours = runs
+    assert ours["cached"] == {"head": True, "finetune": True} and ours["disk_mb"] > 0
+    for name in ("train_loss", "validation_loss"):
+        assert ours[name] == pytest.approx(plain[name], rel=1e-3)
+    assert len(ours["finetune"]) == len(plain["finetune"]) == 2
