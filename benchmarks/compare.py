@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from thaw import activations, backbones, plan, training
 from thaw.study import Study, read_parameters
 
 HERE = Path(__file__).parent
@@ -59,12 +60,13 @@ def main() -> None:
     options = parser.parse_args()
     profile = "paper" if options.paper else "quick"
     few = ("mobilenet-frozen", "mobilenet-blocks-2", "resnet50-layers-5", "resnet50-blocks-2")
-    jobs = [job for job in Study.load(profile).jobs if not job.experiment.control]
+    study = Study.load(profile)
+    jobs = [job for job in study.jobs if not job.experiment.control]
     jobs = [
         job for job in jobs if (options.paper or job.configuration in few) and (options.only or "") in job.configuration
     ]
     photos = options.photos or (320 if options.paper else 640)
-    whole = int(read_parameters(Study.load(profile).path)["max_examples"] or 3670)
+    whole = int(read_parameters(study.path)["max_examples"] or 3670)
     options.output.mkdir(parents=True, exist_ok=True)
     peaks = {how: peak(precision) for how, (_, precision) in HOW.items()}
     for how, (matrix, convolution) in peaks.items():
@@ -84,13 +86,13 @@ def main() -> None:
             row = {"configuration": job.configuration, "how": how} | composed(run, part, full, whole)
             row |= {name: run[name] for name in ("whole", "train_loss", "validation_loss", "peak_memory_mb")}
             row["disk_gb"] = run["disk_mb"] / part.max_examples * whole / 1e3
-            if "multiply_adds" in run:
-                row |= operations(run, full, whole, peaks[how])
-                row["share_of_peak"] = row["gflop"] / (row["seconds"] - row["start"]) / max(peaks[how])
+            row["cached"] = run.get("cached", {}).get("finetune", "cached" in run)
             rows.append(row)
             print(f"{time.strftime('%H:%M:%S')} {job.configuration}, {how}: {row['seconds']:,.0f} s", flush=True)
             pd.DataFrame(rows).to_csv(options.output / "results.csv", index=False)
-    write(pd.DataFrame(rows), options, profile, photos, whole)
+    (options.output / "peaks.json").write_text(json.dumps(peaks))
+    note = f"Profile {profile}, composed from {min(photos, whole):,} of {whole:,} photos and {options.epochs} epochs a phase."
+    write(pd.DataFrame(rows), study, whole, peaks, note, options.output)
 
 
 def peak(precision: str) -> tuple[float, float]:
@@ -135,58 +137,92 @@ def composed(run: dict, part, full, whole: int) -> dict[str, float]:
     return seconds | {"seconds": sum(seconds.values())}
 
 
-def operations(run: dict, full, whole: int, peaks) -> dict[str, float]:
-    """The floating-point operations of a whole run: two for each multiply-add, and twice as many again backwards."""
-    network, trained = run["multiply_adds"]["network"], run["multiply_adds"]["trained"]
-    epochs = full.finetune_epochs if run["finetune"] else 0
-    share = SHARES["train"] * 3 + SHARES["validation"]
-    cached = run["cached"].get("finetune", True)
-    forward = 0 if cached else network - trained
-    a_pass = whole * network if run["cached"]["head"] else 0
-    total = a_pass + epochs * whole * (trained * share + forward * (SHARES["train"] + SHARES["validation"]))
-    return {"gflop": 2 * total / 1e9}
+def multiply_adds(study: Study) -> dict[str, tuple[int, int]]:
+    """Of each configuration, for one photo: those of the whole network, and those of the part that trains."""
+    trained = {job.configuration: 0 for job in study.jobs}
+    trained |= {group.jobs[0].configuration: group.work for group in plan._groups(study)}
+    whole = {}
+    for experiment in {job.experiment.backbone: job.experiment for job in study.jobs}.values():
+        training.set_up(experiment)
+        base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
+        whole[experiment.backbone] = activations.multiply_adds(training.add_head(base, 5), ["head"])
+    return {job.configuration: (whole[job.experiment.backbone], trained[job.configuration]) for job in study.jobs}
 
 
-def write(rows: pd.DataFrame, options, profile: str, photos: int, whole: int) -> None:
+def gflop(row: pd.Series, study: Study, counts: dict[str, tuple[int, int]], whole: int) -> float:
+    """The floating-point operations of a whole run: two to a multiply-add, and twice as many again backwards."""
+    experiment = next(job.experiment for job in study.jobs if job.configuration == row["configuration"])
+    network, trained = counts[row["configuration"]]
+    finetune = 0 if experiment.strategy == "frozen" else experiment.finetune_epochs
+    epoch = SHARES["train"] + SHARES["validation"]
+    backward = 2 * SHARES["train"] * trained
+    if row["how"] == "plain Keras":
+        total = (
+            experiment.head_epochs * epoch * network
+            + finetune * (epoch * network + backward)
+            + SHARES["test"] * network
+        )
+    else:
+        forward = trained if row["cached"] else network
+        total = network + finetune * (epoch * forward + backward) + (0 if row["cached"] else SHARES["test"] * network)
+    return 2 * whole * total / 1e9
+
+
+def write(rows: pd.DataFrame, study: Study, whole: int, peaks: dict, note: str, output: Path) -> None:
     """The table, its totals, and a figure."""
+    counts = multiply_adds(study)
+    rows["gflop"] = [gflop(row, study, counts, whole) for _, row in rows.iterrows()]
+    fastest = rows["how"].map({how: max(peak) for how, peak in peaks.items()})
+    rows["share_of_peak"] = rows["gflop"] / (rows["seconds"] - rows["start"] - rows["photos"]) / fastest
+    rows.to_csv(output / "results.csv", index=False)
     wide = rows.pivot(index="configuration", columns="how")
     order = list(dict.fromkeys(rows["configuration"]))
     names = [how for how in HOW if how != "plain Keras"]
     lines = [
         "| | plain Keras | "
         + " | ".join(f"{name} | ratio" for name in names)
-        + " | losses: plain, Thaw, bfloat16 | memory, MB | disk, GB |",
-        "|---|---|" + "---|---|" * len(names) + "---|---|---|",
+        + " | last training loss | peak memory, GB | disk, GB | TFLOP | share of peak |",
+        "|---|--:|" + "--:|--:|" * len(names) + "--:|--:|--:|--:|--:|",
     ]
-    shared = {how: study_seconds(rows[rows["how"] == how]) for how in HOW}
-
-    def line(title, seconds, losses="", memory="", disk=""):
-        base = seconds["plain Keras"]
-        cells = " | ".join(f"{seconds[name]:,.0f} s | **{base / seconds[name]:.2f}**" for name in names)
-        return f"| {title} | {base:,.0f} s | {cells} | {losses} | {memory} | {disk} |"
-
     for name in order:
         row = wide.loc[name]
-        losses = ", ".join(f"{row['train_loss', how]:.4f}" for how in HOW)
-        memory = ", ".join(f"{row['peak_memory_mb', how]:,.0f}" for how in HOW)
-        disk = ", ".join(f"{row['disk_gb', how]:.1f}" for how in names)
-        lines.append(line(name, {how: row["seconds", how] for how in HOW}, losses, memory, disk))
-    lines.append(line(f"**all {len(order)}, one study**", shared))
+        cells = [name, f"{row['seconds', 'plain Keras']:,.0f} s"]
+        for how in names:
+            cells += [f"{row['seconds', how]:,.0f} s", f"**{row['seconds', 'plain Keras'] / row['seconds', how]:.1f}**"]
+        for column, scale, digits, hows in (
+            ("train_loss", 1, 4, HOW),
+            ("peak_memory_mb", 1e-3, 1, HOW),
+            ("disk_gb", 1, 1, names),
+            ("gflop", 1e-3, 0, list(HOW)[:2]),
+        ):
+            cells.append(" / ".join(f"{row[column, how] * scale:.{digits}f}" for how in hows))
+        cells.append(" / ".join(f"{row['share_of_peak', how]:.0%}" for how in HOW))
+        lines.append("| " + " | ".join(cells) + " |")
+    total = {how: study_seconds(rows[rows["how"] == how], study, counts) for how in HOW}
+    cells = [f"**all {len(order)} in one study**", f"{total['plain Keras']:,.0f} s"]
+    for how in names:
+        cells += [f"{total[how]:,.0f} s", f"**{total['plain Keras'] / total[how]:.1f}**"]
+    lines.append("| " + " | ".join(cells) + " | | | | | |")
     text = "\n".join(lines)
-    (options.output / "results.md").write_text(text + "\n", encoding="utf-8")
-    print(
-        f"\nProfile {profile}, composed from {min(photos, whole)} of {whole} photos and {options.epochs} epochs a phase\n{text}"
-    )
-    draw(wide.loc[order], names, options.output / "results.png")
+    (output / "results.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{note} Values in one cell are of {', '.join(HOW)}.\n{text}")
+    draw(wide.loc[order], names, output / "results.png")
 
 
-def study_seconds(rows: pd.DataFrame) -> float:
-    """All rows one after the other: for Thaw, with photos decoded once, and one pass and one head a network."""
+def study_seconds(rows: pd.DataFrame, study: Study, counts: dict[str, tuple[int, int]]) -> float:
+    """All rows one after the other; for Thaw, with photos decoded and heads trained once, and the passes of its plan."""
     if rows["how"].iloc[0] == "plain Keras":
         return rows["seconds"].sum()
     network = rows["configuration"].str.split("-").str[0]
-    once = rows.groupby(network)[["activations", "head"]].max().to_numpy().sum() + rows["photos"].max()
-    return once + rows[["start", "finetune", "test"]].to_numpy().sum()
+    a_pass = rows["activations"].groupby(network).max()
+    passes = 0.0
+    groups = [group for group in plan._groups(study) if group.jobs[0].configuration in set(rows["configuration"])]
+    for lane in plan._lanes(groups, activations.budget(groups[0].jobs[0].experiment.precision)):
+        for group in lane:
+            deepest = max(1 - counts[job.configuration][1] / counts[job.configuration][0] for job in group.jobs)
+            passes += deepest * a_pass[group.jobs[0].experiment.backbone]
+    heads = rows["head"].groupby(network).max().sum()
+    return passes + heads + rows["photos"].max() + rows[["start", "finetune", "test"]].to_numpy().sum()
 
 
 def draw(wide: pd.DataFrame, names: list[str], path: Path) -> None:

@@ -2,8 +2,7 @@
 
     python benchmarks/thaw_run.py '{"backbone": "resnet50", "strategy": "blocks", "amount": 2, ...}'
 
-Prints its times in seconds, its losses, its peak memory and disk, and the
-multiply-adds of each part of the work, as JSON.
+Prints its times in seconds, its losses, its peak memory and disk, and what was trained on kept activations, as JSON.
 """
 
 import json
@@ -17,7 +16,7 @@ began = time.perf_counter()
 
 import h5py
 
-from thaw import activations, backbones, data, evaluation, training, unfreeze
+from thaw import backbones, data, evaluation, training
 from thaw.experiment import Experiment
 
 experiment = Experiment.of(json.loads(sys.argv[1]))
@@ -41,11 +40,6 @@ with tempfile.TemporaryDirectory() as cache:
 
 history = trained.history
 by_phase = {phase: history.loc[history["phase"] == phase, "seconds"].tolist() for phase in ("head", "finetune")}
-unfreeze.unfreeze(
-    base,
-    unfreeze.unfrozen(base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount),
-)
-frontier = activations.cut(model).frontier
 spent = trained.seconds["activations"] + sum(map(sum, by_phase.values()))
 print(
     json.dumps(
@@ -62,10 +56,6 @@ print(
             "peak_memory_mb": evaluation.peak_memory_mb(),
             "disk_mb": disk / 1e6,
             "cached": {phase: note["cached"] for phase, note in trained.activations.items()},
-            "multiply_adds": {
-                "network": activations.multiply_adds(model, ["head"]),
-                "trained": activations.multiply_adds(model, ["head"], frontier),
-            },
         }
     )
 )

@@ -117,7 +117,8 @@ def batches(
     options.autotune.enabled = (
         False  # at every epoch's end its thread is waited for: seconds, where an epoch takes no longer
     )
-    return order.map(gather, num_parallel_calls=2).prefetch(2).with_options(options)
+    # One batch ahead is enough: reading one takes a fiftieth of training on it, and it may have 50 MB.
+    return order.map(gather).prefetch(1).with_options(options)
 
 
 def mirrored(dataset: tf.data.Dataset, seed: int, first: int) -> tf.data.Dataset:
