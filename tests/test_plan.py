@@ -1,5 +1,6 @@
 """What experiments share, as jobs of their own, within the disk's budget."""
 
+import graphlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,10 @@ def profile(folder, **parameters):
 
 
 def consistent(made: plan.Plan):
+    waits = {path: set(part.inputs) for part in made.parts for path in part.outputs}
+    for job, files in made.needs.items():
+        waits |= {path: set(files) for part in made.parts for path in part.inputs if f"/{job}/" in path}
+    list(graphlib.TopologicalSorter(waits).static_order())  # raises if anything waits for itself
     outputs = [path for part in made.parts for path in part.outputs]
     assert len(outputs) == len(set(outputs)), "every file is made by one job"
     for files in made.needs.values():

@@ -174,6 +174,9 @@ class _Group:
         self.own |= other.own
         self.work += other.work
 
+    def overlaps(self, other: _Group) -> bool:
+        return self.folder == other.folder and not self.layers.keys().isdisjoint(other.layers)
+
     def size_with(self, other: _Group) -> int:
         return sum((self.layers | other.layers).values())
 
@@ -206,14 +209,23 @@ def _groups(study: Study) -> list[_Group]:
 
 
 def _lanes(groups: list[_Group], budget: float) -> list[list[_Group]]:
-    """Activations packed into passes, the most work first, one after the other in each lane."""
+    """Activations packed into passes, one after the other in each lane.
+
+    First what the heads are trained on, for which every experiment waits, and
+    then the most work. Sets that share a layer stay in one lane. Otherwise
+    passes could wait for each other.
+    """
     whole = _packed(groups, math.inf)
     if sum(group.size for group in whole) <= budget:
         return [[group] for group in whole]
-    widest = max(group.size for group in groups)
-    wide = _packed([group for group in groups if group.size > budget - widest], widest)
-    narrow = _packed([group for group in groups if group.size <= budget - widest], budget - widest)
-    return [sorted(lane, key=lambda group: -group.work) for lane in (wide, narrow)]
+    rest = budget - max(group.size for group in groups)
+    wide: list[_Group] = []
+    narrow = list(groups)
+    while moved := [group for group in narrow if group.size > rest or any(map(group.overlaps, wide))]:
+        wide += moved
+        narrow = [group for group in narrow if group not in moved]
+    lanes = _packed(wide, budget - rest), _packed(narrow, rest)
+    return [sorted(lane, key=lambda group: ("pooled" not in group.layers, -group.work)) for lane in lanes]
 
 
 def _packed(groups: list[_Group], width: float) -> list[_Group]:
