@@ -25,8 +25,10 @@ def effort(wildcards):
 
 
 def needed(wildcards):
-    """What an experiment shares with others, made before it starts."""
+    """What an experiment shares with others, made before it starts; nothing once it is finished."""
     experiment = jobs[wildcards.job].experiment
+    if (jobs[wildcards.job].directory / "record.json").exists():
+        return []  # else what has gone since would be made again, and the experiment run on it
     weights = [places.drawn_weights(experiment.backbone)] if experiment.weights == "drawn" else []
     return weights + shared.needs[wildcards.job]
 

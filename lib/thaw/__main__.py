@@ -61,25 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except ThawError as error:
         print(f"\nthaw: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nthaw: stopped. The same command goes on from here.", file=sys.stderr)
         return 130
-    return 0
 
 
-def report(options: argparse.Namespace) -> None:
-    """Check everything, run the graph, and say where the report is."""
+def report(options: argparse.Namespace) -> int:
+    """Check everything, run the graph, and say where the report is; 1 if the check has found something."""
     study = Study.load(options.profile, options.outputs)
     finished = len(study.finished())
     print(f"{len(study.jobs)} experiments, {finished} of them finished already.", flush=True)
     # In a process of its own: TensorFlow takes a gigabyte, and this one stays until the end.
     command = [sys.executable, "-m", "thaw", "--outputs", options.outputs, "check", options.profile]
     if finished < len(study.jobs) and subprocess.run(command).returncode:
-        raise SystemExit(1)
+        return 1  # it has said why
     if run_graph(study, options):
         raise ThawError(
             "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
@@ -87,6 +86,7 @@ def report(options: argparse.Namespace) -> None:
     print("The report:")
     for name in ("report.html", "report.pdf"):
         print(f"  {study.outputs / name}")
+    return 0
 
 
 def check(options: argparse.Namespace) -> None:
