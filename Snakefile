@@ -81,16 +81,32 @@ rule experiment:
         "{thaw} experiment {study.path:q} {wildcards.job} --threads {threads}"
 
 
+rule latency:
+    input:
+        [ancient(f"{runs}/{name}/record.json") for name in jobs],  # nothing else may run beside it
+    output:
+        f"{study.outputs}/latency.csv",
+    params:
+        jobs=list(jobs),
+    threads: workflow.cores
+    resources:
+        mem_mb=3000,
+    shell:
+        "{thaw} latency {study.path:q}"
+
+
 rule summary:
     input:
+        f"{study.outputs}/latency.csv",
         [f"{runs}/{name}/record.json" for name in jobs],
         notebook=places.project() / "notebooks" / "summary.ipynb",
     output:
         f"{study.outputs}/summary.ipynb",
-        f"{study.outputs}/results.csv",
+        [f"{study.outputs}/results.{kind}" for kind in ("csv", "md", "tex")],
     params:
         reason=str(config.get("reason") or ""),
         jobs=list(jobs),  # so that it is run again when one is taken out
+        margin=study.margin,
     shell:
         "{thaw} summary {study.path:q} --reason={params.reason:q}"
 

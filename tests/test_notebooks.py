@@ -15,6 +15,7 @@ from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import ROOT
 
+from thaw.latency import ROUNDS
 from thaw.narrative import DRAWN
 from thaw.record import Record, Run
 from thaw.study import Study
@@ -154,6 +155,14 @@ def test_the_table_of_results_is_that_of_the_records(study):
     assert rows["dataset"].unique().tolist() == ["drawn_flowers"] and rows["note"].unique().tolist() == [DRAWN]
 
 
+def test_what_is_left_for_people_who_write_their_own(study):
+    latency = pd.read_csv(study.outputs / "latency.csv")
+    assert len(latency) == 3 * 2 * sum(ROUNDS.values()) and (latency["milliseconds"] > 0).all()
+    assert {"results.csv", "results.md", "results.tex"} <= {path.name for path in study.outputs.iterdir()}
+    for run in study.runs():
+        assert f"{run.record.test_accuracy:.1%}" in (study.outputs / "results.md").read_text(encoding="utf-8")
+
+
 def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
     html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser")
     document = pypdfium2.PdfDocument(study.outputs / "report.pdf")
@@ -169,6 +178,8 @@ def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
             "The networks",
             "Results",
             "Accuracy",
+            "What these photos can show",
+            "The photos that most get wrong",
             "Inference speed",
             "Training time and memory",
             "Strategy A against strategy B",
@@ -178,15 +189,16 @@ def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
             "Too few, too many",
             "The best strategy for each network",
             "The original's claims",
+            "Conclusion",
             "How it was run",
         ):
             assert section in text.replace("’", "'")
         assert "Traceback" not in text and "Warning" not in text and "import " not in text
     assert DRAWN in re.sub(r"\s+", " ", pages[0]), "on the title page"
     captions = [caption.get_text(" ") for caption in html.find_all("figcaption")]
-    assert len(captions) >= 10
+    assert len(captions) == 14
     assert [caption for caption in captions if DRAWN not in caption] == []
-    assert len(re.findall(r"Table \d", pdf)) >= 3 and len(re.findall(r"Figure \d", pdf)) >= 7
+    assert len(re.findall(r"Table \d", pdf)) >= 4 and len(re.findall(r"Figure \d+\.", pdf)) >= 10
 
 
 @has_chromium

@@ -11,6 +11,7 @@ import psutil
 
 from thaw import places, plan
 from thaw.errors import ThawError, UnknownProfile, nearest
+from thaw.record import write_csv
 from thaw.study import Study
 
 
@@ -43,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("name", help="the folder's name below runs/")
     command.add_argument("--threads", help="processor cores to use (default: all)")
     command.set_defaults(run=experiment)
+
+    command = commands.add_parser("latency", help="one job: the latency of all configurations, with nothing beside it")
+    command.add_argument("profile")
+    command.set_defaults(run=latency)
 
     command = commands.add_parser("weights", help="one job: weights pre-trained on drawn pictures")
     command.add_argument("backbone")
@@ -149,6 +154,19 @@ def experiment(options: argparse.Namespace) -> None:
     parameters = job.experiment.model_dump(mode="json")
     execute(places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb", parameters, label)
     print(f"Experiment {len(study.finished())} of {len(jobs)} is finished: {label}.", flush=True)
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Measure the latency of a profile's configurations."""
+    from thaw.execute import Labelled, stderr_to
+
+    study = Study.load(options.profile, options.outputs)
+    with stderr_to(os.devnull) as terminal:
+        from thaw.latency import measure
+
+        stream = Labelled(terminal, "latency")
+        measured = measure(study.configurations(), lambda line: print(line, file=stream))
+    write_csv(measured, study.outputs / "latency.csv")
 
 
 def weights(options: argparse.Namespace) -> None:

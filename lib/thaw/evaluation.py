@@ -116,6 +116,13 @@ def peak_memory_mb() -> float:
     return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
 
 
+def peak_device_memory_mb() -> float | None:
+    """The most memory of the first GPU that TensorFlow has had in use, in MB (1e6 bytes); None without a GPU."""
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
+
+
 def device() -> dict[str, str | int]:
     """The machine: its processor or GPU, and the cores that training may use."""
     gpus = tf.config.list_physical_devices("GPU")

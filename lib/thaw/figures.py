@@ -1,6 +1,6 @@
 """The pictures of the report: one palette, a colour a backbone, a marker a strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -8,10 +8,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from thaw.backbones import REGISTRY, Backbone
 from thaw.record import in_original
@@ -155,12 +156,12 @@ def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -
     return figure
 
 
-def learning_curves(histories: dict[str, pd.DataFrame], backbone: str) -> Figure:
-    """Accuracy over epochs, a panel a configuration.
+def learning_curves(histories: dict[str, Sequence[pd.DataFrame]], backbone: str) -> Figure:
+    """Accuracy over epochs, a panel a configuration, a pair of lines a seed.
 
     Parameters
     ----------
-    histories : dict of DataFrame
+    histories : dict of sequence of DataFrame
         Histories of one backbone's configurations by their labels.
     backbone : str
     """
@@ -171,78 +172,277 @@ def learning_curves(histories: dict[str, pd.DataFrame], backbone: str) -> Figure
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(histories) :]:
         axes.axis("off")
-    for axes, (label, history) in zip(panels.flat, histories.items()):
-        _learning(axes, history, "accuracy", COLOURS[backbone])
+    for axes, (label, of_seeds) in zip(panels.flat, histories.items()):
+        for number, history in enumerate(of_seeds):
+            _learning(axes, history, "accuracy", COLOURS[backbone], named=number == 0)
         axes.set_title(label, fontsize=8)
         axes.label_outer()
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy")
     panels[0, 0].yaxis.set_major_formatter(PERCENT)
-    panels[0, 0].legend(frameon=False, fontsize=6, loc="lower right")
+    panels[0, -1 if columns > 1 else 0].legend(frameon=False, fontsize=6, loc="lower right")
     return figure
 
 
-def bars(table: pd.DataFrame, column: str, label: str, low: str | None = None, high: str | None = None) -> Figure:
-    """A quantity of each configuration as a dot on a line, with an interval where there is one."""
-    backbones = table["backbone"].unique()
-    counts = [int((table["backbone"] == backbone).sum()) for backbone in backbones]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8, 0.22 * sum(counts) + 0.9), layout="constrained")
-        panels = figure.subplots(len(backbones), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
-    for axes, backbone in zip(panels, backbones):
-        rows = table[table["backbone"] == backbone]
-        for position, (_, row) in enumerate(rows.iterrows()):
-            axes.hlines(position, 0, row[column], color=COLOURS[backbone], alpha=0.35, linewidth=3)
-            axes.plot(row[column], position, MARKERS[row["strategy"]], color=COLOURS[backbone])
-            if low and high:
-                axes.hlines(position, row[low], row[high], color=COLOURS[backbone], linewidth=1.4)
-        axes.set_yticks(range(len(rows)), rows["label"])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.grid(False, axis="y")
-        axes.set_ylabel(REGISTRY[backbone].title)
-    panels[-1].set_xlabel(label)
-    panels[-1].set_xlim(left=0)
+def training_time(rows: pd.DataFrame) -> Figure:
+    """Seconds of training by phase, a bar a configuration."""
+    phases = {
+        "activations_seconds": ("frozen part, once", "0.8"),
+        "head_seconds": ("head alone", "0.55"),
+        "finetune_seconds": ("after unfreezing (coloured)", None),
+    }
+    figure, panels = _panels_by_backbone(rows)
+    for axes, (backbone, part) in zip(panels, rows.groupby("backbone", sort=False)):
+        left = np.zeros(len(part))
+        for column, (_, colour) in phases.items():
+            axes.barh(range(len(part)), part[column], left=left, color=colour or COLOURS[backbone], height=0.7)
+            left += part[column].to_numpy()
+    panels[-1].set_xlabel("seconds of training")
+    handles = [Patch(color=colour or COLOURS[backbone], label=label) for label, colour in phases.values()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
-def gap(table: pd.DataFrame) -> Figure:
-    """Training less validation accuracy, and validation loss, over the share of the network unfrozen; a column a network."""
-    backbones = table["backbone"].unique()
+def latencies(
+    rows: pd.DataFrame, calls: Callable[[pd.Series, str, int], np.ndarray | None], original: pd.DataFrame | None
+) -> Figure:
+    """Milliseconds a photo of each configuration as a distribution, the graph beside ``predict``.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        A configuration a row.
+    calls : callable
+        As `thaw.results.Results.calls`.
+    original : DataFrame or None
+        The original's table, whose values are hollow marks.
+    """
+    kinds = {
+        ("graph", 1): "compiled graph,\none photo",
+        ("graph", 32): "compiled graph,\nbatches of 32",
+        ("predict", 1): "predict(),\none photo",
+        ("predict", 32): "predict(),\nbatches of 32",
+    }
+    figure, panels = _panels_by_backbone(rows, columns=len(kinds))
+    for number, (backbone, part) in enumerate(rows.groupby("backbone", sort=False)):
+        for axes, (kind, title) in zip(panels[number], kinds.items()):
+            for position, (_, row) in enumerate(part.iterrows()):
+                values = calls(row, *kind)
+                axes.boxplot(
+                    values,
+                    positions=[position],
+                    orientation="horizontal",
+                    widths=0.6,
+                    whis=(5, 95),
+                    showfliers=False,
+                    patch_artist=True,
+                    boxprops={"facecolor": (*COLOURS[backbone], 0.35), "edgecolor": COLOURS[backbone]},
+                    medianprops={"color": "black", "linewidth": 1.4},
+                    whiskerprops={"color": COLOURS[backbone]},
+                    capprops={"color": COLOURS[backbone]},
+                )
+                match = in_original(row, original) if kind == ("predict", 1) else None
+                if match is not None:
+                    axes.plot(
+                        match["inference_ms_per_image"],
+                        position,
+                        MARKERS[row["strategy"]],
+                        markerfacecolor="none",
+                        color="0.35",
+                        markersize=5,
+                    )
+            _name_lines(axes, part["label"] if kind == ("graph", 1) else [""] * len(part))
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+            if number == 0:
+                axes.set_title(title, fontsize=8)
+            if number == len(panels) - 1:
+                axes.set_xlabel("ms a photo")
+    if original is not None:
+        mark = Line2D(
+            [], [], marker="o", linestyle="", color="0.35", markerfacecolor="none", label="the original's value"
+        )
+        figure.legend(handles=[mark], loc="outside upper center", frameon=False)
+    return figure
+
+
+def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
+    """Test accuracy over training time and over latency, with intervals, and the line of what nothing beats in both.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `thaw.results.Results.rows`.
+    """
+    costs = {"training_seconds": "seconds of training"}
+    if rows["latency"].notna().all():
+        costs["latency"] = "ms for one photo (compiled graph)"
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        figure = Figure(figsize=(8, 3.8), layout="constrained")
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for axes, (column, label) in zip(panels, costs.items()):
+        front = _pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy())
+        axes.step(rows[column].iloc[front], rows["test_accuracy"].iloc[front], where="post", color="0.3", linewidth=1)
+        on_front = set(rows.index[front])
+        for index, row in rows.iterrows():
+            point = (row[column], row["test_accuracy"])
+            _point(axes, *point, row["test_low"], row["test_high"], row["backbone"], row["strategy"], faint=True)
+            if column == "latency":
+                axes.hlines(
+                    point[1], row["latency_low"], row["latency_high"], color=COLOURS[row["backbone"]], linewidth=0.8
+                )
+            if index in on_front:
+                axes.annotate(_short(row), point, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
+        axes.set(xscale="log", xlabel=label)
+        _plain_numbers(axes.xaxis)
+        axes.margins(x=0.08)
+    panels[0].set_ylabel("test accuracy")
+    panels[0].yaxis.set_major_formatter(PERCENT)
+    _strategy_legend(figure, rows["strategy"].unique(), False, rows["backbone"].unique())
+    return figure
+
+
+def differences(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Figure:
+    """The difference of every two configurations of each network in points; those that are told apart framed and bold.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        A configuration a row.
+    pairs : dict of DataFrame
+        By network, as `thaw.statistics.pairwise` gives them.
+    """
+    most = max(max(abs(effect.mean) for effect in part["difference"]) for part in pairs.values() if len(part)) or 0.01
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.3 if len(pairs) > 1 else 5.5), layout="constrained")
+        panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for axes, (backbone, part) in zip(panels, pairs.items()):
+        names = {index: _short(row) for index, row in rows[rows["backbone"] == backbone].iterrows()}
+        position = {index: number for number, index in enumerate(names)}
+        shown = np.full((len(names), len(names)), np.nan)
+        for pair in part.itertuples():
+            shown[position[pair.second], position[pair.first]] = -pair.difference.mean
+        axes.pcolormesh(shown, cmap="PuOr", vmin=-2.2 * most, vmax=2.2 * most, edgecolors="white", linewidth=1)
+        for pair in part.itertuples():
+            x, y = position[pair.first], position[pair.second]
+            axes.text(
+                x + 0.5,
+                y + 0.5,
+                f"{round(-100 * pair.difference.mean, 1) + 0.0:+.1f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                fontweight="bold" if pair.separated else "normal",
+            )
+            if pair.separated:
+                axes.add_patch(
+                    Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
+                )
+        ticks = np.arange(len(names)) + 0.5
+        axes.set_xticks(ticks, names.values(), rotation=45, fontsize=7)
+        axes.set_yticks(ticks, names.values(), fontsize=7)
+        axes.set(title=REGISTRY[backbone].title, aspect="equal", xlabel="less that of", ylim=(len(names), 0))
+        axes.grid(False)
+    panels[0].set_ylabel("accuracy of")
+    return figure
+
+
+def gap(rows: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
+    """Training less validation accuracy, and the loss on unseen photos, over the share unfrozen; a column a network.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        A configuration a row.
+    intervals : DataFrame
+        In the same order: ``gap_low``, ``gap_high``, ``test_loss_low``,
+        ``test_loss_high``.
+    """
+    backbones = rows["backbone"].unique()
+    rows = rows.join(intervals)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.8), layout="constrained")
         panels = figure.subplots(2, len(backbones), sharex=True, sharey="row", squeeze=False)
     for column, backbone in zip(panels.T, backbones):
-        for _, row in table[table["backbone"] == backbone].iterrows():
-            share = row["trainable_parameters"] / row["total_parameters"]
-            for axes, value in zip(
-                column, (row["train_accuracy"] - row["validation_accuracy"], row["validation_loss"])
-            ):
-                axes.plot(share, value, MARKERS[row["strategy"]], color=COLOURS[backbone])
-                below = row["strategy"] == "layers" or row["control"]
+        part = rows[rows["backbone"] == backbone].sort_values("trainable_parameters", kind="stable")
+        shares = _beside(part["trainable_parameters"] / part["total_parameters"], least=0.06)
+        for share, (_, row) in zip(shares, part.iterrows()):
+            ahead = row["train_accuracy"] - row["validation_accuracy"]
+            _point(column[0], share, ahead, row["gap_low"], row["gap_high"], backbone, row["strategy"])
+            ends = row["test_loss_low"], row["test_loss_high"]
+            _point(column[1], share, row["test_loss"], *ends, backbone, row["strategy"])
+            column[1].plot(
+                share,
+                row["validation_loss"],
+                MARKERS[row["strategy"]],
+                color="0.35",
+                markerfacecolor="none",
+                markersize=5,
+            )
+            for axes, top in ((column[0], row["gap_high"]), (column[1], ends[1])):
                 axes.annotate(
-                    _short(row),
-                    (share, value),
-                    xytext=(4, -9 if below else 4),
-                    textcoords="offset points",
-                    fontsize=6.5,
+                    _short(row), (share, top), xytext=(0, 2), textcoords="offset points", fontsize=6.5, ha="center"
                 )
         column[0].axhline(0, color="0.4", linewidth=0.8)
         column[0].set_title(REGISTRY[backbone].title)
         column[1].set_xlabel("share of the parameters that train")
         column[1].xaxis.set_major_formatter(PERCENT)
         for axes in column:
-            axes.margins(x=0.12, y=0.15)
+            axes.margins(x=0.1, y=0.12)
     panels[0, 0].set_ylabel("training less\nvalidation accuracy")
     panels[0, 0].yaxis.set_major_formatter(PERCENT)
-    panels[1, 0].set_ylabel("validation loss (nats)")
+    panels[1, 0].set_ylabel("loss (nats)")
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color="0.2", label="test loss, with its interval"),
+        Line2D([], [], marker="o", linestyle="", color="0.35", markerfacecolor="none", label="validation loss"),
+    ]
+    panels[1, 0].legend(handles=handles, frameon=False, fontsize=7)
     return figure
 
 
-def _learning(axes: Axes, history: pd.DataFrame, quantity: str, colour) -> None:
-    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", color=colour, linewidth=1, label="training")
-    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", color=colour, label="validation")
+def _panels_by_backbone(rows: pd.DataFrame, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A line of panels for each network, as high as it has configurations, which name their lines."""
+    counts = rows.groupby("backbone", sort=False).size()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 0.22 * counts.sum() + 1.2), layout="constrained")
+        panels = figure.subplots(len(counts), columns, sharex="col", squeeze=False, height_ratios=counts)
+    for line, backbone in zip(panels, counts.index):
+        part = rows[rows["backbone"] == backbone]
+        for number, axes in enumerate(line):
+            _name_lines(axes, [""] * len(part) if number else part["label"])
+            axes.grid(False, axis="y")
+        line[0].set_ylabel(REGISTRY[backbone].title)
+    return figure, panels[:, 0] if columns == 1 else panels
+
+
+def _name_lines(axes: Axes, names: Sequence[str]) -> None:
+    """Name the lines of a panel, the first one on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
+    """The positions that no other beats in both, by rising cost (Pareto, 1906)."""
+    front: list[int] = []
+    for position in np.lexsort((-values, costs)):
+        if not front or values[position] > values[front[-1]]:
+            front.append(int(position))
+    return front
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A logarithmic axis with numbers as people write them, at more than its powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True) -> None:
+    labels = ("training", "validation") if named else (None, None)
+    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", color=colour, linewidth=1, label=labels[0])
+    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", color=colour, label=labels[1])
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
-    if len(unfrozen):
+    if len(unfrozen) and named:
         axes.axvspan(
             unfrozen.min() - 0.5,
             history["epoch"].max() + 0.5,
@@ -255,17 +455,22 @@ def _learning(axes: Axes, history: pd.DataFrame, quantity: str, colour) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def _point(axes: Axes, x: float, y: float, low: float, high: float, backbone: str, strategy: str) -> None:
-    axes.errorbar(
+def _point(
+    axes: Axes, x: float, y: float, low: float, high: float, backbone: str, strategy: str, faint: bool = False
+) -> None:
+    *_, bars = axes.errorbar(
         x,
         y,
         yerr=[[y - low], [high - y]],
         fmt=MARKERS[strategy],
         color=COLOURS[backbone],
-        capsize=2,
+        capsize=0 if faint else 2,
         linewidth=1,
         markersize=6,
     )
+    if faint:
+        for bar in bars:
+            bar.set_alpha(0.35)
 
 
 def _apart(counts: pd.Series) -> list[float]:
@@ -276,6 +481,14 @@ def _apart(counts: pd.Series) -> list[float]:
     return positions
 
 
+def _beside(values: Sequence[float], least: float) -> list[float]:
+    """Rising values, moved up where they would be less than `least` apart."""
+    positions: list[float] = []
+    for value in values:
+        positions.append(max(value, positions[-1] + least) if positions else value)
+    return positions
+
+
 def _short(row: pd.Series) -> str:
     """A configuration in a few letters: 'A-5', 'B-10', or the epochs of a frozen one."""
     if row["strategy"] == "frozen":
@@ -283,8 +496,11 @@ def _short(row: pd.Series) -> str:
     return f"{'A' if row['strategy'] == 'layers' else 'B'}-{row['amount']}"
 
 
-def _strategy_legend(figure: Figure, strategies: Sequence[str], with_original: bool) -> None:
-    handles = [
+def _strategy_legend(
+    figure: Figure, strategies: Sequence[str], with_original: bool, backbones: Sequence[str] = ()
+) -> None:
+    handles = [Patch(color=COLOURS[name], label=REGISTRY[name].title) for name in backbones]
+    handles += [
         Line2D([], [], marker=MARKERS[name], linestyle="", color="0.2", label=STRATEGIES[name])
         for name in STRATEGIES
         if name in strategies

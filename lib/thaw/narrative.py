@@ -1,14 +1,20 @@
 """The written analysis: every sentence from the numbers it is given."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from thaw import claims, statistics
 from thaw.backbones import REGISTRY, Backbone
+from thaw.claims import CONTRADICTED, SUPPORTED, Verdict, points, select
 from thaw.experiment import Experiment
-from thaw.record import Record, Run, in_original
+from thaw.files import write_whole
+from thaw.record import Record, in_original, write_csv
+from thaw.record import table as record_rows
+from thaw.results import Results
+from thaw.statistics import Difference
 
 DRAWN = "Drawn flowers, not photos: these numbers say nothing about TF Flowers."
 
@@ -88,56 +94,63 @@ def record_table(record: Record) -> pd.DataFrame:
         ),
         ("Peak memory", f"{record.peak_memory_mb:,.0f} MB"),
     ]
+    if record.peak_device_memory_mb is not None:
+        rows.append(("Peak memory of the GPU", f"{record.peak_device_memory_mb:,.0f} MB"))
     return pd.DataFrame(rows, columns=["Figure", "Value"])
 
 
 # ---- a whole study ------------------------------------------------------------------------------
 
 
-def facts(profile: str, reason: str, runs: Sequence[Run], planned: int) -> dict[str, str]:
+def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
     """The facts of the report's first page."""
-    first = runs[0].record
+    first = results.runs[0].record
     photos = first.data["photos"]
-    networks = {run.record.experiment.backbone: run.record.weights for run in runs}
+    weights_of = {run.record.experiment.backbone: run.record.weights for run in results.runs}
+    seeds = results.seeds
     return {
         "Profile": f"{profile}. {reason}".strip(),
         "Data": f"{first.data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, {photos['test']:,} test",
-        **{f"{REGISTRY[name].title} weights": about["title"] for name, about in networks.items()},
-        "Experiments": f"{len(runs)} of {planned} finished",
+        **{f"{REGISTRY[name].title} weights": about["title"] for name, about in weights_of.items()},
+        "Experiments": f"{len(results.runs)} of {results.planned} finished, {_count(seeds, 'seed')} a configuration",
         "Photos": f"{first.parameters['image_size']} pixels square",
         "Device": f"{first.device['name']}, {first.device['cores']} core{'s' * (first.device['cores'] > 1)} a run",
     }
 
 
-def in_short(table: pd.DataFrame, runs: Sequence[Run]) -> str:
-    """The answer to the question, a sentence a network."""
+def in_short(results: Results) -> str:
+    """The answer to the question, a sentence a network, and what fine-tuning gains at all."""
     lines = []
-    for backbone, rows in table.groupby("backbone", sort=False):
-        best = rows.loc[rows["test_accuracy"].idxmax()]
-        like = _not_separated(rows, best, runs)
-        cheapest = rows.loc[like].sort_values(["trainable_parameters", "training_seconds"]).iloc[0]
-        photos = f"these {best['test_photos']:.0f} photos"
+    for backbone, rows in results.backbones.items():
+        like = results.best(backbone)
+        top, cheapest = like.iloc[0], results.cheapest(backbone)
+        photos = f"these {top['test_photos']:.0f} photos"
         if len(rows) == 1:
             rest = "It is the only configuration that was run."
         elif len(like) == 1:
             rest = f"By {photos} it is told apart from every other configuration."
         else:
-            rest = (
-                f"By {photos}, {len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it; "
-                f"of all those, the one with the fewest trainable parameters is **{_name(cheapest)}** "
-                f"({cheapest['test_accuracy']:.1%})."
-            )
+            rest = f"By {photos}, {len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it"
+            if cheapest.name == top.name:
+                rest += ", none of them cheaper to train."
+            else:
+                rest += (
+                    f"; of all those, the cheapest to train is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%})."
+                )
         lines.append(
-            f"- **{REGISTRY[backbone].title}** is most accurate with {_name(best)}: {best['test_accuracy']:.1%} "
-            f"of the test photos ({best['test_low']:.1%} to {best['test_high']:.1%}). {rest}"
+            f"- **{REGISTRY[backbone].title}** is most accurate with {_name(top)}: {top['test_accuracy']:.1%} "
+            f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
         )
+    gain = claims.remaining_gain(results)
+    if gain is not None:
+        lines.append(f"- **Unfreezing or training longer?** {_remaining(gain)}")
     return "\n".join(lines)
 
 
-def architectures(runs: Sequence[Run]) -> str:
+def architectures(results: Results) -> str:
     """A paragraph a network."""
     paragraphs = []
-    for name, record in {run.record.experiment.backbone: run.record for run in runs}.items():
+    for name, record in {run.record.experiment.backbone: run.record for run in results.runs}.items():
         paragraphs.append(
             f"{weights(record.weights, REGISTRY[name])} With its head it has {record.total_parameters:,} parameters."
         )
@@ -147,7 +160,7 @@ def architectures(runs: Sequence[Run]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def results(table: pd.DataFrame, original: pd.DataFrame | None) -> tuple[pd.DataFrame, list[bool]]:
+def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, list[bool]]:
     """The results in the original's columns, each row of ours followed by the original's.
 
     Returns
@@ -157,14 +170,16 @@ def results(table: pd.DataFrame, original: pd.DataFrame | None) -> tuple[pd.Data
         For each row.
     """
     rows, is_original = [], []
-    for _, row in table.iterrows():
+    for _, row in results.rows.iterrows():
         title = REGISTRY[row["backbone"]].title
         accuracy = f"{row['test_accuracy']:.1%} ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
-        rows.append((title, row["label"], *_cells(row, accuracy)))
+        latency = row["latency"] if row["latency"] == row["latency"] else row["inference_ms_per_image"]
+        rows.append((title, row["label"], *_cells(row, accuracy, latency)))
         is_original.append(False)
-        match = in_original(row, original)
+        match = in_original(row, results.original) if with_original else None
         if match is not None:
-            rows.append((title, "as in the original", *_cells(match, f"{match['test_accuracy']:.1%}")))
+            cells = _cells(match, f"{match['test_accuracy']:.1%}", match["inference_ms_per_image"])
+            rows.append((title, "as in the original", *cells))
             is_original.append(True)
     columns = [
         "Network",
@@ -180,111 +195,377 @@ def results(table: pd.DataFrame, original: pd.DataFrame | None) -> tuple[pd.Data
     return pd.DataFrame(rows, columns=columns), is_original
 
 
-def accuracy(table: pd.DataFrame) -> str:
-    """How accurate each network is, frozen and fine-tuned."""
+def write_tables(results: Results, folder: Path) -> None:
+    """Write ``results.csv``, a run a row with every figure, and `table` as ``results.md`` and ``results.tex``."""
+    note = mark(results.data["dataset"]).strip()
+    write_csv(record_rows(results.runs).assign(dataset=results.data["dataset"], note=note), folder / "results.csv")
+    frame, _ = table(results, with_original=False)
+    caption = f"Test accuracy with 95 % intervals, {results.data['title']}. {note}".strip()
+    markdown = frame.to_markdown(index=False, disable_numparse=True)
+    latex = frame.to_latex(index=False, escape=True, caption=caption.replace("%", r"\%"), label="tab:results")
+    for name, text in ("results.md", f"{caption}\n\n{markdown}\n"), ("results.tex", latex):
+        write_whole(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
+
+
+def power(results: Results) -> str:
+    """What a test set of this size can show at all, and what so many seeds can."""
     sentences = []
-    for backbone, rows in table.groupby("backbone", sort=False):
+    for backbone, pairs in results.pairs.items():
+        if not len(pairs):
+            continue
+        effects = pairs["difference"]
+        disagree = float(np.median([effect.disagree for effect in effects]))
+        least, count = statistics.detectable_from(pairs), effects.iloc[0].photos
+        what = "runs" if results.seeds > 1 else "configurations"
+        text = (
+            f"**{REGISTRY[backbone].title}**: on {disagree:.1%} of the {count} test photos the {what} of a pair do not all "
+            "agree on whether they are right (median over all pairs). "
+            if results.seeds > 1
+            else f"**{REGISTRY[backbone].title}**: two configurations differ on {disagree:.1%} of the {count} test photos in "
+            "whether they are right (median over all pairs). "
+        )
+        if np.isnan(least):
+            text += "So few photos show no difference in 8 of 10 studies, however large it is."
+        else:
+            text += (
+                f"Then a single comparison finds a true difference of {100 * least:.1f} points in 8 of 10 studies; "
+                "smaller ones are missed more often."
+            )
+        if len(pairs) > 1:
+            text += f" Corrected for all {len(pairs)} pairs, it takes more."
+        sentences.append(text)
+    return "\n\n".join([*sentences, seeds(results)])
+
+
+def seeds(results: Results) -> str:
+    """What the seeds tell, or what one alone cannot."""
+    if results.seeds == 1:
+        return (
+            "Each configuration was run with one seed. How far another one, with other initial weights of the head and another order of "
+            "photos, would move an accuracy cannot be told from that: intervals and tests speak of the choice of test photos alone."
+        )
+    deviations = results.rows["test_sd"]
+    pooled = float(np.sqrt((deviations**2).mean()))
+    return (
+        f"Each configuration was run with {_count(results.seeds, 'seed')} or more. From seed to seed its accuracy varies with a standard deviation of "
+        f"{100 * pooled:.1f} points (pooled over configurations); intervals and tests take that in."
+    )
+
+
+def accuracy(results: Results) -> str:
+    """How accurate each network is over its configurations, and which of the two is more accurate."""
+    sentences = []
+    for backbone, rows in results.backbones.items():
         if len(rows) == 1:
             continue
         low, high = rows["test_accuracy"].min(), rows["test_accuracy"].max()
         width = 100 * (rows["test_high"] - rows["test_low"]).mean()
+        apart = int(results.pairs[backbone]["separated"].sum())
+        total = len(results.pairs[backbone])
         sentences.append(
             f"**{REGISTRY[backbone].title}** lies between {low:.1%} and {high:.1%} over its {len(rows)} configurations. "
-            f"A single interval is {width:.1f} points wide, {'more' if width > 100 * (high - low) else 'less'} than the whole range of {100 * (high - low):.1f} points."
+            f"A single interval is {width:.1f} points wide, {_than(width, 100 * (high - low))} the whole range of {100 * (high - low):.1f} points. "
+            f"Of its {total} pairs of configurations, {apart or 'none'} {'is' if apart == 1 else 'are'} told apart."
+        )
+    effect = networks_compared(results)
+    if effect is not None:
+        sentences.append(
+            f"Configuration by configuration, {_order(effect, 'ResNet50', 'MobileNet')}: {points(effect)} on average."
         )
     return "\n\n".join(sentences) or "With one configuration a network there is nothing to compare."
 
 
-def speed(table: pd.DataFrame) -> str:
-    """Latency, and how much of it is noise."""
+def networks_compared(results: Results) -> Difference | None:
+    """ResNet50 less MobileNet, over the configurations that both have; None without any."""
+    sides = (select(results.runs, claims.network(name)) for name in ("resnet50", "mobilenet"))
+    first, second = claims.matching(*sides, lambda e: (e.strategy, e.amount))
+    return statistics.difference(first, second) if first and second else None
+
+
+def speed(results: Results) -> str:
+    """Latency: the graph, what ``predict`` adds, how noisy the machine is, and the original's scale."""
+    if results.latency is None:
+        return "Latency was not measured in a job of its own; the table has what each run measured at its end, with others beside it. `make report` measures it."
     sentences = []
-    for backbone, rows in table.groupby("backbone", sort=False):
-        column = rows["inference_ms_per_image"]
-        if len(rows) == 1:
-            sentences.append(f"**{REGISTRY[backbone].title}** takes {column.item():.1f} ms a photo.")
-            continue
-        sentences.append(
-            f"**{REGISTRY[backbone].title}** takes {column.median():.1f} ms a photo in the median of its configurations, from {column.min():.1f} to {column.max():.1f} ms. "
-            f"All of them run the same graph, so the factor of {column.max() / column.min():.2f} between the two is noise of the machine, not an effect of unfreezing."
+    machine = results.latency.iloc[0]
+    sentences.append(
+        f"All configurations were measured in one process with nothing beside it ({machine['device']}, {_count(machine['cores'], 'core')}), "
+        "in turns, after warm-up; figures are medians."
+    )
+    for backbone, rows in results.backbones.items():
+        title, graph, predict = REGISTRY[backbone].title, rows["latency"].median(), rows["latency_predict"].median()
+        batch = _median_call(results, rows, "graph", 32)
+        text = (
+            f"**{title}** takes {graph:.1f} ms for a single photo as a compiled graph, and {batch:.1f} ms a photo in batches of 32. "
+            f"By Keras' `predict()` a single photo takes {predict:.0f} ms, {predict / graph:.1f} times as long: "
+            f"{predict - graph:.0f} ms are spent on the call itself."
         )
+        if len(rows) > 1:
+            factor = claims.same_graph(results, backbone)
+            text += (
+                f" Its {len(rows)} configurations run the same graph, and yet their medians lie between {rows['latency'].min():.1f} and {rows['latency'].max():.1f} ms, "
+                f"a factor of {factor:.2f}: that is the machine's noise, and no effect of unfreezing that is smaller could be seen."
+            )
+        own = results.original[results.original["backbone"] == backbone] if results.original is not None else ()
+        if len(own):
+            ms = own["inference_ms_per_image"]
+            nearer = (
+                "`predict()`" if abs(np.log(ms.median() / predict)) < abs(np.log(ms.median() / graph)) else "the graph"
+            )
+            text += (
+                f" The original's {ms.min():.0f} to {ms.max():.0f} ms, on another machine and for photos of 224 pixels, are nearer to {nearer} here, "
+                f"and differ by a factor of {ms.max() / ms.min():.1f} for the same graph."
+            )
+        sentences.append(text)
     return "\n\n".join(sentences)
 
 
-def cost(table: pd.DataFrame, runs: Sequence[Run]) -> str:
+def _median_call(results: Results, rows: pd.DataFrame, call: str, photos: int) -> float:
+    return float(np.median([np.median(results.calls(row, call, photos)) for _, row in rows.iterrows()]))
+
+
+def cost(results: Results) -> str:
     """Training time and memory."""
     sentences = []
-    for backbone in table["backbone"].unique():
-        like = [run.record for run in runs if run.record.experiment.backbone == backbone]
-        cached = sum(all(phase.cached for phase in record.activations.values()) for record in like)
-        once = max(record.training_seconds.activations for record in like)
-        if cached:
-            sentences.append(
-                f"{cached} of the {len(like)} runs of {REGISTRY[backbone].title} trained on kept activations of the frozen part alone. "
-                f"The pass that computes them ({once:.0f} s for the deepest) and the head are made once and shared; below they count in each run that uses them."
-            )
-    for backbone, rows in table.groupby("backbone", sort=False):
+    for backbone, rows in results.backbones.items():
+        title = REGISTRY[backbone].title
         least, most = rows.loc[rows["training_seconds"].idxmin()], rows.loc[rows["training_seconds"].idxmax()]
+        if len(rows) == 1:
+            sentences.append(
+                f"**{title}** trains in {least['training_seconds']:,.0f} s, with a peak of {least['peak_memory_mb']:,.0f} MB of memory."
+            )
+            continue
         sentences.append(
-            f"**{REGISTRY[backbone].title}** trains in {least['training_seconds']:.0f} s ({_name(least)}) to {most['training_seconds']:.0f} s ({_name(most)}), "
+            f"**{title}** trains in {least['training_seconds']:,.0f} s ({_name(least)}) to {most['training_seconds']:,.0f} s ({_name(most)}), "
             f"with a peak of {rows['peak_memory_mb'].min():,.0f} to {rows['peak_memory_mb'].max():,.0f} MB of memory."
+        )
+    cached = sum(all(phase.cached for phase in run.record.activations.values()) for run in results.runs)
+    if cached:
+        sentences.append(
+            f"{cached} of {len(results.runs)} runs trained on kept activations of the frozen part alone. The pass that computes them, and the head, "
+            "are made once and shared; they count in each row that uses them, so that rows can be compared."
         )
     return "\n\n".join(sentences)
 
 
-def strategies(runs: Sequence[Run]) -> str:
-    """Strategy A against B, network by network."""
-    sentences = []
-    for backbone in dict.fromkeys(run.record.experiment.backbone for run in runs):
-        groups = [
-            claims.select(runs, lambda e, b=backbone, s=strategy: e.backbone == b and e.strategy == s)
-            for strategy in ("blocks", "layers")
-        ]
-        if not all(groups):
-            continue
-        effect = statistics.difference(*([run.predictions for run in group] for group in groups))
-        word = {1: "are better than", -1: "are worse than", 0: "cannot be told from"}[effect.sign]
-        sentences.append(
-            f"**{REGISTRY[backbone].title}**: whole blocks (strategy B) {word} a fixed number of layers (strategy A). Over their amounts, B's "
-            f"test accuracy is {100 * effect.mean:+.1f} points from A's on average, with an interval from {100 * effect.low:+.1f} to {100 * effect.high:+.1f}."
+def cost_table(results: Results) -> pd.DataFrame:
+    """Training time by phase and memory, a configuration a row; means over seeds."""
+    frame = []
+    for _, row in results.rows.iterrows():
+        epochs = results.of_row(row)[0].record.experiment.finetune_epochs
+        frame.append(
+            {
+                "Network": REGISTRY[row["backbone"]].title,
+                "What trains": row["label"],
+                "Frozen part (s)": f"{row['activations_seconds']:,.1f}",
+                "Head (s)": f"{row['head_seconds']:,.1f}",
+                "Unfrozen (s)": f"{row['finetune_seconds']:,.1f}" if row["strategy"] != "frozen" else "–",
+                "an epoch (s)": f"{row['finetune_seconds'] / epochs:,.1f}" if row["strategy"] != "frozen" else "–",
+                "All (s)": f"{row['training_seconds']:,.1f}",
+                "Peak MB": f"{row['peak_memory_mb']:,.0f}",
+            }
         )
-    return "\n\n".join(sentences) or "Needs runs of both strategies."
+        if results.rows["peak_device_memory_mb"].notna().any():
+            frame[-1]["GPU MB"] = f"{row['peak_device_memory_mb']:,.0f}"
+    return pd.DataFrame(frame)
 
 
-def too_few_too_many(table: pd.DataFrame) -> str:
+def strategies(results: Results) -> str:
+    """Strategy A against B and against the frozen bases, network by network."""
+    sentences = []
+    for backbone in results.backbones:
+        of = {name: select(results.runs, claims.network(backbone, name)) for name in ("blocks", "layers", "frozen")}
+        title, parts = REGISTRY[backbone].title, []
+        if of["blocks"] and of["layers"]:
+            effect = statistics.difference(of["blocks"], of["layers"])
+            parts.append(
+                f"over their amounts, {_order(effect, 'whole blocks (strategy B)', 'a fixed number of layers (strategy A)', plural=True)}: "
+                f"{points(effect)} on average"
+            )
+        control = [r for r in results.runs if r.record.experiment.control and r.record.experiment.backbone == backbone]
+        for name, words in ("layers", "strategy A"), ("blocks", "strategy B"):
+            if of[name] and control:
+                effect = statistics.difference(of[name], control)
+                parts.append(f"{_order(effect, words, 'the base frozen for as many epochs')}: {points(effect)}")
+        if parts:
+            sentences.append(f"**{title}**: {'; '.join(parts)}.")
+    like = claims.like_parameters(results)
+    if like is not None:
+        word = {SUPPORTED: "blocks are still more accurate", CONTRADICTED: "layers are more accurate"}.get(
+            like.verdict, "neither is told from the other"
+        )
+        sentences.append(f"At like numbers of trainable parameters {word}: {like.effect}.")
+    return "\n\n".join(sentences) or "Needs runs of both strategies, or of one and the control."
+
+
+def too_few_too_many(results: Results, verdicts: dict[str, Verdict]) -> str:
     """Under- and overfitting: what training and validation say."""
     sentences = []
-    for backbone, rows in table.groupby("backbone", sort=False):
+    for backbone, rows in results.backbones.items():
         rows = rows.assign(gap=rows["train_accuracy"] - rows["validation_accuracy"])
         lowest, widest = rows.loc[rows["train_accuracy"].idxmin()], rows.loc[rows["gap"].idxmax()]
         least = rows.loc[rows["validation_loss"].idxmin()]
+        if len(rows) == 1:
+            sentences.append(
+                f"**{REGISTRY[backbone].title}**, {_name(least)}: {least['train_accuracy']:.1%} of the training photos are named rightly, "
+                f"{100 * least['gap']:+.1f} points from validation; the validation loss is {least['validation_loss']:.3f}."
+            )
+            continue
         sentences.append(
             f"**{REGISTRY[backbone].title}** fits its training photos least with {_name(lowest)} ({lowest['train_accuracy']:.1%}); "
             f"training is furthest ahead of validation with {_name(widest)} ({100 * widest['gap']:+.1f} points); "
             f"the validation loss is lowest with {_name(least)} ({least['validation_loss']:.3f})."
         )
+    for id, effect in (
+        ("underfitting", "That too few unfrozen layers underfit"),
+        ("overfitting", "That too many overfit"),
+    ):
+        word = verdicts[id].verdict
+        sentences.append(
+            f"{effect} is {word if word != 'not decided' else 'not decided by these runs'}: {verdicts[id].effect}."
+        )
     return "\n\n".join(sentences)
 
 
-def best(table: pd.DataFrame, runs: Sequence[Run]) -> str:
+def best(results: Results) -> str:
     """The set of configurations that are not told apart from the best, and the cheapest of them."""
     paragraphs = []
-    for backbone, rows in table.groupby("backbone", sort=False):
-        top = rows.loc[rows["test_accuracy"].idxmax()]
-        like = rows.loc[_not_separated(rows, top, runs)].sort_values(["trainable_parameters", "training_seconds"])
-        names = ", ".join(_name(row) for _, row in like.iterrows())
-        paragraphs.append(
-            f"**{REGISTRY[backbone].title}**: {len(like)} of {len(rows)} configurations are as good as the best for all that these photos can show: {names}. "
-            f"The cheapest of them trains {like.iloc[0]['trainable_parameters']:,.0f} parameters in {like.iloc[0]['training_seconds']:.0f} s: **{_name(like.iloc[0])}**."
-        )
+    for backbone, rows in results.backbones.items():
+        like, cheapest = results.best(backbone), results.cheapest(backbone)
+        title, top = REGISTRY[backbone].title, like.iloc[0]
+        if len(rows) == 1:
+            paragraphs.append(f"**{title}**: {_name(top)} is the only configuration that was run.")
+            continue
+        names = ", ".join(f"{_name(row)} ({row['test_accuracy']:.1%})" for _, row in like.iterrows())
+        if len(like) == 1:
+            text = f"**{title}**: {names} is best; every other configuration is shown to be worse."
+        else:
+            text = (
+                f"**{title}**: {len(like)} of {len(rows)} configurations are not shown to be worse than the best: {names}. "
+                f"The cheapest of them, and so our choice, is **{_name(cheapest)}**: it trains {cheapest['trainable_parameters']:,.0f} parameters"
+            )
+            if cheapest.name != top.name:
+                effect = statistics.difference(results.of_row(top), results.of_row(cheapest))
+                times = top["training_seconds"] / cheapest["training_seconds"]
+                time = f", in {cheapest['training_seconds']:,.0f} s"
+                if times >= 1.05:
+                    time += f" where the most accurate needs {times:.1f} times as long"
+                pairs = results.pairs[backbone]
+                pair = pairs[
+                    (pairs["first"] == min(top.name, cheapest.name)) & (pairs["second"] == max(top.name, cheapest.name))
+                ]
+                equal = effect.equivalence(results.margin)
+                text += (
+                    f"{time}. The most accurate is {points(effect)} from it, {claims.in_p(pair['p'].item())} once corrected for all {len(pairs)} pairs. "
+                    + (
+                        f"That the two are within {100 * results.margin:g} points of each other is shown ({claims.in_p(equal)})."
+                        if equal < statistics.ALPHA
+                        else f"Nor is it shown that the two are within {100 * results.margin:g} points of each other: it is a choice by cost."
+                    )
+                )
+            else:
+                text += ", and it is the most accurate as well."
+        paragraphs.append(text)
     paragraphs.append(
-        "*As good as the best* means: McNemar's exact test on the same test photos (with several seeds, a sign-flip test), after Holm's correction over the network's configurations, does not tell the two apart at 5 %."
+        "*Not shown to be worse* means: on the same test photos McNemar's exact test (with several seeds a bootstrap over seeds and photos) does not tell the two apart at 5 %, "
+        "after Holm's correction over all pairs of the network's configurations. *Cheapest* means the fewest trainable parameters, and of equal ones the fewest epochs."
     )
     return "\n\n".join(paragraphs)
 
 
-def provenance(runs: Sequence[Run]) -> pd.DataFrame:
+def verdicts_in_words(verdicts: dict[str, Verdict]) -> str:
+    """How many claims are supported, contradicted and not decided."""
+    counts = {word: sum(v.verdict == word for v in verdicts.values()) for word in (SUPPORTED, CONTRADICTED)}
+    decided = sum(counts.values())
+    tested = sum(v.p is not None for v in verdicts.values())
+    stand = len(claims.stand(verdicts))
+    return (
+        f"Of {len(verdicts)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {len(verdicts) - decided} not decided. "
+        f"Each is decided by itself at 5 %, for an accuracy only where test and interval agree; corrected for the {tested} that rest on a p value (Holm), {stand} of the {decided} verdicts stand."
+    )
+
+
+def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
+    """What follows for a reader: the networks, the strategies, the control, and what remains open."""
+    lines = []
+    effect = networks_compared(results)
+    if effect is not None:
+        text = f"**The networks.** {_capital(_order(effect, 'ResNet50', 'MobileNet'))} ({points(effect)})."
+        for id, words in (
+            ("mobilenet-latency", ("MobileNet is faster at inference", "MobileNet is not faster at inference")),
+            ("mobilenet-training-time", ("it trains faster", "it trains slower")),
+            ("mobilenet-memory", ("it needs less memory", "it needs more memory")),
+        ):
+            verdict = verdicts[id]
+            if verdict.verdict in (SUPPORTED, CONTRADICTED):
+                text += f" {_capital(words[verdict.verdict == CONTRADICTED])}: {verdict.effect}."
+        lines.append(text)
+    sides = claims.matching(
+        *(select(results.runs, lambda e, s=s: e.strategy == s) for s in ("blocks", "layers")), lambda e: e.backbone
+    )
+    if all(sides):
+        effect = statistics.difference(*sides)
+        order = _order(effect, "whole blocks", "a fixed number of layers", plural=True)
+        lines.append(f"**Layers or blocks.** Over the networks, {order}: {points(effect)}.")
+    gain = claims.remaining_gain(results)
+    if gain is not None:
+        lines.append(f"**Unfreezing or training longer.** {_remaining(gain)}")
+    for backbone, rows in results.backbones.items():
+        if len(rows) > 1:
+            cheapest = results.cheapest(backbone)
+            lines.append(
+                f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}, until more photos or seeds show that more is worth it."
+                if len(results.best(backbone)) > 1
+                else f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}; everything else is shown to be worse."
+            )
+    undecided = sum(verdict.verdict == claims.UNDECIDED for verdict in verdicts.values())
+    if undecided:
+        lines.append(f"**What these data leave open**: {undecided} of the {len(verdicts)} claims; the table has each.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def hard_photos(results: Results, most: int = 10) -> pd.DataFrame:
+    """The test photos that most runs get wrong.
+
+    Returns
+    -------
+    DataFrame
+        A photo a row, the hardest first: key, label, said (the wrong class
+        most often predicted), wrong (so many of), runs. Photos that fewer than
+        half of the runs get wrong are left out.
+    """
+    said = pd.concat([run.predictions[["key", "label", "predicted"]] for run in results.runs])
+    wrong = said[said["label"] != said["predicted"]]
+    grouped = wrong.groupby("key", sort=True)
+    table = pd.DataFrame(
+        {
+            "label": grouped["label"].first(),
+            "said": grouped["predicted"].agg(lambda names: names.value_counts().index[0]),
+            "wrong": grouped.size(),
+        }
+    )
+    table["runs"] = len(results.runs)
+    return table[2 * table["wrong"] >= table["runs"]].nlargest(most, "wrong").reset_index()
+
+
+def hard_titles(hard: pd.DataFrame) -> list[str]:
+    """A title for each photo of `hard_photos`."""
+    return [f"{row.label}\nsaid: {row.said}\n(wrong in {row.wrong} of {row.runs})" for row in hard.itertuples()]
+
+
+def hard_words(results: Results) -> str:
+    """How many test photos all runs get wrong, and how many all get right."""
+    right = statistics.rightness(results.runs)
+    never, always = int((~right.any(axis=0)).sum()), int(right.all(axis=0).sum())
+    return (
+        f"Of {right.shape[1]} test photos, all {len(right)} runs name {always} rightly and {never} wrongly; on the other {right.shape[1] - always - never} they differ, "
+        "and only these can tell configurations apart."
+    )
+
+
+def provenance(results: Results) -> pd.DataFrame:
     """How the study was run: parameters, data, weights, versions and device."""
-    records = [run.record for run in runs]
+    records = [run.record for run in results.runs]
     rows: list[tuple[str, str]] = []
     what_differs = ("backbone", "strategy", "amount", "output_dir")
     for name in records[0].parameters:
@@ -324,49 +605,41 @@ def provenance(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
-def latency_quartiles(table: pd.DataFrame, runs: Sequence[Run]) -> dict[str, list[float]]:
-    """The quartiles ``q1`` and ``q3`` of each configuration's first seed, in milliseconds."""
-    quartiles = [first_run(row, runs).record.inference_ms_per_image for _, row in table.iterrows()]
-    return {"q1": [q.q1 for q in quartiles], "q3": [q.q3 for q in quartiles]}
-
-
-def classes(runs: Sequence[Run]) -> list[str]:
-    """The names of the classes."""
-    return [name.removeprefix("p_") for name in runs[0].predictions.columns if name.startswith("p_")]
-
-
-def networks(runs: Sequence[Run]) -> str:
+def networks(results: Results) -> str:
     """The networks' names, for a title."""
-    return " and ".join(REGISTRY[name].title for name in dict.fromkeys(run.record.experiment.backbone for run in runs))
+    return " and ".join(REGISTRY[name].title for name in results.backbones)
 
 
-def first_run(row: pd.Series, runs: Sequence[Run]) -> Run:
-    """The run of a configuration with its lowest seed."""
-    return min(_runs_of(row, runs), key=lambda run: run.record.experiment.seed)
+def _remaining(gain: claims.Remaining) -> str:
+    """What the control tells."""
+    text = f"Fine-tuning is {points(gain.over_short)} from the base frozen for the head's epochs alone, and {points(gain.over_control)} from one frozen for as many epochs"
+    if gain.share is not None:
+        return f"{text}: {gain.share:.0%} of its gain remains ({gain.low:.0%} to {gain.high:.0%}) when the frozen base may train as long."
+    return f"{text}. The first is not shown to be a gain, so that there is no share of it to speak of."
 
 
-def _runs_of(row: pd.Series, runs: Sequence[Run]) -> list[Run]:
-    """The runs of a configuration, one a seed."""
-    identity = ("backbone", "strategy", "amount", "epochs")
-    return [run for run in runs if all(getattr(run.record.experiment, name) == row[name] for name in identity)]
+def _order(effect: Difference, first: str, second: str, plural: bool = False) -> str:
+    """Which of two is more accurate, as far as that is shown."""
+    are = "are" if plural else "is"
+    if effect.sign > 0:
+        return f"{first} {are} more accurate than {second}"
+    if effect.sign < 0:
+        return f"{first} {are} less accurate than {second}"
+    return f"{first} cannot be told from {second}"
 
 
-def _not_separated(rows: pd.DataFrame, top: pd.Series, runs: Sequence[Run]) -> list:
-    """The index of the rows that Holm-corrected tests do not tell apart from `top`, itself among them."""
-    runs_of = {index: _runs_of(row, runs) for index, row in rows.iterrows()}
-    others = [index for index in rows.index if index != top.name]
-    if not others:
-        return [top.name]
-    p = []
-    for index in others:
-        first, second = ([run.predictions for run in runs_of[i]] for i in (top.name, index))
-        one_seed = len(first) == len(second) == 1
-        p.append(statistics.compare(first[0], second[0]).p if one_seed else statistics.difference(first, second).p)
-    rejected = multipletests(p, alpha=statistics.ALPHA, method="holm")[0]
-    return [top.name, *(index for index, separated in zip(others, rejected) if not separated)]
+def _than(first: float, second: float) -> str:
+    return "as much as" if round(first, 1) == round(second, 1) else "more than" if first > second else "less than"
 
 
-def _cells(row: pd.Series, test_accuracy: str) -> tuple[str, ...]:
+def _choice(row: pd.Series) -> str:
+    """What to do, in running text."""
+    if row["strategy"] == "frozen":
+        return f"nothing ({row['epochs']} epochs of the head alone)"
+    return _name(row)
+
+
+def _cells(row: pd.Series, test_accuracy: str, latency: float) -> tuple[str, ...]:
     return (
         f"{row['train_accuracy']:.1%}",
         f"{row['train_loss']:.3f}",
@@ -374,7 +647,7 @@ def _cells(row: pd.Series, test_accuracy: str) -> tuple[str, ...]:
         f"{row['validation_loss']:.3f}",
         test_accuracy,
         f"{row['trainable_parameters']:,.0f}",
-        f"{row['inference_ms_per_image']:.1f}",
+        f"{latency:.1f}",
     )
 
 
@@ -388,3 +661,15 @@ def _name(row: pd.Series) -> str:
 def _distinct(values) -> str:
     """The different values, in their order."""
     return "; ".join(dict.fromkeys("all" if value is None else str(value) for value in values))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

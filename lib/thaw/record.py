@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,6 +71,8 @@ class Record(BaseModel):
         For each phase, whether it was trained on stored activations.
     peak_memory_mb : float
         Peak resident memory of the process, in 1e6 bytes.
+    peak_device_memory_mb : float or None
+        Peak memory of the first GPU, in 1e6 bytes; None without one.
     data, weights : dict
         Where they come from, with a hash.
     """
@@ -90,6 +93,7 @@ class Record(BaseModel):
     training_seconds: PhaseSeconds
     activations: dict[str, Activations]
     peak_memory_mb: float
+    peak_device_memory_mb: float | None = None
     data: dict[str, Any]
     weights: dict[str, Any]
     versions: dict[str, str]
@@ -160,6 +164,12 @@ class Run(BaseModel):
     history: pd.DataFrame
     predictions: pd.DataFrame
 
+    @cached_property
+    def right(self) -> pd.Series:
+        """Whether each test photo is named rightly, by its key, in the keys' order."""
+        photos = self.predictions.set_index("key").sort_index()
+        return photos["label"] == photos["predicted"]
+
     @classmethod
     def read(cls, directory: Path) -> "Run":
         """Read a run's files.
@@ -192,7 +202,9 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         A run a row: backbone, strategy, amount, label, seed, epochs, control
         (a frozen base whose head trains as long as a fine-tuned run), the
         record's figures, ``inference_ms_per_image`` as its median, and
-        ``training_seconds`` of both phases together.
+        ``training_seconds`` of all
+        phases together beside ``activations_seconds``, ``head_seconds`` and
+        ``finetune_seconds``.
     """
     rows = []
     for run in runs:
@@ -204,6 +216,8 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         row |= record.model_dump(
             include={name for name, field in Record.model_fields.items() if field.annotation in (int, float)}
         )
+        row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
+        row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
         row["inference_ms_per_image"] = record.inference_ms_per_image.median
         row["training_seconds"] = record.training_seconds.total
         row["test_photos"] = len(run.predictions)

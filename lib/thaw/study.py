@@ -27,12 +27,16 @@ class Extent(BaseModel):
         Every configuration is run once with each.
     configurations : list of str or None
         Names in ``params/configurations``. None: all of them.
+    margin : float
+        A difference of accuracy, from 0 to 1, that would not matter: what a
+        claim of "no difference" has to stay inside.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     seeds: list[int] | dict[str, list[int]] = Field([0], min_length=1)
     configurations: list[str] | None = Field(None, min_length=1)
+    margin: float = Field(0.02, gt=0, lt=1)
 
     def seeds_of(self, backbone: str) -> list[int]:
         """The seeds that a backbone's configurations are run with."""
@@ -82,12 +86,15 @@ class Study:
     outputs : Path
         ``<outputs>/<profile>``.
     jobs : tuple of Job
+    margin : float
+        See `Extent`.
     """
 
     profile: str
     path: Path
     outputs: Path
     jobs: tuple[Job, ...]
+    margin: float
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -149,7 +156,11 @@ class Study:
                     f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
                     "twice. Remove one, or give what differs in a profile of its own."
                 )
-        return cls(path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)))
+        return cls(path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)), extent.margin)
+
+    def configurations(self) -> list[Experiment]:
+        """One experiment of each configuration, the first seed's."""
+        return list({job.configuration: job.experiment for job in reversed(self.jobs)}.values())[::-1]
 
     def runs(self) -> list[Run]:
         """What the finished jobs have left.

@@ -1,0 +1,147 @@
+"""A study's results: what words, claims and figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from thaw import places, statistics
+from thaw.errors import DataNotFound
+from thaw.record import Run
+from thaw.statistics import CONFIGURATION
+from thaw.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The finished runs of a study, and what follows from them.
+
+    Attributes
+    ----------
+    runs : list of Run
+    latency : DataFrame or None
+        As `thaw.latency.measure` gives it; None where it was not measured.
+    original : DataFrame or None
+        The original's table, ``params/original.csv``.
+    margin : float
+        A difference of accuracy that would not matter.
+    planned : int
+        How many runs the study has when it is finished.
+    """
+
+    runs: list[Run]
+    latency: pd.DataFrame | None = None
+    original: pd.DataFrame | None = None
+    margin: float = 0.02
+    planned: int = 0
+
+    @classmethod
+    def of(cls, study: Study) -> Results:
+        """Read what a study has left.
+
+        Raises
+        ------
+        InvalidRecord
+            As `Study.runs` does.
+        """
+        runs = study.runs()
+        measured = study.outputs / "latency.csv"
+        return cls(
+            runs,
+            pd.read_csv(measured) if measured.is_file() else None,
+            pd.read_csv(places.project() / "params" / "original.csv"),
+            study.margin,
+            len(study.jobs),
+        )
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """A configuration a row, with ``latency`` in milliseconds a photo and its interval where it was measured."""
+        rows = statistics.by_configuration(self.runs)
+        latencies = [self.calls(row, "graph", 1) for _, row in rows.iterrows()]
+        rows["latency"] = [np.nan if calls is None else np.median(calls) for calls in latencies]
+        ends = [(np.nan, np.nan) if calls is None else statistics.median_interval(calls) for calls in latencies]
+        rows["latency_low"], rows["latency_high"] = zip(*ends)
+        rows["latency_predict"] = [
+            np.nan if calls is None else np.median(calls)
+            for calls in (self.calls(row, "predict", 1) for _, row in rows.iterrows())
+        ]
+        return rows
+
+    @cached_property
+    def backbones(self) -> dict[str, pd.DataFrame]:
+        """The rows of each network."""
+        return {name: self.rows[self.rows["backbone"] == name] for name in self.rows["backbone"].unique()}
+
+    @cached_property
+    def pairs(self) -> dict[str, pd.DataFrame]:
+        """All comparisons within each network, as `thaw.statistics.pairwise` gives them."""
+        return {name: statistics.pairwise(rows, self.runs) for name, rows in self.backbones.items()}
+
+    def best(self, backbone: str) -> pd.DataFrame:
+        """The rows that are not shown to be worse than the most accurate, which comes first."""
+        return self.rows.loc[statistics.as_good_as_best(self.backbones[backbone], self.pairs[backbone])]
+
+    def cheapest(self, backbone: str) -> pd.Series:
+        """Of `best` the row with the fewest trainable parameters; of equal ones the one with the fewest epochs."""
+        return self.best(backbone).sort_values(["trainable_parameters", "epochs"]).iloc[0]
+
+    def of_row(self, row: pd.Series) -> list[Run]:
+        """The runs of a configuration, by seed."""
+        return statistics.runs_of(row, self.runs)
+
+    def predictions(self, row: pd.Series) -> pd.DataFrame:
+        """The predictions of a configuration, of all its seeds."""
+        return pd.concat([run.predictions for run in self.of_row(row)])
+
+    def calls(self, row: pd.Series, call: str, photos: int) -> np.ndarray | None:
+        """Milliseconds a photo of a configuration, a round each; None where they were not measured."""
+        if self.latency is None:
+            return None
+        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
+        like = like[(like[CONFIGURATION] == row[CONFIGURATION].to_list()).all(axis=1)].sort_values("round")
+        return like["milliseconds"].to_numpy() / photos if len(like) else None
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return [name.removeprefix("p_") for name in self.runs[0].predictions.columns if name.startswith("p_")]
+
+    def photos(self, keys: Sequence[str]) -> np.ndarray | None:
+        """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not to be had here."""
+        from thaw import data  # and with it TensorFlow
+
+        experiment = self.runs[0].record.experiment
+        try:
+            found = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
+        except DataNotFound:
+            return None
+        if found.provenance["sha256"] != self.data["sha256"]:
+            return None
+        position = {key: number for number, key in enumerate(found.test.keys)}
+        return found.test.images[np.array([position[key] for key in keys], int)]
+
+    @property
+    def seeds(self) -> int:
+        """The fewest seeds that a configuration was run with."""
+        return int(self.rows["seeds"].min())
+
+    @property
+    def data(self) -> dict:
+        """The data's provenance."""
+        return self.runs[0].record.data
+
+    @cached_property
+    def overfitting(self) -> pd.DataFrame:
+        """Intervals of how far training is ahead of validation, and of the test loss, a configuration a row."""
+        photos = self.data["photos"]
+        columns = []
+        for _, row in self.rows.iterrows():
+            accuracies = (row["train_accuracy"], photos["train"], row["validation_accuracy"], photos["validation"])
+            columns.append((*statistics.gap_interval(*accuracies), *statistics.loss_interval(self.of_row(row))))
+        names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
+        return pd.DataFrame(columns, columns=names, index=self.rows.index)

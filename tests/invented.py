@@ -1,0 +1,88 @@
+"""Studies that were never run, for tests of words and verdicts: any accuracy, time and latency one likes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from test_record import made_up_run
+
+from thaw.record import Run
+from thaw.results import Results
+
+FROZEN, LAYERS, BLOCKS = "frozen", "layers", "blocks"
+CONFIGURATIONS = [
+    (FROZEN, 0, False),
+    (FROZEN, 0, True),
+    *((LAYERS, amount, False) for amount in (5, 10, 40)),
+    *((BLOCKS, amount, False) for amount in (2, 4, 10)),
+]
+# Of MobileNet as of ResNet50: what trains, as in the original's table.
+SIZES = {(FROZEN, 0): 5, (LAYERS, 5): 1058, (LAYERS, 10): 1593, (LAYERS, 40): 2937}
+SIZES |= {(BLOCKS, 2): 1599, (BLOCKS, 4): 2137, (BLOCKS, 10): 3181}
+BACKBONES = ("resnet50", "mobilenet")
+Which = Callable[..., float]  # of backbone, strategy, amount and control
+
+
+def invented(
+    accuracy: Which,
+    photos: int = 400,
+    backbones=BACKBONES,
+    seeds: int = 1,
+    latency: Which | None = None,
+    swap: float = 0.0,
+    **figures: Which,
+) -> Results:
+    """A finished study.
+
+    Parameters
+    ----------
+    accuracy : callable
+        The share of test photos that a configuration names rightly. What one
+        names rightly, a better one does, too, but for `swap`.
+    latency : callable, optional
+        Milliseconds; None leaves it unmeasured.
+    swap : float
+        So large a share of the photos is named rightly at random.
+    **figures : callable
+        Other fields of the records.
+    """
+    runs, calls = [], []
+    rng = np.random.default_rng(0)
+    for backbone in backbones:
+        for strategy, amount, control in CONFIGURATIONS:
+            which = (backbone, strategy, amount, control)
+            tuned = 15 if control or strategy != FROZEN else 0
+            for seed in range(seeds):
+                right = np.arange(photos) < round(photos * accuracy(*which))
+                right = np.where(rng.random(photos) < swap, rng.random(photos) < right.mean(), right)
+                record, history, predictions = made_up_run(
+                    seed, right, backbone=backbone, strategy=strategy, amount=amount, finetune_epochs=tuned
+                )
+                size = SIZES[strategy, amount] * (1000 if backbone == "mobilenet" else 7000)
+                totals = {"mobilenet": 3_233_989, "resnet50": 23_597_957}
+                changed = {"trainable_parameters": size, "total_parameters": totals[backbone]}
+                changed["test_loss"] = -np.log([0.9 if ok else 0.2 for ok in right]).mean()
+                changed |= {name: figure(*which) for name, figure in figures.items()}
+                data = record.data | {"photos": {"train": 3000, "validation": 600, "test": photos, "available": 4000}}
+                record = record.model_copy(update=changed | {"data": data | {"dataset": "tf_flowers"}})
+                runs.append(Run(record=record, history=history, predictions=predictions))
+            if latency is None:
+                continue
+            for call, photos_in_it, slower in (
+                ("graph", 1, 1),
+                ("predict", 1, 9),
+                ("graph", 32, 20),
+                ("predict", 32, 30),
+            ):
+                for number in range(10):
+                    milliseconds = latency(*which) * slower * rng.normal(1, 0.002)
+                    row = (backbone, strategy, amount, 5 + tuned, call, photos_in_it, number, milliseconds)
+                    calls.append((*row, "abacus", 2))
+    columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds", "device", "cores"]
+    original = pd.read_csv("params/original.csv")
+    return Results(runs, pd.DataFrame(calls, columns=columns) if calls else None, original, 0.02, len(runs))
+
+
+def flat(*which) -> float:
+    """The same of all."""
+    return 0.9

@@ -1,0 +1,214 @@
+"""The written analysis on invented results: each conclusion held, failed and undecided, and the words follow."""
+
+import re
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented
+
+from thaw import claims, narrative, statistics
+from thaw.results import Results
+
+
+def plain(text: str) -> str:
+    return text.replace("*", "")
+
+
+def test_which_network_is_better():
+    for of_resnet50, words in (
+        (0.9, "ResNet50 is more accurate than MobileNet: +10.0 points"),
+        (0.7, "ResNet50 is less accurate than MobileNet: -10.0 points"),
+        (0.8, "ResNet50 cannot be told from MobileNet: +0.0 points"),
+    ):
+        results = invented(lambda b, s, a, c, right=of_resnet50: right if b == "resnet50" else 0.8)
+        assert words in narrative.accuracy(results)
+        conclusion = plain(narrative.conclusion(results, claims.decide(results)))
+        assert words.split(":")[0] in conclusion
+
+
+def test_whether_blocks_are_better_than_layers():
+    for of_blocks, words in (
+        (0.9, "are more accurate than"),
+        (0.7, "are less accurate than"),
+        (0.8, "cannot be told from"),
+    ):
+        results = invented(lambda b, s, a, c, right=of_blocks: right if s == BLOCKS else 0.8)
+        text = narrative.strategies(results)
+        assert text.count(f"whole blocks (strategy B) {words} a fixed number of layers (strategy A)") == 2
+        conclusion = narrative.conclusion(results, claims.decide(results))
+        assert f"whole blocks {words} a fixed number of layers" in conclusion
+
+
+def test_whether_unfreezing_beats_training_longer():
+    for of_control, words in ((0.8, "100% of its gain remains"), (0.9, "0% of its gain remains")):
+        results = invented(lambda b, s, a, c, right=of_control: 0.9 if s != FROZEN else right if c else 0.8)
+        assert words in narrative.in_short(results)
+        assert words in narrative.conclusion(results, claims.decide(results))
+    worse = invented(lambda b, s, a, c: 0.8 if s != FROZEN else 0.9)
+    assert "not shown to be a gain" in narrative.in_short(worse)
+    assert "strategy B is less accurate than the base frozen for as many epochs" in narrative.strategies(worse)
+
+
+def test_the_best_is_one_where_it_is_told_apart():
+    results = invented(lambda b, s, a, c: 0.95 if (s, a) == (BLOCKS, 10) else 0.8)
+    text = narrative.in_short(results)
+    assert text.count("the last 10 blocks: 95.0% of the test photos") == 2
+    assert text.count("told apart from every other configuration") == 2
+    assert plain(narrative.best(results)).count("the last 10 blocks (95.0%) is best") == 2
+    verdicts = claims.decide(results)
+    assert (
+        narrative.conclusion(results, verdicts).count("the last 10 blocks; everything else is shown to be worse") == 2
+    )
+
+
+def test_the_best_is_a_set_and_of_it_the_cheapest_is_chosen_where_nothing_is_told_apart():
+    results = invented(flat)
+    assert "7 of the other 7 configurations cannot be told from it" in narrative.in_short(results)
+    text = plain(narrative.best(results))
+    assert text.count("8 of 8 configurations are not shown to be worse than the best") == 2
+    assert text.count("and so our choice, is the base frozen for 5 epochs") == 2
+    assert narrative.conclusion(results, claims.decide(results)).count("nothing (5 epochs of the head alone)") == 2
+
+
+def test_a_set_of_some_names_those_and_no_others():
+    """Blocks are level, all else is worse: the fewest blocks are the choice."""
+    results = invented(lambda b, s, a, c: {2: 0.9, 4: 0.91, 10: 0.92}[a] if s == BLOCKS else 0.6)
+    paragraph = plain(narrative.best(results)).split("\n\n")[0]
+    assert "3 of 8 configurations" in paragraph and "our choice, is the last 2 blocks" in paragraph
+    assert "layers" not in paragraph and "frozen" not in paragraph
+    assert "The most accurate is +2.0 points" in paragraph
+    assert "Nor is it shown that the two are within 2 points" in paragraph
+    equal = invented(lambda b, s, a, c: {2: 0.9, 4: 0.9, 10: 0.901}[a] if s == BLOCKS else 0.6, photos=3000)
+    assert "within 2 points of each other is shown" in narrative.best(equal)
+
+
+def test_speed_is_of_the_graph_and_noise_is_named():
+    unmeasured = narrative.speed(invented(flat))
+    assert "not measured" in unmeasured
+    results = invented(flat, latency=lambda b, s, a, c: (20 if b == "resnet50" else 5) * (1.2 if a == 10 else 1))
+    text = plain(narrative.speed(results))
+    assert "ResNet50 takes 20.0 ms for a single photo" in text and "MobileNet takes 5.0 ms" in text
+    assert text.count("a factor of 1.2") == 2
+    assert "nearer to `predict()` here" in text
+    assert "nearer to the graph" in narrative.speed(invented(flat, latency=lambda *w: 100))
+
+
+@pytest.mark.parametrize("sign, words", [(1, "is supported"), (-1, "is contradicted")])
+def test_overfitting_is_what_the_gap_and_the_loss_say(sign, words):
+    def ahead(backbone, strategy, amount, control):
+        return 0.5 + 0.4 * SIZES[strategy, amount] / 4000
+
+    sizes = invented(flat, train_accuracy=ahead, validation_loss=lambda *which: 1 + sign * ahead(*which))
+    text = narrative.too_few_too_many(sizes, claims.decide(sizes))
+    assert f"That too many overfit {words}" in text
+    level = invented(flat)
+    assert "That too many overfit is not decided" in narrative.too_few_too_many(level, claims.decide(level))
+
+
+def test_what_so_many_photos_can_show():
+    many, few = invented(flat, photos=2000, swap=0.3), invented(flat, photos=100, swap=0.3)
+    found = [
+        float(re.search(r"true difference of ([\d.]+) points", narrative.power(results))[1]) for results in (many, few)
+    ]
+    assert found[0] < found[1] / 3
+    assert "no difference in 8 of 10 studies, however large" in narrative.power(invented(flat, photos=5))
+
+
+def test_one_seed_says_what_it_cannot_tell_and_several_say_how_far_they_vary():
+    assert "run with one seed" in narrative.power(invented(flat))
+    several = invented(flat, backbones=("mobilenet",), seeds=3, swap=0.3)
+    assert re.search(r"with 3 seeds or more\. .* standard deviation of \d\.\d points", narrative.power(several))
+    assert "bootstrap over seeds and photos" in {p.test for p in several.pairs["mobilenet"]["difference"]}
+
+
+def test_the_words_bear_one_network_and_one_configuration():
+    results = Results(invented(flat, backbones=("mobilenet",)).runs[:1])
+    verdicts = claims.decide(results)
+    assert "the only configuration that was run" in narrative.in_short(results)
+    texts = [
+        function(results)
+        for function in (
+            narrative.accuracy,
+            narrative.power,
+            narrative.speed,
+            narrative.cost,
+            narrative.strategies,
+            narrative.best,
+            narrative.hard_words,
+        )
+    ]
+    texts += [narrative.too_few_too_many(results, verdicts), narrative.conclusion(results, verdicts)]
+    assert all(text and "nan" not in text for text in texts)
+
+
+accuracies = st.lists(st.sampled_from([0.5, 0.7, 0.8, 0.82, 0.84, 0.9]), min_size=16, max_size=16)
+
+
+@settings(max_examples=6, deadline=None)
+@given(accuracies, st.sampled_from([30, 200]))
+def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, photos):
+    """Whatever the results are: what is said to be better is, what is said to be told apart is, and every accuracy is one."""
+    order = [(backbone, *which) for backbone in ("resnet50", "mobilenet") for which in CONFIGURATIONS]
+    table = dict(zip(order, values))
+    results = invented(lambda *which: table[which], photos=photos, swap=0.1)
+    verdicts = claims.decide(results)
+    rows = results.rows
+    shares = {f"{value:.1%}" for value in [*rows["test_accuracy"], *rows["test_low"], *rows["test_high"]]}
+    said = set(
+        re.findall(r"[\d.]+%", " ".join([narrative.in_short(results).rsplit("\n", 1)[0], narrative.best(results)]))
+    )
+    assert said <= shares
+    for backbone, title in (("resnet50", "ResNet50"), ("mobilenet", "MobileNet")):
+        part = results.backbones[backbone]
+        (line,) = [line for line in narrative.in_short(results).split("\n") if line.startswith(f"- **{title}")]
+        top = re.search(r"most accurate with .*?: ([\d.]+)%", line)[1]
+        assert top == f"{100 * part['test_accuracy'].max():.1f}"
+        apart = re.search(
+            r"Of its 28 pairs of configurations, (\w+)", narrative.accuracy(results).split("**" + title)[1]
+        )[1]
+        assert apart.replace("none", "0") == str(results.pairs[backbone]["separated"].sum())
+    effect = narrative.networks_compared(results)
+    word = {1: "more accurate", -1: "less accurate", 0: "cannot be told"}[effect.sign]
+    assert word in narrative.accuracy(results).split("Configuration by configuration")[1]
+    if effect.sign:
+        means = rows[~rows["control"]].groupby("backbone")["test_accuracy"].mean()
+        assert (means["resnet50"] > means["mobilenet"]) == (effect.sign > 0)
+    count = sum(verdict.verdict == claims.SUPPORTED for verdict in verdicts.values())
+    assert f"{count} {'is' if count == 1 else 'are'} supported" in narrative.verdicts_in_words(verdicts)
+
+
+def test_the_hardest_photos_are_those_that_most_runs_get_wrong():
+    results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" else 0.8, photos=20)
+    hard = narrative.hard_photos(results)
+    assert hard["key"].tolist() == ["photo-18", "photo-19", "photo-16", "photo-17"]
+    assert hard["wrong"].tolist() == [16, 16, 8, 8] and set(hard["said"]) == {"tulip"}
+    assert "all 16 runs name 16 rightly and 2 wrongly; on the other 2 they differ" in narrative.hard_words(results)
+    assert len(narrative.hard_photos(invented(lambda *which: 1.0))) == 0
+
+
+def test_the_tables_for_people_who_write_their_own(tmp_path):
+    results = invented(flat, seeds=2)
+    narrative.write_tables(results, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.md", "results.tex"]
+    runs = pd.read_csv(tmp_path / "results.csv")
+    assert len(runs) == len(results.runs) and {"seed", "test_accuracy", "head_seconds"} <= set(runs)
+    markdown, latex = ((tmp_path / f"results.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex"))
+    assert markdown.count("Strategy B (2 blocks)") == latex.count("Strategy B (2 blocks)") == 2
+    assert r"\begin{tabular}" in latex and not re.search(r"(?<!\\)%", latex), "a bare % would be a comment"
+
+
+def test_costs_are_told_by_phase():
+    table = narrative.cost_table(invented(flat))
+    assert len(table) == 16 and "GPU MB" not in table
+    tuned = table[table["What trains"] == "Strategy A (5 layers)"].iloc[0]
+    assert (tuned["Head (s)"], tuned["Unfrozen (s)"], tuned["All (s)"]) == ("2.0", "3.0", "6.0")
+    assert "GPU MB" in narrative.cost_table(invented(flat, peak_device_memory_mb=lambda *which: 512.0))
+
+
+def test_layers_alone_are_compared_with_the_control():
+    runs = [run for run in invented(flat).runs if run.record.experiment.strategy in (FROZEN, LAYERS)]
+    text = narrative.strategies(Results(runs))
+    assert "strategy A cannot be told from the base frozen" in text and "strategy B" not in text
+    assert statistics.by_configuration(runs)["control"].sum() == 2
