@@ -38,6 +38,12 @@ def in_project(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.fixture
+def quick_corrections(monkeypatch):
+    """statsmodels collects garbage in each correction for many tests: a fifth of a second."""
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
+
+
 def made_up_data(size: int):
     """Random photos, `size` pixels square: eight train, four validate, four test."""
     from thaw.data import Data, Photos

@@ -9,6 +9,7 @@ from thaw import claims
 from thaw.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED
 from thaw.results import Results
 
+pytestmark = pytest.mark.usefixtures("quick_corrections")
 ORIGINAL = pd.read_csv("params/original.csv")
 
 

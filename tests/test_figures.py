@@ -8,6 +8,9 @@ from matplotlib.patches import Rectangle
 from thaw import figures
 
 
+pytestmark = pytest.mark.usefixtures("quick_corrections")
+
+
 def texts(figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 

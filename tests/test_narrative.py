@@ -12,6 +12,9 @@ from thaw import claims, narrative, statistics
 from thaw.results import Results
 
 
+pytestmark = pytest.mark.usefixtures("quick_corrections")
+
+
 def plain(text: str) -> str:
     return text.replace("*", "")
 

@@ -11,6 +11,7 @@ from thaw import statistics
 from thaw.record import Run
 from thaw.statistics import ALPHA, difference
 
+pytestmark = pytest.mark.usefixtures("quick_corrections")
 STUDIES = 1000
 BEYOND = 3 * np.sqrt(ALPHA * (1 - ALPHA) / STUDIES)  # of a share of simulated studies: its own chance error
 _made: dict[tuple, tuple] = {}
@@ -174,9 +175,8 @@ def test_a_handful_of_photos_is_no_difference():
     assert effect.p == pytest.approx(0.125) and effect.sign == 0
 
 
-def test_of_eight_like_configurations_none_is_called_worse_than_the_best(monkeypatch):
+def test_of_eight_like_configurations_none_is_called_worse_than_the_best():
     """The best is chosen after the fact; all pairs as one family make up for it."""
-    monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels does it in each correction: a fifth of a second
     rng = np.random.default_rng(0)
     excluded = 0
     for _ in range(150):
