@@ -693,7 +693,7 @@ def table(results: Results, verdicts: dict[str, Verdict]) -> pd.DataFrame:
             {
                 "Claim": f"{claim.words}\n({claim.where})",
                 "Verdict": verdicts[claim.id].verdict,
-                "Effect and test": f"{verdicts[claim.id].effect}\n({verdicts[claim.id].test})",
+                "Effect and test": verdicts[claim.id].effect.replace("; ", "\n") + f"\n({verdicts[claim.id].test})",
                 "The original's own numbers": said or "none given",
             }
             for claim, said in zip(CLAIMS, own)

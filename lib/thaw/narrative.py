@@ -490,7 +490,7 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
     lines = []
     effect = networks_compared(results)
     if effect is not None:
-        text = f"**The networks.** {_capital(_order(effect, 'ResNet50', 'MobileNet'))} ({points(effect)})."
+        text = f"**The networks.** {_capital(_order(effect, 'ResNet50', 'MobileNet'))}: {points(effect)}."
         for id, words in (
             ("mobilenet-latency", ("MobileNet is faster at inference", "MobileNet is not faster at inference")),
             ("mobilenet-training-time", ("it trains faster", "it trains slower")),

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from thaw import places, statistics
-from thaw.errors import DataNotFound
 from thaw.record import Run
 from thaw.statistics import CONFIGURATION
 from thaw.study import Study
@@ -112,14 +111,13 @@ class Results:
         return [name.removeprefix("p_") for name in self.runs[0].predictions.columns if name.startswith("p_")]
 
     def photos(self, keys: Sequence[str]) -> np.ndarray | None:
-        """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not to be had here."""
+        """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not on this machine."""
         from thaw import data  # and with it TensorFlow
 
         experiment = self.runs[0].record.experiment
-        try:
-            found = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
-        except DataNotFound:
+        if not data.on_disk(experiment.dataset):
             return None
+        found = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
         if found.provenance["sha256"] != self.data["sha256"]:
             return None
         position = {key: number for number, key in enumerate(found.test.keys)}
