@@ -1,5 +1,7 @@
 """A data set in its three parts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -72,3 +74,16 @@ def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     with pytest.raises(DataNotFound, match="no route to host.*TFDS_DATA_DIR"):
         data.prepare("drawn_flowers")
+
+
+def test_too_few_photos_for_three_parts(monkeypatch):
+    """A set of four: none would be left to test."""
+    whole = data.prepare("drawn_flowers")
+    few = SimpleNamespace(
+        info=SimpleNamespace(
+            supervised_keys=whole.info.supervised_keys, splits={"train": SimpleNamespace(num_examples=4)}
+        )
+    )
+    monkeypatch.setattr(data, "prepare", lambda name: few)
+    with pytest.raises(InvalidParameter, match="4 photos are too few"):
+        data.load("drawn_flowers", 32)

@@ -302,10 +302,12 @@ def _compute(model, missing, names, found, data, weights, experiment, say) -> di
             results = [np.asarray(rows) for rows in tf.nest.flatten(run(*columns))]
             seconds.append(time.perf_counter() - batch_began)
             for output, rows in zip(outputs.values(), results):
-                output.writer.append(rows)
+                if forced or not output.against:
+                    output.writer.append(rows)
             if number == 3:
                 for output in outputs.values():
-                    output.weigh(start, stop, min(seconds[1:]))  # the first one's seconds are tracing
+                    if forced or not output.against:
+                        output.weigh(start, stop, min(seconds[1:]))  # the first one's seconds are tracing
                 if all(output.against for output in outputs.values()) and not forced:
                     break
         taken = time.perf_counter() - began

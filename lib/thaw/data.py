@@ -96,6 +96,11 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     image_key, label_key = builder.info.supervised_keys
     total = builder.info.splits["train"].num_examples
     count = min(total, max_examples or total)
+    ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
+    if not np.diff(ends, prepend=0).all():
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: {count} photos are too few for a training, a validation and a test part. Give one with 20 or more."
+        )
 
     def squeeze(example):
         image = tf.image.resize(example[image_key], (image_size, image_size), antialias=True)
@@ -108,6 +113,7 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
         "files": builder.info.splits["train"].shard_lengths,
         "image_size": image_size,
         "photos": count,
+        "tensorflow": tf.__version__,  # another one may decode and resize otherwise
     }
     kept = store.find(path, key)
     if kept is None:
@@ -130,7 +136,6 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
             writer.discard()
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
-    ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
     parts = [Photos(kept.part(a, b), labels[a:b], keys[a:b]) for a, b in zip((0, *ends.tolist()), ends.tolist())]
     return Data(
         *parts,
