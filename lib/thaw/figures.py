@@ -461,7 +461,7 @@ def _point(
     *_, bars = axes.errorbar(
         x,
         y,
-        yerr=[[y - low], [high - y]],
+        yerr=[[max(y - low, 0)], [max(high - y, 0)]],  # a rounding error below 0 is refused
         fmt=MARKERS[strategy],
         color=COLOURS[backbone],
         capsize=0 if faint else 2,

@@ -18,7 +18,7 @@ from thaw import backbones, data, evaluation, training, unfreeze
 from thaw.experiment import Experiment
 
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
-ROUNDS = {1: 25, 32: 8}  # by the number of photos in a call
+ROUNDS = {1: 20, 32: 6}  # by the number of photos in a call
 WARM_UP = 2
 
 

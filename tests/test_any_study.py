@@ -1,0 +1,73 @@
+"""Words, verdicts and figures of studies that are small, unfinished or one-sided: none fails, none says nan."""
+
+import re
+
+import pytest
+from invented import FROZEN, flat, invented
+
+from thaw import claims, figures, narrative
+from thaw.results import Results
+
+pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwarnings("error")]
+
+
+def part(keep) -> Results:
+    """Of a study with three seeds the runs for whose experiments `keep` is true."""
+    whole = invented(flat, photos=60, seeds=3, swap=0.2, latency=lambda *which: 10.0)
+    runs = [run for run in whole.runs if keep(run.record.experiment)]
+    return Results(runs, whole.latency, whole.original, whole.margin, whole.planned)
+
+
+STUDIES = {
+    "all right": lambda: invented(lambda *which: 1.0, latency=lambda *which: 10.0),
+    "all wrong": lambda: invented(lambda *which: 0.0),
+    "one photo": lambda: invented(flat, photos=1),
+    "five photos": lambda: invented(flat, photos=5, swap=0.5),
+    "one seed of the one, three of the other": lambda: part(lambda e: e.seed == 0 or e.backbone == "mobilenet"),
+    "no seed in common": lambda: part(lambda e: (e.seed == 2) == (e.backbone == "resnet50")),
+    "some seeds missing": lambda: part(lambda e: not (e.seed == 1 and e.amount == 10)),
+    "two seeds": lambda: part(lambda e: e.seed < 2),
+    "no control": lambda: part(lambda e: not e.control),
+    "no frozen base": lambda: part(lambda e: e.strategy != FROZEN),
+    "frozen bases alone": lambda: part(lambda e: e.strategy == FROZEN),
+    "one network": lambda: part(lambda e: e.backbone == "mobilenet"),
+    "one configuration": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4),
+    "one run": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4 and e.seed == 1),
+    "no original": lambda: Results(invented(flat).runs),
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_any_study_has_its_report(name):
+    results = STUDIES[name]()
+    verdicts = claims.decide(results)
+    words = [
+        write(results)
+        for write in (
+            narrative.in_short,
+            narrative.power,
+            narrative.accuracy,
+            narrative.speed,
+            narrative.cost,
+            narrative.strategies,
+            narrative.best,
+            narrative.hard_words,
+        )
+    ]
+    words += [narrative.too_few_too_many(results, verdicts), narrative.conclusion(results, verdicts)]
+    words += [narrative.verdicts_in_words(verdicts)]
+    tables = [claims.table(results, verdicts), narrative.table(results)[0], narrative.cost_table(results)]
+    for text in [*words, *(table.to_string() for table in tables)]:
+        assert text and not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
+    rows = results.rows
+    shown = [
+        figures.accuracy_by_parameters(rows, results.original),
+        figures.training_time(rows),
+        figures.accuracy_by_cost(rows),
+        figures.gap(rows, results.overfitting),
+    ]
+    if results.latency is not None:
+        shown.append(figures.latencies(rows, results.calls, results.original))
+    if any(len(pairs) for pairs in results.pairs.values()):
+        shown.append(figures.differences(rows, results.pairs))
+    assert all(figure.axes for figure in shown)
