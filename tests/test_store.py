@@ -1,7 +1,12 @@
 """Arrays on disk: what is read is what was written, or nothing."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,7 +76,7 @@ def test_a_damaged_or_foreign_file_is_said_and_not_used(tmp_path, harm):
     path.write_bytes(content)
     key = KEY | {"data": "other"} if harm == "the key" else KEY
     assert store.find(path, key, said.append) is None
-    assert len(said) == 1 and str(path) in said[0] and "made anew" in said[0]
+    assert len(said) == 1 and str(path) in said[0] and "not used" in said[0]
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):
@@ -102,3 +107,73 @@ def test_the_longest_unused_makes_room(tmp_path):
     assert store.make_room(tmp_path, 1e5, 3.2e5, keep=[tmp_path / "b.h5"])
     assert {path.stem for path in tmp_path.iterdir()} == {"b", "c"}, "the oldest was in use, the next oldest went"
     assert not store.make_room(tmp_path, 5e5, 4e5)
+    assert not store.make_room(tmp_path, 3.5e5, 4e5, keep=[tmp_path / "b.h5"])
+    assert {path.stem for path in tmp_path.iterdir()} == {"b", "c"}, "nothing went for what could not fit anyhow"
+
+
+def test_what_is_being_written_takes_room_until_its_process_is_gone(tmp_path):
+    values = np.zeros((100, 250), np.float32)
+    kept(tmp_path / "a.h5", values)
+    writer = store.Writer(tmp_path / "b.h5", KEY, tf.float32, values.shape)
+    writer.append(values[:50])
+    writer.seconds_to_read(0, 50, cold=False)
+    assert not store.make_room(tmp_path, 3.5e5, 4e5) and (tmp_path / "a.h5").exists()
+    here, process, rest = writer.partial.name.rsplit("-", 2)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"{here}-{ended.pid}-{rest}", f".another-machine-{process}-{rest}", ".from-elsewhere.part"):
+        shutil.copy(writer.partial, tmp_path / name)
+    os.utime(tmp_path / ".from-elsewhere.part", (0, 0))
+    assert store.make_room(tmp_path, 1e5, 4.2e5)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.h5", writer.partial.name, f".another-machine-{process}-{rest}"}
+    writer.discard()
+
+
+def test_what_another_process_deletes_does_no_harm(tmp_path, monkeypatch):
+    path, values, said = tmp_path / "a.h5", np.arange(100.0), []
+    replace = Path.replace
+
+    def replace_and_lose(partial, target):
+        replace(partial, target)
+        target.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_and_lose)
+        np.testing.assert_array_equal(kept(path, values)[:], values)
+    assert store.find(path, KEY, said.append) is None and store.note(path, KEY, said.append) is None and said == []
+    kept(path, values)
+    found, listed = store.find(path, KEY), Path.rglob
+
+    def list_and_lose(folder, pattern):
+        yield from (files := list(listed(folder, pattern)))
+        [file.unlink() for file in files]
+
+    monkeypatch.setattr(Path, "rglob", lambda *arguments: list(list_and_lose(*arguments)))
+    assert store.make_room(tmp_path, 1, 1e6)
+    np.testing.assert_array_equal(found[:], values, "what is open can still be read")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", ["a group", "a number", "a list", "nothing"])
+def test_contents_of_another_kind_are_as_good_as_none(tmp_path, harm):
+    path, said = tmp_path / "a.h5", []
+    kept(path, np.zeros(3))
+    with h5py.File(path, "r+") as h5:
+        del h5["about"]
+        if harm == "a group":
+            h5.create_group("about")
+        elif harm != "nothing":
+            h5["about"] = 7 if harm == "a number" else "[1, 2]"
+    assert store.find(path, KEY, said.append) is None and store.note(path, KEY, said.append) is None
+    assert len(said) == 2 and all("damaged" in line for line in said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        kept(tmp_path / "a.h5", np.zeros(3))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.h5").stat().st_mode & 0o777 == 0o640

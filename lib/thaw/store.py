@@ -9,15 +9,17 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import secrets
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import tensorflow as tf
 
 PIECE = 2**24  # bytes read at once where a file is read as a whole
@@ -75,8 +77,9 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.key, self.dtype, self.shape = path, dict(key), dtype, shape
         self.written, self._digest = 0, hashlib.sha256()
-        with tempfile.NamedTemporaryFile(prefix=".", suffix=".part", dir=path.parent, delete=False) as file:
-            self.partial = Path(file.name)
+        # The name says who writes it: see `_abandoned`.
+        writer = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.partial = path.with_name(f".{writer}.part")
         self._h5 = h5py.File(self.partial, "w")
         # HDF5 knows no bfloat16; what is kept are its bits.
         bits = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[dtype.size]
@@ -104,25 +107,30 @@ class Writer:
     def finish(self, **about: Any) -> Stored:
         """Let the file appear, with what is to be noted of it."""
         assert self.written == len(self._values), "rows are missing"
-        self._values.attrs.update({"dtype": self.dtype.name, "sha256": self._digest.hexdigest()})
-        self._close(about)
-        return find(self.path, self.key, verify=False)
+        offset, sha256 = self._values.id.get_offset(), self._digest.hexdigest()
+        self._values.attrs.update({"dtype": self.dtype.name, "sha256": sha256})
+        self._note(about)
+        # Opened before another process can see it, and delete it; Windows would not rename what is open.
+        file = None if os.name == "nt" else self.partial.open("rb")
+        self.partial.replace(self.path)
+        file = file or self.path.open("rb")
+        return Stored(file, offset, self.dtype, self.shape, range(self.shape[0]), about, sha256)
 
     def give_up(self, **about: Any) -> None:
         """Keep nothing but a note of why."""
         self._h5.close()
         self._h5 = h5py.File(self.partial, "w")  # HDF5 would not give the values' room back
-        self._close(about)
+        self._note(about)
+        self.partial.replace(self.path)
 
     def discard(self) -> None:
         """Leave nothing, if not finished yet."""
         self._h5.close()
         self.partial.unlink(missing_ok=True)
 
-    def _close(self, about: dict) -> None:
+    def _note(self, about: dict) -> None:
         self._h5["key"], self._h5["about"] = _text(self.key), json.dumps(about)
         self._h5.close()
-        self.partial.replace(self.path)
 
 
 def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print, verify: bool = True) -> Stored | None:
@@ -142,18 +150,15 @@ def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print,
     -------
     Stored or None
     """
-    about = note(path, key, say)
-    if about is None:
-        return None
-    try:
-        with h5py.File(path, locking=False) as h5:
-            if "values" not in h5:
+    with _sound(path, say):
+        file = path.open("rb")  # all is read from this one, whatever takes its place meanwhile
+        with h5py.File(file) as h5:
+            about = _about(h5, path, key, say)
+            if about is None or "values" not in h5:
                 return None
             values = h5["values"]
             dtype, expected = tf.as_dtype(values.attrs["dtype"]), values.attrs["sha256"]
             shape, offset = values.shape, values.id.get_offset()
-        file = path.open("rb")
-        found = Stored(file, offset, dtype, shape, range(shape[0]), about, expected)
         if verify:
             file.seek(offset)
             digest, left = hashlib.sha256(), int(np.prod(shape)) * dtype.size
@@ -161,38 +166,25 @@ def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print,
                 digest.update(piece)
                 left -= len(piece)
             if digest.hexdigest() != expected:
-                say(f"{path} is damaged: made anew")
-                return None
-    except (OSError, KeyError, TypeError, ValueError):
-        say(f"{path} is damaged: made anew")
-        return None
-    with contextlib.suppress(OSError):
-        path.touch()  # the longest unused goes first when room is needed
-    return found
+                raise ValueError("not the values that were written")
+        with contextlib.suppress(OSError):  # deleted meanwhile, or another user's
+            os.utime(path)  # the longest unused goes first when room is needed
+        return Stored(file, offset, dtype, shape, range(shape[0]), about, expected)
 
 
 def note(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print) -> dict | None:
     """What was noted of an array, kept or given up; None if there is no such file, or it is of something else."""
-    if not path.is_file():
-        return None
-    try:
-        with h5py.File(path, locking=False) as h5:
-            if h5["key"].asstr()[()] != _text(key):
-                say(f"{path} is of other data, weights or settings: made anew")
-                return None
-            return json.loads(h5["about"].asstr()[()])
-    except (OSError, KeyError, ValueError):
-        say(f"{path} is damaged: made anew")
-        return None
+    with _sound(path, say), path.open("rb") as file, h5py.File(file) as h5:
+        return _about(h5, path, key, say)
 
 
 def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] = ()) -> bool:
-    """Delete what has not been used for longest until an array fits.
+    """Delete what has not been used for longest until an array fits; nothing if it cannot.
 
     Parameters
     ----------
     folder : Path
-        All of it counts.
+        All of it counts, with what is being written now.
     needed, budget : float
         Bytes: of the new array, and of all together.
     keep : iterable of Path
@@ -203,16 +195,56 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
     bool
         Whether it fits.
     """
-    files = {path: path.stat() for path in folder.rglob("*.h5")}
-    files = {path: stat for path, stat in files.items() if stat.st_size > SMALL}
-    used = sum(stat.st_size for stat in files.values())
-    for path in sorted(files.keys() - set(keep), key=lambda path: files[path].st_mtime):
-        if used + needed <= budget:
+    keep, files, staying = set(keep), {}, 0
+    for path in [*folder.rglob("*.h5"), *folder.rglob(".*.part")]:
+        with contextlib.suppress(OSError):  # others delete, too
+            stat = path.stat()
+            if path.suffix == ".part" and _abandoned(path, stat.st_mtime):
+                path.unlink()
+            elif path.suffix == ".part" or path in keep:
+                staying += stat.st_size
+            elif stat.st_size > SMALL:
+                files[path] = stat
+    free, left = shutil.disk_usage(folder).free, sum(stat.st_size for stat in files.values())
+
+    def fits(left: int, freed: int) -> bool:
+        return staying + left + needed <= budget and needed < free + freed
+
+    if not fits(0, left):
+        return False
+    freed = 0
+    for path in sorted(files, key=lambda path: files[path].st_mtime):
+        if fits(left - freed, freed):
             break
         with contextlib.suppress(OSError):  # in use, where the system forbids it
-            path.unlink()
-            used -= files[path].st_size
-    return used + needed <= budget and needed < shutil.disk_usage(folder).free
+            path.unlink(missing_ok=True)
+            freed += files[path].st_size
+    return fits(left - freed, freed)
+
+
+def _abandoned(partial: Path, changed: float) -> bool:
+    """Whether nobody writes a partial file any more: its process here is gone, or it has not changed for a day."""
+    host, *process = partial.name.rsplit("-", 2)
+    gone = process and host == f".{platform.node()}" and not psutil.pid_exists(int(process[0]))
+    return gone or time.time() - changed > 86_400
+
+
+@contextlib.contextmanager
+def _sound(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Leave a file alone that cannot be read, and say so unless there is none: h5py raises many kinds."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        say(f"{path} is damaged: not used")
+
+
+def _about(h5: h5py.File, path: Path, key: Mapping[str, Any], say: Callable[[str], None]) -> dict | None:
+    if h5["key"].asstr()[()] != _text(key):
+        say(f"{path} is of other data, weights or settings: not used")
+        return None
+    return dict(json.loads(h5["about"].asstr()[()]))
 
 
 def _text(key: Mapping[str, Any]) -> str:
