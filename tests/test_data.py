@@ -65,6 +65,12 @@ def test_an_unknown_data_set():
         data.prepare("tf_flower")
 
 
+def test_a_data_set_too_small_to_be_divided(monkeypatch):
+    monkeypatch.setattr(data, "FEWEST", 10**6)
+    with pytest.raises(InvalidParameter, match=r"'drawn_flowers': only \d+ photos.*1000000 or more.*larger"):
+        data.prepare("drawn_flowers")
+
+
 def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
     def refuse(*arguments, **keywords):
         raise ConnectionError("no route to host")
