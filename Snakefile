@@ -4,6 +4,7 @@
 #
 # An experiment's folder is named by a digest of its parameters (thaw.study), so
 # whether one is up to date does not depend on file times.
+import os
 import sys
 
 from thaw import places
@@ -46,13 +47,20 @@ rule weights:
         "{thaw} weights {wildcards.backbone} --threads {threads}"
 
 
+def inputs(part):
+    """What a part is made from; nothing for a head that is there: its activations are gone, and not worth making anew."""
+    if part.kind == "head" and all(map(os.path.exists, part.outputs)):
+        return []
+    return part.inputs
+
+
 for part in shared.parts:
 
     rule:
         name:
             part.name
         input:
-            [ancient(path) for path in part.inputs],
+            [ancient(path) for path in inputs(part)],
         output:
             [temp(path) if part.passing else path for path in part.outputs],
         params:

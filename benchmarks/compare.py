@@ -86,7 +86,8 @@ def main() -> None:
             row = {"configuration": job.configuration, "how": how} | composed(run, part, full, whole)
             row |= {name: run[name] for name in ("whole", "train_loss", "validation_loss", "peak_memory_mb")}
             row["disk_gb"] = run["disk_mb"] / part.max_examples * whole / 1e3
-            row["cached"] = run.get("cached", {}).get("finetune", "cached" in run)
+            cached = run.get("cached", {})  # of the last phase; a frozen row has but the head
+            row["cached"] = cached.get("finetune", cached.get("head", False))
             rows.append(row)
             print(f"{time.strftime('%H:%M:%S')} {job.configuration}, {how}: {row['seconds']:,.0f} s", flush=True)
             pd.DataFrame(rows).to_csv(options.output / "results.csv", index=False)

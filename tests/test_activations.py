@@ -1,5 +1,7 @@
 """What is kept of the frozen part: when, for whom, and what is done when it is no good."""
 
+import dataclasses
+import math
 import os
 
 import keras
@@ -40,7 +42,8 @@ def experiment(**parameters) -> Experiment:
 def provide(network, wanted=("conv_pw_12_relu",), weights="these", **parameters):
     said = []
     unfreeze.unfreeze(network[0], [])
-    kept = activations.provide(network[1], wanted, made_up_data(32), weights, experiment(**parameters), said.append)
+    frontiers = [[layers] if isinstance(layers, str) else layers for layers in wanted]
+    kept = activations.provide(network[1], frontiers, made_up_data(32), weights, experiment(**parameters), said.append)
     return kept, said
 
 
@@ -156,13 +159,24 @@ def test_not_kept_where_that_does_not_pay(network, start, monkeypatch, reason):
     np.testing.assert_allclose(result.history[losses], forced.history[losses], rtol=2e-3)
 
 
-def test_augmented_photos_are_computed_anew_every_epoch(network, start):
+def test_augmented_photos_are_computed_anew_every_epoch(network, start, monkeypatch):
     parameters = {"strategy": "frozen", "amount": 0, "head_epochs": 3, "finetune_epochs": 0}
-    plain, _ = train(network, start, activations="compute", **parameters)
+    seen = []
+
+    def all_mirrored(dataset, seed, first):
+        seen.append(first)
+        return dataset.map(lambda photos, labels: (photos[:, :, ::-1], labels))
+
+    monkeypatch.setattr(training, "mirrored", all_mirrored)
     flipped, _ = train(network, start, augmentation="flip", **parameters)
     assert not flipped.activations["head"]["cached"] and "augmented" in flipped.activations["head"]["why"]
-    # Random weights hardly see a photo: the losses differ by little, but those of one and the same way to compute them.
-    assert plain.history["train_loss"].tolist() != flipped.history["train_loss"].tolist()
+    assert seen == [0], "from the first batch on"
+    data = made_up_data(32)
+    before = dataclasses.replace(data.train, images=data.train.images[:, :, ::-1])
+    monkeypatch.setitem(globals(), "made_up_data", lambda size: dataclasses.replace(data, train=before))
+    expected, _ = train(network, start, activations="compute", **parameters)
+    losses = ["train_loss", "validation_loss"]
+    np.testing.assert_allclose(flipped.history[losses], expected.history[losses], rtol=1e-4)
 
 
 def test_each_photo_is_mirrored_or_not_and_otherwise_in_each_epoch():
@@ -216,7 +230,9 @@ def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
         result = training.train(model, base, made_up_data(64), "these", made, lambda line: None)
         assert result.network.input.dtype == "bfloat16" and model.output.dtype == "float32"
         assert result.activations["finetune"]["cached"]
-        assert result.activations["finetune"]["megabytes"] == pytest.approx(16 * 2 * 2 * 512 * 2 / 1e6, rel=1)
+        (layer,) = result.activations["finetune"]["frontier"]
+        megabytes = 16 * math.prod(model.get_layer(layer).output.shape[1:]) * 2 / 1e6
+        assert result.activations["finetune"]["megabytes"] == pytest.approx(megabytes)
         assert all(weight.dtype == "float32" for weight in model.weights)
         assert np.isfinite(result.history["train_loss"]).all()
     finally:
@@ -224,10 +240,59 @@ def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
 
 
 def test_what_has_served_longest_ago_makes_room(network, monkeypatch):
-    """Two backbones' worth of disk, asked for three: the first goes."""
+    """Disk for one and a half sets of activations, asked for two: the one not used for longest goes."""
     provide(network, ["conv_pw_6_relu"], max_examples=20)
     old = next(activations.root().rglob("*.h5"))
     os.utime(old, (0, 0))
     monkeypatch.setenv("THAW_DISK_GB", str(1.5 * old.stat().st_size / 1e9))
     kept, _ = provide(network, ["conv_pw_6_relu"])
     assert kept and not old.exists()
+
+
+def test_a_raised_budget_is_a_new_chance(network, monkeypatch):
+    monkeypatch.setenv("THAW_DISK_GB", "0")
+    assert provide(network) == ({}, [])
+    runs = []
+    compute = activations._compute
+    monkeypatch.setattr(activations, "_compute", lambda *arguments: runs.append(1) or compute(*arguments))
+    assert provide(network) == ({}, []) and not runs, "decided before"
+    monkeypatch.setenv("THAW_DISK_GB", "1")
+    kept, _ = provide(network)
+    assert kept.keys() == {"conv_pw_12_relu"} and runs
+
+
+def test_for_what_cannot_fit_no_photo_is_run_and_nothing_deleted(network, monkeypatch):
+    other, _ = provide(network, max_examples=20)
+    monkeypatch.setenv("THAW_DISK_GB", "0.0001")
+    monkeypatch.setattr(activations, "_in_batches", None)
+    assert provide(network, ["conv_pw_6_relu"]) == ({}, [])
+    files = [path for path in activations.root().rglob("*.h5") if path.stat().st_size > store.SMALL]
+    assert [path.stem for path in files] == list(other)
+
+
+def test_what_only_has_no_room_for_now_is_tried_again(network, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "make_room", lambda *_: False)
+        assert provide(network)[0] == {}
+    assert provide(network)[0].keys() == {"conv_pw_12_relu"}
+
+
+def test_a_frontier_is_kept_whole_or_not_at_all(network, monkeypatch):
+    """Of three frontiers one is too large, and one too slow to read: only what is kept is written to the end."""
+    frontiers = [["conv_pw_2_relu", "conv_pw_12_relu"], ["conv_pw_6_relu", "pooled"], ["conv_pw_12_relu"]]
+    monkeypatch.setenv("THAW_DISK_GB", str(3e5 / 1e9))
+    slow = lambda writer, *_, **__: 1e9 if writer.path.stem == "pooled" else 0.0
+    monkeypatch.setattr(store.Writer, "seconds_to_read", slow)
+    finished, finish = [], store.Writer.finish
+    written, append = set(), store.Writer.append
+    monkeypatch.setattr(store.Writer, "finish", lambda w, **about: finished.append(w.path.stem) or finish(w, **about))
+    monkeypatch.setattr(store.Writer, "append", lambda w, rows: written.add(w.path.stem) or append(w, rows))
+    kept, _ = provide(network, frontiers)
+    assert kept.keys() == {"conv_pw_12_relu"} and finished == ["conv_pw_12_relu"]
+    assert written == {"conv_pw_6_relu", "pooled", "conv_pw_12_relu"}, "the one that could not fit never was"
+    data = made_up_data(32)
+    reasons = [activations.why_not(experiment(), data, "these", frontier) for frontier in frontiers]
+    assert "would not fit" in reasons[0] and "reading takes" in reasons[1] and reasons[2] == "not kept"
+    again, said = provide(network, frontiers)
+    assert again.keys() == kept.keys() and said == [], "decided before"
+    assert list(activations.root().rglob(".*")) == []

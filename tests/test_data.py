@@ -1,7 +1,5 @@
 """A data set in its three parts."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -67,6 +65,12 @@ def test_an_unknown_data_set():
         data.prepare("tf_flower")
 
 
+def test_a_data_set_too_small_to_be_divided(monkeypatch):
+    monkeypatch.setattr(data, "FEWEST", 10**6)
+    with pytest.raises(InvalidParameter, match=r"'drawn_flowers': only \d+ photos.*1000000 or more.*larger"):
+        data.prepare("drawn_flowers")
+
+
 def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
     def refuse(*arguments, **keywords):
         raise ConnectionError("no route to host")
@@ -74,16 +78,3 @@ def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     with pytest.raises(DataNotFound, match="no route to host.*TFDS_DATA_DIR"):
         data.prepare("drawn_flowers")
-
-
-def test_too_few_photos_for_three_parts(monkeypatch):
-    """A set of four: none would be left to test."""
-    whole = data.prepare("drawn_flowers")
-    few = SimpleNamespace(
-        info=SimpleNamespace(
-            supervised_keys=whole.info.supervised_keys, splits={"train": SimpleNamespace(num_examples=4)}
-        )
-    )
-    monkeypatch.setattr(data, "prepare", lambda name: few)
-    with pytest.raises(InvalidParameter, match="4 photos are too few"):
-        data.load("drawn_flowers", 32)

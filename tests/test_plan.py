@@ -80,7 +80,8 @@ def test_one_pass_a_backbone_and_one_head_a_seed(tmp_path):
     assert kinds.count("head") == 4, "of the frozen row and six others; the control's is its own affair"
     assert plan.plan(study) == made, "looked up"
     one = next(part for part in made.parts if part.kind == "activations" and "resnet50" in part.name)
-    assert "pooled" in one.layers and "conv5_block2_out" in one.layers and len(one.layers) == 7
+    assert ["pooled"] in one.frontiers and ["conv5_block2_out"] in one.frontiers
+    assert len(set().union(*one.frontiers)) == len(one.outputs) == 7
 
 
 @pytest.mark.parametrize("parameters", [{"activations": "compute"}, {"augmentation": "flip"}], ids=str)

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import keras
@@ -133,8 +134,14 @@ def multiply_adds(model: keras.Model, wanted: Collection[str], sources: Collecti
 def folder(experiment: Experiment) -> Path:
     """Where the activations of one backbone on one data set are kept: the same for all strategies and seeds."""
     fields = ("dataset", "image_size", "max_examples", "weights", "precision")
-    text = json.dumps([getattr(experiment, name) for name in fields])
+    text = json.dumps([*(getattr(experiment, name) for name in fields), *origin(experiment)])
     return root() / f"{experiment.backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def origin(experiment: Experiment) -> list[str | None]:
+    """What else tells cached files apart by name, before any weights are read: where these are, and the library."""
+    places_of = {"imagenet": os.environ.get("THAW_WEIGHTS_DIR"), "drawn": str(places.drawn())}
+    return [places_of.get(experiment.weights), tf.__version__]
 
 
 def root() -> Path:
@@ -162,7 +169,7 @@ def key(experiment: Experiment, data: str, weights: str, layer: str) -> dict:
 
 def provide(
     model: keras.Model,
-    wanted: Sequence[str],
+    frontiers: Sequence[Collection[str]],
     data: Data,
     weights: str,
     experiment: Experiment,
@@ -171,15 +178,16 @@ def provide(
     """Find layers' outputs for all photos on disk, or compute and keep them where that pays.
 
     They are computed in one pass, from what is kept of shallower layers where
-    there is some. An output that is slower to read than to compute, or that
+    there is some. A frontier that is slower to read than to compute, or that
     does not fit the budget, is not kept unless ``experiment.activations`` is
     'keep'; a note of it stays.
 
     Parameters
     ----------
     model : keras.Model
-    wanted : sequence of str
-        The layers, frozen up to there.
+    frontiers : sequence of collection of str
+        The layers, frozen up to there. Those of a frontier are of use
+        together alone.
     data : Data
     weights : str
         The hash of the backbone's weights.
@@ -199,130 +207,146 @@ def provide(
     def find(layer: str) -> Stored | None:
         return store.find(here / f"{layer}.h5", key(experiment, data.provenance["sha256"], weights, layer), say)
 
-    kept = {layer: found for layer in wanted if (found := find(layer))}
-    missing = [layer for layer in wanted if layer not in kept and not _given_up(experiment, data, weights, layer)]
+    kept = {layer: found for layer in dict.fromkeys(chain(*frontiers)) if (found := find(layer))}
+    due = []
+    for frontier in frontiers:
+        rejection = None if experiment.activations == "keep" else _rejection(experiment, data, weights, frontier)
+        if not kept.keys() >= set(frontier) and (not rejection or rejection["budget"] != budget(experiment.precision)):
+            due.append(frontier)
+    missing = set(chain(*due)) - kept.keys()
     if not missing:
         return kept
-    others = {path.stem for path in here.glob("*.h5")} & {layer.name for layer in model.layers} - set(missing)
+    others = {path.stem for path in here.glob("*.h5")} & {layer.name for layer in model.layers} - missing
     while True:  # until all that it starts from is sound
         names = nearest(model, missing, others)
         found = {name: kept.get(name) or find(name) for name in names if name in others}
         if all(found.values()):
             break
         others -= {name for name in found if not found[name]}
-    return kept | _compute(model, missing, names, found, data, weights, experiment, say)
+    return kept | _compute(model, due, kept, names, found, data, weights, experiment, say)
 
 
-def why_not(experiment: Experiment, data: Data, weights: str, layers: Collection[str]) -> str:
-    """Why one of these layers' outputs is not kept."""
-    notes = (_given_up(experiment, data, weights, layer) for layer in layers)
-    return next((note["why"] for note in notes if note), "not kept")
+def why_not(experiment: Experiment, data: Data, weights: str, frontier: Collection[str]) -> str:
+    """Why a frontier's outputs are not kept."""
+    rejection = _rejection(experiment, data, weights, frontier)
+    return rejection["why"] if rejection else "not kept"
 
 
-def _given_up(experiment: Experiment, data: Data, weights: str, layer: str) -> dict | None:
-    if experiment.activations == "keep":
+def _rejection(experiment: Experiment, data: Data, weights: str, frontier: Collection[str]) -> dict | None:
+    """The note of just these layers together that they are not kept."""
+    here, digest = folder(experiment), data.provenance["sha256"]
+    notes = [
+        store.note(here / f"{layer}.h5", key(experiment, digest, weights, layer), lambda line: None)
+        for layer in frontier
+    ]
+    if not all(notes):
         return None
-    path = folder(experiment) / f"{layer}.h5"
-    about = store.note(path, key(experiment, data.provenance["sha256"], weights, layer), lambda line: None)
-    given_up = about and not about["kept"] and about["budget"] == budget(experiment.precision)
-    return about if given_up else None
+    return next((note for note in notes if not note["kept"] and note.get("frontier") == sorted(frontier)), None)
 
 
-class _Output:
-    """One layer's output in a pass: written to the disk as it is computed, and kept at the end, or not."""
+def _compute(model, frontiers, kept, names, found, data, weights, experiment, say) -> dict[str, Stored]:
+    """Run the photos from some layers' outputs (names; found are those on disk) to the frontiers that pay.
 
-    def __init__(self, layer: keras.layers.Layer, path: Path, key: dict, photos: int, share: float, before: dict):
-        self.photos, self.share, self.before = photos, share, before
-        self.bytes = photos * bytes_a_photo(layer.output)
-        self.why, self.against = "few photos", ""
-        shape = (photos, *layer.output.shape[1:])
-        self.writer = store.Writer(path, key, tf.as_dtype(layer.output.dtype), shape)
-
-    def weigh(self, start: int, stop: int, seconds: float) -> None:
-        """Compare what it takes to read some photos' rows with the seconds that the whole pass takes to compute them."""
-        kept_in_memory = self.bytes < psutil.virtual_memory().available / 2
-        reading = self.writer.seconds_to_read(start, stop, cold=not kept_in_memory) / (stop - start)
-        computing = self.before["seconds_a_photo"] + seconds * self.share / (stop - start)
-        self.why = f"reading takes {1e3 * reading:.2f} ms a photo, computing {1e3 * computing:.2f} ms"
-        if reading >= computing:
-            self.against = self.against or self.why
-
-    def close(self, forced: bool, budget: float, seconds: float, a_photo: float) -> Stored | None:
-        """Keep it, or a note of why not, with the budget that was not enough."""
-        if self.against and not forced:
-            self.writer.give_up(kept=False, why=self.against, budget=budget)
-            return None
-        return self.writer.finish(
-            kept=True,
-            why="as asked" if forced else self.why,
-            seconds=self.before["seconds"] + seconds * self.share,
-            seconds_a_photo=self.before["seconds_a_photo"] + a_photo * self.share,
-        )
-
-
-def _compute(model, missing, names, found, data, weights, experiment, say) -> dict[str, Stored]:
-    """Run the photos from some layers' outputs (names; found are those on disk) to others' (missing)."""
+    Of a frontier, those that are kept already are not computed again.
+    """
     began = time.perf_counter()
     here, preprocess = folder(experiment), backbones.get(experiment.backbone).preprocess
-    photos, forced = sum(map(len, data.parts)), experiment.activations == "keep"
-    entering, leaving = ([model.get_layer(name).output for name in layers] for layers in (names, missing))
-    prefix = keras.Model(_one_or_all(entering), leaving)
-    whole = multiply_adds(model, missing, names) or 1
-    before = {
-        name: max((source.about[name] for source in found.values()), default=0.0)
-        for name in ("seconds", "seconds_a_photo")
-    }
+    photos, forced, room = sum(map(len, data.parts)), experiment.activations == "keep", budget(experiment.precision)
+    writers: dict[str, store.Writer] = {}
+    rejected: list[tuple[Collection[str], str, float | None]] = []
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def run(*columns):
-        inputs = [
-            column if name in found else preprocess(tf.cast(column, tf.float32)) for name, column in zip(names, columns)
-        ]
-        return prefix(_one_or_all(inputs), training=False)
+    def writer(layer: str) -> store.Writer:
+        output, of = model.get_layer(layer).output, key(experiment, data.provenance["sha256"], weights, layer)
+        return store.Writer(here / f"{layer}.h5", of, tf.as_dtype(output.dtype), (photos, *output.shape[1:]))
 
-    outputs: dict[str, _Output] = {}
     try:
-        in_use = [here / f"{name}.h5" for name in (*names, *missing)]
-        needed = 0
-        for name in missing:
-            key_of = key(experiment, data.provenance["sha256"], weights, name)
-            share = multiply_adds(model, [name], names) / whole
-            output = _Output(model.get_layer(name), here / f"{name}.h5", key_of, photos, share, before)
-            outputs[name] = output
-            if store.make_room(root(), needed + output.bytes, budget(experiment.precision), in_use):
-                needed += output.bytes
+        in_use = [here / f"{layer}.h5" for layer in {*names, *chain(*frontiers)}]
+        why: dict[tuple[str, ...], str] = {}
+        leaving, needed = [], 0
+        for frontier in frontiers:
+            new = [layer for layer in frontier if layer not in kept and layer not in leaving]
+            size = photos * sum(bytes_a_photo(model.get_layer(layer).output) for layer in new)
+            if store.make_room(root(), needed + size, room, in_use) or forced:
+                why[tuple(frontier)] = "as asked" if forced else "few photos"
+                leaving, needed = leaving + new, needed + size
             else:
-                output.against = f"{output.bytes / 1e9:.1f} GB would not fit on the disk, or its budget"
-        seconds, traced = [], began
-        for number, (start, stop, images) in enumerate(_in_batches(data)):
-            batch_began = time.perf_counter()
-            if number == 1:
-                traced = batch_began
-            columns = [found[name][start:stop] if name in found else images for name in names]
-            results = [np.asarray(rows) for rows in tf.nest.flatten(run(*columns))]
-            seconds.append(time.perf_counter() - batch_began)
-            for output, rows in zip(outputs.values(), results):
-                if forced or not output.against:
-                    output.writer.append(rows)
-            if number == 3:
-                for output in outputs.values():
-                    if forced or not output.against:
-                        output.weigh(start, stop, min(seconds[1:]))  # the first one's seconds are tracing
-                if all(output.against for output in outputs.values()) and not forced:
-                    break
-        taken = time.perf_counter() - began
-        a_photo = (time.perf_counter() - traced) / max(photos - BATCH, 1)  # without the first batch
-        closed = {
-            name: output.close(forced, budget(experiment.precision), taken, a_photo) for name, output in outputs.items()
-        }
-        kept = {name: stored for name, stored in closed.items() if stored}
-        if kept:
+                # Tried again if it could fit another time.
+                limit = room if size > room else None
+                rejected.append((frontier, f"{size / 1e9:.1f} GB would not fit on the disk, or its budget", limit))
+        closed = {}
+        if leaving:
+            prefix = keras.Model(
+                _one_or_all([model.get_layer(name).output for name in names]),
+                [model.get_layer(layer).output for layer in leaving],
+            )
+            whole = multiply_adds(model, leaving, names) or 1
+            before = {
+                name: max((source.about[name] for source in found.values()), default=0.0)
+                for name in ("seconds", "seconds_a_photo")
+            }
+            writers |= {layer: writer(layer) for layer in leaving}
+
+            @tf.function(reduce_retracing=True, autograph=False)
+            def run(*columns):
+                inputs = [
+                    column if name in found else preprocess(tf.cast(column, tf.float32))
+                    for name, column in zip(names, columns)
+                ]
+                return prefix(_one_or_all(inputs), training=False)
+
+            seconds, traced = [], began
+            for number, (start, stop, images) in enumerate(_in_batches(data)):
+                batch_began = time.perf_counter()
+                if number == 1:
+                    traced = batch_began
+                columns = [found[name][start:stop] if name in found else images for name in names]
+                results = [np.asarray(rows) for rows in tf.nest.flatten(run(*columns))]
+                seconds.append(time.perf_counter() - batch_began)
+                for layer, rows in zip(leaving, results):
+                    if layer in writers:
+                        writers[layer].append(rows)
+                if number == 3 and not forced:
+                    fastest = min(seconds[1:]) / (stop - start)  # the first one's seconds are tracing
+                    for frontier in list(why):
+                        share = multiply_adds(model, frontier, names) / whole
+                        computing = before["seconds_a_photo"] + fastest * share
+                        reading = _reading([writers[layer] for layer in frontier if layer in writers], start, stop)
+                        why[frontier] = (
+                            f"reading takes {1e3 * reading:.2f} ms a photo, computing {1e3 * computing:.2f} ms"
+                        )
+                        if reading >= computing:
+                            rejected.append((frontier, why.pop(frontier), room))
+                    for layer in writers.keys() - set(chain(*why)):
+                        writers.pop(layer).discard()
+                    if not why:
+                        break
+            taken = time.perf_counter() - began
+            a_photo = (time.perf_counter() - traced) / max(photos - BATCH, 1)  # without the first batch
+            for layer, output in writers.items():
+                share = multiply_adds(model, [layer], names) / whole
+                closed[layer] = output.finish(
+                    kept=True,
+                    why=next(reason for frontier, reason in why.items() if layer in frontier),
+                    seconds=before["seconds"] + taken * share,
+                    seconds_a_photo=before["seconds_a_photo"] + a_photo * share,
+                )
+        for frontier, reason, limit in rejected:
+            for layer in set(frontier) - kept.keys() - closed.keys():
+                writer(layer).give_up(kept=False, why=reason, budget=limit, frontier=sorted(frontier))
+        if closed:
             start = f" from {' and '.join(found)}" if found else ""
             say(f"the frozen part has seen all {photos:,} photos once{start}: {taken:.1f} s")
-        return kept
+        return closed
     finally:
-        for output in outputs.values():
-            output.writer.discard()
+        for output in writers.values():
+            output.discard()
+
+
+def _reading(writers: list[store.Writer], start: int, stop: int) -> float:
+    """Seconds a photo to read some rows together: from the disk where they will not stay in the system's memory."""
+    size = sum(math.prod(output.shape) * output.dtype.size for output in writers)
+    cold = size >= psutil.virtual_memory().available / 2
+    return sum(output.seconds_to_read(start, stop, cold) for output in writers) / (stop - start)
 
 
 def _in_batches(data: Data) -> Iterator[tuple[int, int, np.ndarray]]:

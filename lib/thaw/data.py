@@ -18,6 +18,7 @@ from thaw.store import Stored
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
 SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
+FEWEST = 20  # photos: of fewer, hardly one would be left to test on
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
@@ -97,10 +98,6 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     total = builder.info.splits["train"].num_examples
     count = min(total, max_examples or total)
     ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
-    if not np.diff(ends, prepend=0).all():
-        raise InvalidParameter(
-            f"dataset = {dataset!r}: {count} photos are too few for a training, a validation and a test part. Give one with 20 or more."
-        )
 
     def squeeze(example):
         image = tf.image.resize(example[image_key], (image_size, image_size), antialias=True)
@@ -113,7 +110,7 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
         "files": builder.info.splits["train"].shard_lengths,
         "image_size": image_size,
         "photos": count,
-        "tensorflow": tf.__version__,  # another one may decode and resize otherwise
+        "tensorflow": tf.__version__,  # it decodes and resizes
     }
     kept = store.find(path, key)
     if kept is None:
@@ -174,7 +171,8 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
     DataNotFound
         If it is not on disk and cannot be fetched.
     InvalidParameter
-        If TFDS has no such data set, or it is not one of labelled images.
+        If TFDS has no such data set, or it is not one of labelled images, or
+        of too few.
     """
     if dataset == "drawn_flowers":
         builder = drawn.DrawnFlowers(data_dir=places.drawn())
@@ -203,6 +201,11 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
     if not labelled_images:
         raise InvalidParameter(
             f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers."
+        )
+    if (total := builder.info.splits["train"].num_examples) < FEWEST:
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: only {total} photos in its 'train' split, and {FEWEST} or more are needed to train, "
+            "validate and test. Give a larger one."
         )
     return builder
 

@@ -13,12 +13,15 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from thaw import places
 from thaw.experiment import Experiment
 from thaw.files import write_whole
 from thaw.study import Job, Study
+
+VARIABLES = ("THAW_CACHE_DIR", "THAW_DISK_GB", "TFDS_DATA_DIR", "THAW_WEIGHTS_DIR")  # what a plan depends on
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Part:
     kind : {'photos', 'activations', 'head'}
     job : str
         One of those that it is for; the others say the same where it matters.
-    layers : list of str
-        Of activations: the layers whose outputs it makes.
+    frontiers : list of list of str
+        Of activations: the layers whose outputs it makes, those together that are of use together.
     outputs, inputs : list of str
         The files that it makes, and that must be there before.
     passing : bool
@@ -45,7 +48,7 @@ class Part:
     label: str
     kind: str
     job: str
-    layers: list[str]
+    frontiers: list[list[str]]
     outputs: list[str]
     inputs: list[str]
     passing: bool
@@ -68,7 +71,8 @@ def plan(study: Study) -> Plan:
     waits until the experiments of the one before it are finished.
     """
     settings = [[job.name, str(job.directory)] for job in study.jobs]
-    settings += [[name, os.environ.get(name)] for name in ("THAW_CACHE_DIR", "THAW_DISK_GB", "TFDS_DATA_DIR")]
+    settings += [[name, os.environ.get(name)] for name in VARIABLES]
+    settings.append(version("tensorflow"))  # in the files' names, and importing it takes seconds
     source = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     digest = hashlib.sha256(source + json.dumps(settings).encode()).hexdigest()
     path = places.cache("plans") / f"{digest[:16]}.json"
@@ -97,7 +101,7 @@ def prepare(part: Part, experiment: Experiment, say: Callable[[str], None] = pri
         training.train_head(model, base, photos, provenance["tensors_sha256"], experiment, say)
     else:
         unfreeze.unfreeze(base, [])
-        activations.provide(model, part.layers, photos, provenance["tensors_sha256"], experiment, say)
+        activations.provide(model, part.frontiers, photos, provenance["tensors_sha256"], experiment, say)
 
 
 def _make(study: Study) -> Plan:
@@ -106,7 +110,7 @@ def _make(study: Study) -> Plan:
     needs: dict[str, list[Path]] = {job.name: [] for job in study.jobs}
     parts: dict[str, Part] = {}
 
-    def add(kind, name, job, outputs, inputs=(), layers=()):
+    def add(kind, name, job, outputs, inputs=(), frontiers=()):
         if kind != "photos":
             inputs = [needs[job.name][0], *inputs]
             if job.experiment.weights == "drawn":
@@ -118,7 +122,7 @@ def _make(study: Study) -> Plan:
             "activations": f"{backbone}, frozen part",
             "head": f"{backbone}, head, seed {seed}",
         }
-        parts[name] = Part(name, label[kind], kind, job.name, list(layers), outputs, inputs, kind == "activations")
+        parts[name] = Part(name, label[kind], kind, job.name, list(frontiers), outputs, inputs, kind == "activations")
 
     for job in study.jobs:
         experiment = job.experiment
@@ -135,7 +139,7 @@ def _make(study: Study) -> Plan:
             made |= set(new)
             name = f"{group.folder.name}-{hashlib.sha256(' '.join(group.layers).encode()).hexdigest()[:6]}"
             records = [job.directory / "record.json" for job in before]
-            add("activations", f"activations-{name}", group.jobs[0], new, records, [path.stem for path in new])
+            add("activations", f"activations-{name}", group.jobs[0], new, records, group.frontiers)
             before = group.jobs
             for job in group.jobs:
                 needs[job.name] += [group.folder / f"{layer}.h5" for layer in group.own[job.name]]
@@ -167,6 +171,10 @@ class _Group:
     @property
     def size(self) -> int:
         return sum(self.layers.values())
+
+    @property
+    def frontiers(self) -> list[list[str]]:
+        return [list(layers) for layers in dict.fromkeys(map(tuple, self.own.values()))]
 
     def take(self, other: _Group) -> None:
         self.layers |= other.layers

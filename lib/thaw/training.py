@@ -188,7 +188,7 @@ def train(
     layers = unfreeze.unfrozen(base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
     unfreeze.unfreeze(base, layers)
     cut = activations.cut(model)
-    kept = _provide(model, [*(cut.frontier if cut.saves else ())], data, weights, experiment, say)
+    kept = _provide(model, list(cut.frontier) if cut.saves else [], data, weights, experiment, say)
     history, head = train_head(model, base, data, weights, experiment, say)
     seconds = {"head": float(history["seconds"].sum()), "finetune": 0.0}
     phases = {"head": head}
@@ -268,15 +268,16 @@ def head_path(experiment: Experiment) -> Path:
     fields = {"strategy", "amount", "finetune_epochs", "finetune_learning_rate", "head_epochs", "output_dir"}
     settings = experiment.model_dump(mode="json", exclude=fields)
     settings["epochs"] = experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
+    settings["origin"] = activations.origin(experiment)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     return places.cache("heads") / f"{experiment.backbone}-seed-{experiment.seed}-{digest}.npz"
 
 
-def _provide(model, layers, data, weights, experiment, say) -> dict[str, Stored]:
+def _provide(model, frontier, data, weights, experiment, say) -> dict[str, Stored]:
     """Activations, where they may be kept at all."""
-    if not layers or experiment.activations == "compute" or experiment.augmentation != "none":
+    if not frontier or experiment.activations == "compute" or experiment.augmentation != "none":
         return {}
-    return activations.provide(model, layers, data, weights, experiment, say)
+    return activations.provide(model, [frontier], data, weights, experiment, say)
 
 
 class _Phase:
