@@ -11,9 +11,9 @@ from thaw.results import Results
 pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwarnings("error")]
 
 
-def part(keep) -> Results:
-    """Of a study with three seeds the runs for whose experiments `keep` is true."""
-    whole = invented(flat, photos=60, seeds=3, swap=0.2, latency=lambda *which: 10.0)
+def part(keep, seeds: int = 1) -> Results:
+    """Of a study the runs for whose experiments `keep` is true."""
+    whole = invented(flat, photos=40, seeds=seeds, swap=0.2, latency=lambda *which: 10.0)
     runs = [run for run in whole.runs if keep(run.record.experiment)]
     return Results(runs, whole.latency, whole.original, whole.margin, whole.planned)
 
@@ -23,16 +23,15 @@ STUDIES = {
     "all wrong": lambda: invented(lambda *which: 0.0),
     "one photo": lambda: invented(flat, photos=1),
     "five photos": lambda: invented(flat, photos=5, swap=0.5),
-    "one seed of the one, three of the other": lambda: part(lambda e: e.seed == 0 or e.backbone == "mobilenet"),
-    "no seed in common": lambda: part(lambda e: (e.seed == 2) == (e.backbone == "resnet50")),
-    "some seeds missing": lambda: part(lambda e: not (e.seed == 1 and e.amount == 10)),
-    "two seeds": lambda: part(lambda e: e.seed < 2),
+    "one seed of the one, three of the other": lambda: part(lambda e: e.seed == 0 or e.backbone == "mobilenet", 3),
+    "no seed in common": lambda: part(lambda e: (e.seed == 1) == (e.backbone == "resnet50"), 2),
+    "some seeds missing": lambda: part(lambda e: not (e.seed == 1 and e.amount == 10), 2),
     "no control": lambda: part(lambda e: not e.control),
     "no frozen base": lambda: part(lambda e: e.strategy != FROZEN),
     "frozen bases alone": lambda: part(lambda e: e.strategy == FROZEN),
     "one network": lambda: part(lambda e: e.backbone == "mobilenet"),
-    "one configuration": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4),
-    "one run": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4 and e.seed == 1),
+    "one configuration": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4, 2),
+    "one run": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4),
     "no original": lambda: Results(invented(flat).runs),
 }
 
@@ -55,7 +54,7 @@ def test_any_study_has_its_report(name):
         )
     ]
     words += [narrative.too_few_too_many(results, verdicts), narrative.conclusion(results, verdicts)]
-    words += [narrative.verdicts_in_words(verdicts)]
+    words += [narrative.verdicts_in_words(results, verdicts)]
     tables = [claims.table(results, verdicts), narrative.table(results)[0], narrative.cost_table(results)]
     for text in [*words, *(table.to_string() for table in tables)]:
         assert text and not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)

@@ -49,6 +49,10 @@ def test_whether_unfreezing_beats_training_longer():
         results = invented(lambda b, s, a, c, right=of_control: 0.9 if s != FROZEN else right if c else 0.8)
         assert words in narrative.in_short(results)
         assert words in narrative.conclusion(results, claims.decide(results))
+    longer = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.95 if c else 0.8)
+    assert "nothing of its gain remains" in narrative.in_short(longer)
+    shorter = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.7 if c else 0.8)
+    assert "all of its gain remains" in narrative.in_short(shorter)
     worse = invented(lambda b, s, a, c: 0.8 if s != FROZEN else 0.9)
     assert "not shown to be a gain" in narrative.in_short(worse)
     assert "strategy B is less accurate than the base frozen for as many epochs" in narrative.strategies(worse)
@@ -68,7 +72,7 @@ def test_the_best_is_one_where_it_is_told_apart():
 
 def test_the_best_is_a_set_and_of_it_the_cheapest_is_chosen_where_nothing_is_told_apart():
     results = invented(flat)
-    assert "7 of the other 7 configurations cannot be told from it" in narrative.in_short(results)
+    assert "none of the other 7 configurations can be told from it" in narrative.in_short(results)
     text = plain(narrative.best(results))
     assert text.count("8 of 8 configurations are not shown to be worse than the best") == 2
     assert text.count("and so our choice, is the base frozen for 5 epochs") == 2
@@ -122,8 +126,31 @@ def test_what_so_many_photos_can_show():
 def test_one_seed_says_what_it_cannot_tell_and_several_say_how_far_they_vary():
     assert "run with one seed" in narrative.power(invented(flat))
     several = invented(flat, backbones=("mobilenet",), seeds=3, swap=0.3)
-    assert re.search(r"with 3 seeds or more\. .* standard deviation of \d\.\d points", narrative.power(several))
-    assert "bootstrap over seeds and photos" in {p.test for p in several.pairs["mobilenet"]["difference"]}
+    assert re.search(r"run with 3 seeds\. .* standard deviation of \d\.\d points", narrative.power(several))
+    assert "bootstrap over photos and seeds" in {p.test for p in several.pairs["mobilenet"]["difference"]}
+
+
+def test_unequal_seeds_are_said_and_what_one_cannot_tell():
+    results = invented(flat, seeds=3, swap=0.3)
+    runs = [r for r in results.runs if r.record.experiment.backbone == "mobilenet" or r.record.experiment.seed == 0]
+    text = narrative.power(Results(runs))
+    assert "run with 1 to 3 seeds" in text and "show nothing of it" in text
+    assert "**ResNet50**: two configurations differ" in text and "**MobileNet**: on" in text
+
+
+def test_on_other_data_the_claims_are_said_to_be_about_tf_flowers():
+    results = invented(flat)
+    assert "The claims are about" not in narrative.verdicts_in_words(results, claims.decide(results))
+    for run in results.runs:
+        run.record.data["dataset"] = "beans"
+    assert "The claims are about TF Flowers" in narrative.verdicts_in_words(results, claims.decide(results))
+
+
+def test_conclusions_name_the_network_they_are_about():
+    results = invented(
+        lambda b, s, a, c: 0.9 if b == "resnet50" else 0.8, peak_memory_mb=lambda b, s, a, c: 1.0 + (b == "resnet50")
+    )
+    assert "MobileNet needs less memory" in narrative.conclusion(results, claims.decide(results))
 
 
 def test_the_words_bear_one_network_and_one_configuration():
@@ -179,7 +206,7 @@ def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, phot
         means = rows[~rows["control"]].groupby("backbone")["test_accuracy"].mean()
         assert (means["resnet50"] > means["mobilenet"]) == (effect.sign > 0)
     count = sum(verdict.verdict == claims.SUPPORTED for verdict in verdicts.values())
-    assert f"{count} {'is' if count == 1 else 'are'} supported" in narrative.verdicts_in_words(verdicts)
+    assert f"{count} {'is' if count == 1 else 'are'} supported" in narrative.verdicts_in_words(results, verdicts)
 
 
 def test_the_hardest_photos_are_those_that_most_runs_get_wrong():

@@ -129,11 +129,12 @@ def best_of(which: Which, within: Which) -> Decide:
         if not meant or not others:
             return None
         effects = [statistics.difference(meant, group) for group in others.values()]
-        worse = [effect.mean < 0 and p < ALPHA for effect, p in zip(effects, statistics.holm([e.p for e in effects]))]
-        word = SUPPORTED if all(e.sign > 0 for e in effects) else CONTRADICTED if any(worse) else UNDECIDED
-        names = [f"{'A' if strategy == 'layers' else 'B'}-{amount}" for strategy, amount in others]
+        worse = [p for e, p in zip(effects, statistics.holm([e.p for e in effects])) if e.mean < 0 and p < ALPHA]
+        word = SUPPORTED if all(e.sign > 0 for e in effects) else CONTRADICTED if worse else UNDECIDED
+        letters = {"layers": "A-{}", "blocks": "B-{}", "frozen": "frozen"}
+        names = [letters[strategy].format(amount) for strategy, amount in others]
         effect = "; ".join(f"{points(effect)} from {name}" for effect, name in zip(effects, names))
-        p = max(effect.p for effect in effects) if word != CONTRADICTED else min(effect.p for effect in effects)
+        p = min(worse) if word == CONTRADICTED else max(effect.p for effect in effects)
         return Verdict(
             word,
             effect,
@@ -185,10 +186,15 @@ def alike(effects: list[Difference], margin: float) -> Verdict:
     p = max(effect.equivalence(margin) for effect in effects)
     tails = [2 * min((e.draws <= margin).mean(), (e.draws >= -margin).mean()) for e in effects]
     outside = [
-        corrected < ALPHA and abs(effect.mean) > margin for corrected, effect in zip(statistics.holm(tails), effects)
+        corrected
+        for corrected, effect in zip(statistics.holm(tails), effects)
+        if corrected < ALPHA and abs(effect.mean) > margin
     ]
-    word = SUPPORTED if p < ALPHA else CONTRADICTED if any(outside) else UNDECIDED
+    word = SUPPORTED if p < ALPHA else CONTRADICTED if outside else UNDECIDED
     test = f"two one-sided tests, margin {100 * margin:g} points, largest {in_p(p)}"
+    if outside:
+        p = max(min(outside), 1 / len(effects[0].draws))
+        test = f"outside the margin of {100 * margin:g} points, corrected {in_p(p)}"
     return Verdict(word, "; ".join(map(points, effects)), test, p)
 
 
@@ -211,9 +217,9 @@ def less_in_every_row(first: str, second: str, quantity: Callable[[Run], float],
         means = np.mean(pairs, axis=0)
         effect = (
             f"{means[0]:,.0f} against {means[1]:,.0f} {unit} on average, less in {less} of {len(pairs)} configurations, "
-            f"by factors of {min(ratios):.2f} to {max(ratios):.2f}"
+            f"{REGISTRY[second].title} needs {min(ratios):.2f} to {max(ratios):.2f} times as much"
         )
-        return Verdict(word, effect, f"sign test over configurations, {in_p(p)}", p)
+        return Verdict(word, effect, f"sign test over configurations, all of one machine, {in_p(p)}", p)
 
     return decide
 
@@ -246,7 +252,10 @@ def rises(quantity: Callable[[Run], float], name: str, same_epochs: bool = False
             effects.append(f"{REGISTRY[backbone].title} {rho:+.2f} ({in_p(p)})")
             ps.append(p)
         effect = f"rank correlation of {name} with trainable parameters: {', '.join(effects)}"
-        return Verdict(agreed(words), effect, "Spearman's, in each network", max(ps))
+        word = agreed(words)
+        against = [p for one, p in zip(words, ps) if one == CONTRADICTED]
+        p = min(1.0, min(against) * len(ps)) if word == CONTRADICTED else max(ps)
+        return Verdict(word, effect, "Spearman's, in each network", p)
 
     return decide
 
@@ -282,8 +291,8 @@ def all_of(*parts: Decide) -> Decide:
             return None
         words = [verdict.verdict for verdict in verdicts]
         word = CONTRADICTED if CONTRADICTED in words else agreed(words)
-        ps = [verdict.p for verdict in verdicts if verdict.p is not None]
-        p = None if not ps else min(ps) if word == CONTRADICTED else max(ps)
+        ps = [v.p for v in verdicts if v.p is not None and (word != CONTRADICTED or v.verdict == CONTRADICTED)]
+        p = None if not ps else min(1.0, min(ps) * len(verdicts)) if word == CONTRADICTED else max(ps)
         tests = "; ".join(dict.fromkeys(verdict.test for verdict in verdicts))
         effects = "; ".join(f"{verdict.effect}: {verdict.verdict}" for verdict in verdicts)
         return Verdict(word, effects, f"each of: {tests}", p)
@@ -296,7 +305,8 @@ def faster(first: Which, second: Which) -> Decide:
 
     The interval is of the ratio of medians over rounds, in which all had
     their turn. It is compared with how far configurations of one graph are
-    apart: no smaller effect can be told from the machine's noise.
+    apart: no smaller effect can be told from the machine's noise, and one
+    graph is never shown to be faster than itself.
     """
 
     def decide(results):
@@ -306,13 +316,14 @@ def faster(first: Which, second: Which) -> Decide:
         a, b = (np.median(group, axis=0) for group in groups)
         ratio, low, high = statistics.ratio_of_medians(a, b)
         word = SUPPORTED if high < FASTER else CONTRADICTED if low > FASTER else UNDECIDED
+        noise = max((same_graph(results, backbone) for backbone in results.backbones), default=1.0)
         effect = (
             f"{np.median(a):.1f} against {np.median(b):.1f} ms a photo: {ratio:.2f} times as long "
             f"({low:.2f} to {high:.2f})"
         )
-        noise = max((same_graph(results, backbone) for backbone in results.backbones), default=1.0)
         test = f"bootstrap over rounds of the ratio, less than {FASTER:g}"
-        if word == SUPPORTED and high > 1 / noise:
+        hidden = high > 1 / noise if word == SUPPORTED else FASTER * noise > 1
+        if word != UNDECIDED and hidden:
             word, test = UNDECIDED, f"{test}; configurations of the same graph differ by a factor of {noise:.2f}"
         return Verdict(word, effect, test)
 
@@ -357,11 +368,13 @@ def range_of(which: Which, low: float, high: float) -> Decide:
         if rows.empty:
             return None
         inside = (rows["test_low"] >= low) & (rows["test_high"] <= high)
-        outside = (rows["test_high"] < low) | (rows["test_low"] > high)
+        # That one of several is outside: with as many chances, a wider interval of each (Bonferroni).
+        wide = [statistics.accuracy_interval(results.of_row(row), ALPHA / len(rows)) for _, row in rows.iterrows()]
+        outside = pd.Series([ends[1] < low or ends[0] > high for ends in wide])
         word = SUPPORTED if inside.all() else CONTRADICTED if outside.any() else UNDECIDED
         effect = (
             f"{rows['test_accuracy'].min():.1%} to {rows['test_accuracy'].max():.1%}; "
-            f"{outside.sum()} of {len(rows)} intervals lie outside"
+            f"{outside.sum()} of {len(rows)} corrected intervals lie outside"
         )
         return Verdict(word, effect, f"every interval inside {100 * low:g} to {100 * high:g} %")
 
@@ -454,7 +467,7 @@ def gains_over_control(results: Results) -> Verdict | None:
     if gain is None:
         return None
     effect = f"{points(gain.over_control)} over the control, after {points(gain.over_short)} over the short frozen base"
-    if gain.share is not None:
+    if gain.share is not None and 0 <= gain.share <= 1:
         effect += f": {gain.share:.0%} of it remains ({gain.low:.0%} to {gain.high:.0%})"
     return Verdict(
         SIGNED[gain.over_control.sign],
@@ -556,9 +569,9 @@ CLAIMS = (
     ),
     Claim(
         "resnet50-range",
-        "Every configuration of ResNet50 reaches 92 to 93 %.",
+        "Every configuration of ResNet50 lies around 92 to 93 % (here: from 91.5 to 93.5 %).",
         "2, accuracy",
-        range_of(_RESNET, 0.92, 0.935),
+        range_of(_RESNET, 0.915, 0.935),
         lambda original: (
             f"{span((original.loc[original['backbone'] == 'resnet50', 'test_accuracy'] * ORIGINAL_PHOTOS).round().astype(int))}"
             f" of {ORIGINAL_PHOTOS} photos; 92 % are {0.92 * ORIGINAL_PHOTOS:.0f}"
@@ -606,8 +619,22 @@ CLAIMS = (
         network("resnet50", "frozen"),
     ),
     _of_accuracy(
+        "resnet50-blocks-layers",
+        "Whole blocks do better than a fixed number of layers in ResNet50.",
+        "3, strategy B",
+        network("resnet50", "blocks"),
+        network("resnet50", "layers"),
+    ),
+    _of_accuracy(
+        "mobilenet-blocks-layers",
+        "Whole blocks do better than a fixed number of layers in MobileNet.",
+        "3, strategy B",
+        network("mobilenet", "blocks"),
+        network("mobilenet", "layers"),
+    ),
+    _of_accuracy(
         "blocks-layers",
-        "Whole blocks do better than a fixed number of layers.",
+        "Whole blocks do better than a fixed number of layers, both networks together.",
         "3, strategy B",
         lambda e: e.strategy == "blocks",
         lambda e: e.strategy == "layers",
@@ -635,7 +662,7 @@ CLAIMS = (
     ),
     Claim(
         "underfitting",
-        "With too little unfrozen the networks underfit: they fit the training photos less, and are less accurate.",
+        "Too little unfrozen underfits (the original expects it, and did not see it): a worse fit of the training photos, and less accuracy.",
         "3, too few",
         all_of(rises(lambda run: run.record.train_accuracy, "training accuracy", same_epochs=True), underfit),
         own_rank(lambda rows: rows["train_accuracy"], "training accuracy"),
@@ -658,17 +685,24 @@ CLAIMS = (
     ),
     Claim(
         "resnet50-best",
-        "Ten blocks are best for ResNet50: better than each of its other fine-tuned forms.",
+        "Ten blocks are best for ResNet50: better than each other configuration.",
         "4, ResNet50",
-        best_of(_TEN, network("resnet50", "tuned")),
-        own_accuracy(_TEN, apart_from(_TEN, network("resnet50", "tuned"))),
+        best_of(_TEN, _RESNET),
+        own_accuracy(_TEN, apart_from(_TEN, _RESNET)),
     ),
     Claim(
         "mobilenet-best",
-        "Two to four blocks are best for MobileNet: better than each of its other fine-tuned forms.",
+        "Two to four blocks are best for MobileNet: better than each other configuration.",
         "4, MobileNet",
-        best_of(_TWO_TO_FOUR, network("mobilenet", "tuned")),
-        own_accuracy(_TWO_TO_FOUR, apart_from(_TWO_TO_FOUR, network("mobilenet", "tuned"))),
+        best_of(_TWO_TO_FOUR, _MOBILENET),
+        own_accuracy(_TWO_TO_FOUR, apart_from(_TWO_TO_FOUR, _MOBILENET)),
+    ),
+    _of_latency(
+        "mobilenet-best-latency",
+        "Two to four blocks keep MobileNet faster at inference than ten do.",
+        "4, MobileNet",
+        _TWO_TO_FOUR,
+        network("mobilenet", "blocks", 10),
     ),
     Claim(
         "control",

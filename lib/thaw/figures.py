@@ -228,6 +228,8 @@ def latencies(
         for axes, (kind, title) in zip(panels[number], kinds.items()):
             for position, (_, row) in enumerate(part.iterrows()):
                 values = calls(row, *kind)
+                if values is None:
+                    continue
                 axes.boxplot(
                     values,
                     positions=[position],

@@ -107,12 +107,11 @@ def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
     first = results.runs[0].record
     photos = first.data["photos"]
     weights_of = {run.record.experiment.backbone: run.record.weights for run in results.runs}
-    seeds = results.seeds
     return {
         "Profile": f"{profile}. {reason}".strip(),
         "Data": f"{first.data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, {photos['test']:,} test",
         **{f"{REGISTRY[name].title} weights": about["title"] for name, about in weights_of.items()},
-        "Experiments": f"{len(results.runs)} of {results.planned} finished, {_count(seeds, 'seed')} a configuration",
+        "Experiments": f"{len(results.runs)} of {results.planned} finished, {results.seeds} a configuration",
         "Photos": f"{first.parameters['image_size']} pixels square",
         "Device": f"{first.device['name']}, {first.device['cores']} core{'s' * (first.device['cores'] > 1)} a run",
     }
@@ -130,13 +129,14 @@ def in_short(results: Results) -> str:
         elif len(like) == 1:
             rest = f"By {photos} it is told apart from every other configuration."
         else:
-            rest = f"By {photos}, {len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it"
+            others = f"{len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it"
+            if len(like) == len(rows):
+                others = f"none of the other {len(rows) - 1} configurations can be told from it"
+            rest = f"By {photos}, {others}"
             if cheapest.name == top.name:
-                rest += ", none of them cheaper to train."
+                rest += ", and none that cannot trains fewer parameters."
             else:
-                rest += (
-                    f"; of all those, the cheapest to train is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%})."
-                )
+                rest += f"; of those that cannot, the one that trains the fewest parameters is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%})."
         lines.append(
             f"- **{REGISTRY[backbone].title}** is most accurate with {_name(top)}: {top['test_accuracy']:.1%} "
             f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
@@ -216,11 +216,11 @@ def power(results: Results) -> str:
         effects = pairs["difference"]
         disagree = float(np.median([effect.disagree for effect in effects]))
         least, count = statistics.detectable_from(pairs), effects.iloc[0].photos
-        what = "runs" if results.seeds > 1 else "configurations"
+        several = min(effect.seeds for effect in effects) > 1
         text = (
-            f"**{REGISTRY[backbone].title}**: on {disagree:.1%} of the {count} test photos the {what} of a pair do not all "
-            "agree on whether they are right (median over all pairs). "
-            if results.seeds > 1
+            f"**{REGISTRY[backbone].title}**: on {disagree:.1%} of the {count} test photos the runs of two configurations "
+            "are not all right or all wrong (median over all pairs). "
+            if several
             else f"**{REGISTRY[backbone].title}**: two configurations differ on {disagree:.1%} of the {count} test photos in "
             "whether they are right (median over all pairs). "
         )
@@ -239,17 +239,19 @@ def power(results: Results) -> str:
 
 def seeds(results: Results) -> str:
     """What the seeds tell, or what one alone cannot."""
-    if results.seeds == 1:
+    few, most = int(results.rows["seeds"].min()), int(results.rows["seeds"].max())
+    if most == 1:
         return (
             "Each configuration was run with one seed. How far another one, with other initial weights of the head and another order of "
             "photos, would move an accuracy cannot be told from that: intervals and tests speak of the choice of test photos alone."
         )
     deviations = results.rows["test_sd"]
     pooled = float(np.sqrt((deviations**2).mean()))
-    return (
-        f"Each configuration was run with {_count(results.seeds, 'seed')} or more. From seed to seed its accuracy varies with a standard deviation of "
-        f"{100 * pooled:.1f} points (pooled over configurations); intervals and tests take that in."
+    text = (
+        f"Configurations were run with {results.seeds}. From seed to seed an accuracy varies with a standard deviation of "
+        f"{100 * pooled:.1f} points (pooled over configurations); intervals and tests take that in"
     )
+    return f"{text}, but not of configurations with one seed, which show nothing of it." if few == 1 else f"{text}."
 
 
 def accuracy(results: Results) -> str:
@@ -293,6 +295,10 @@ def speed(results: Results) -> str:
         "in turns, after warm-up; figures are medians."
     )
     for backbone, rows in results.backbones.items():
+        rows = rows[rows["latency"].notna()]
+        if rows.empty:
+            sentences.append(f"**{REGISTRY[backbone].title}** was not measured.")
+            continue
         title, graph, predict = REGISTRY[backbone].title, rows["latency"].median(), rows["latency_predict"].median()
         batch = _median_call(results, rows, "graph", 32)
         text = (
@@ -321,7 +327,8 @@ def speed(results: Results) -> str:
 
 
 def _median_call(results: Results, rows: pd.DataFrame, call: str, photos: int) -> float:
-    return float(np.median([np.median(results.calls(row, call, photos)) for _, row in rows.iterrows()]))
+    calls = [results.calls(row, call, photos) for _, row in rows.iterrows()]
+    return float(np.median([np.median(of_row) for of_row in calls if of_row is not None]))
 
 
 def cost(results: Results) -> str:
@@ -450,6 +457,8 @@ def best(results: Results) -> str:
                 time = f", in {cheapest['training_seconds']:,.0f} s"
                 if times >= 1.05:
                     time += f" where the most accurate needs {times:.1f} times as long"
+                elif times <= 0.95:
+                    time += f", though the most accurate needs only {times:.2f} times as long"
                 pairs = results.pairs[backbone]
                 pair = pairs[
                     (pairs["first"] == min(top.name, cheapest.name)) & (pairs["second"] == max(top.name, cheapest.name))
@@ -473,16 +482,20 @@ def best(results: Results) -> str:
     return "\n\n".join(paragraphs)
 
 
-def verdicts_in_words(verdicts: dict[str, Verdict]) -> str:
+def verdicts_in_words(results: Results, verdicts: dict[str, Verdict]) -> str:
     """How many claims are supported, contradicted and not decided."""
     counts = {word: sum(v.verdict == word for v in verdicts.values()) for word in (SUPPORTED, CONTRADICTED)}
     decided = sum(counts.values())
-    tested = sum(v.p is not None for v in verdicts.values())
-    stand = len(claims.stand(verdicts))
-    return (
+    tested = {id: verdict for id, verdict in verdicts.items() if verdict.p is not None}
+    decided_by_p = sum(verdict.verdict != claims.UNDECIDED for verdict in tested.values())
+    stand = len(set(claims.stand(verdicts)) & set(tested))
+    text = (
         f"Of {len(verdicts)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {len(verdicts) - decided} not decided. "
-        f"Each is decided by itself at 5 %, for an accuracy only where test and interval agree; corrected for the {tested} that rest on a p value (Holm), {stand} of the {decided} verdicts stand."
+        f"Each is decided by itself at 5 %, for an accuracy only where test and interval agree; corrected for the {len(tested)} that rest on a p value (Holm), {stand} of the {decided_by_p} verdicts among these stand."
     )
+    if results.data["dataset"] != "tf_flowers":
+        text += " The claims are about TF Flowers: on other data the verdicts say whether the same holds there, and nothing of whether it held for the original."
+    return text
 
 
 def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
@@ -493,8 +506,8 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
         text = f"**The networks.** {_capital(_order(effect, 'ResNet50', 'MobileNet'))}: {points(effect)}."
         for id, words in (
             ("mobilenet-latency", ("MobileNet is faster at inference", "MobileNet is not faster at inference")),
-            ("mobilenet-training-time", ("it trains faster", "it trains slower")),
-            ("mobilenet-memory", ("it needs less memory", "it needs more memory")),
+            ("mobilenet-training-time", ("MobileNet trains faster", "MobileNet trains slower")),
+            ("mobilenet-memory", ("MobileNet needs less memory", "MobileNet needs more memory")),
         ):
             verdict = verdicts[id]
             if verdict.verdict in (SUPPORTED, CONTRADICTED):
@@ -506,7 +519,16 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
     if all(sides):
         effect = statistics.difference(*sides)
         order = _order(effect, "whole blocks", "a fixed number of layers", plural=True)
-        lines.append(f"**Layers or blocks.** Over the networks, {order}: {points(effect)}.")
+        text = f"**Layers or blocks.** Over all, {order}: {points(effect)}."
+        for backbone in results.backbones if len(results.backbones) > 1 else ():
+            of = [
+                claims.matching(
+                    *([r for r in side if r.record.experiment.backbone == backbone] for side in sides), None
+                )
+            ]
+            if all(of[0]):
+                text += f" {REGISTRY[backbone].title} alone: {points(statistics.difference(*of[0]))}."
+        lines.append(text)
     gain = claims.remaining_gain(results)
     if gain is not None:
         lines.append(f"**Unfreezing or training longer.** {_remaining(gain)}")
@@ -557,6 +579,8 @@ def hard_words(results: Results) -> str:
     """How many test photos all runs get wrong, and how many all get right."""
     right = statistics.rightness(results.runs)
     never, always = int((~right.any(axis=0)).sum()), int(right.all(axis=0).sum())
+    if len(right) == 1:
+        return f"Of {right.shape[1]} test photos, the only run names {always} rightly and {never} wrongly."
     return (
         f"Of {right.shape[1]} test photos, all {len(right)} runs name {always} rightly and {never} wrongly; on the other {right.shape[1] - always - never} they differ, "
         "and only these can tell configurations apart."
@@ -613,9 +637,13 @@ def networks(results: Results) -> str:
 def _remaining(gain: claims.Remaining) -> str:
     """What the control tells."""
     text = f"Fine-tuning is {points(gain.over_short)} from the base frozen for the head's epochs alone, and {points(gain.over_control)} from one frozen for as many epochs"
-    if gain.share is not None:
-        return f"{text}: {gain.share:.0%} of its gain remains ({gain.low:.0%} to {gain.high:.0%}) when the frozen base may train as long."
-    return f"{text}. The first is not shown to be a gain, so that there is no share of it to speak of."
+    if gain.share is None:
+        return f"{text}. The first is not shown to be a gain, so that there is no share of it to speak of."
+    if gain.share < 0:
+        return f"{text}: nothing of its gain remains when the frozen base may train as long."
+    if gain.share > 1:
+        return f"{text}: all of its gain remains when the frozen base may train as long."
+    return f"{text}: {gain.share:.0%} of its gain remains ({gain.low:.0%} to {gain.high:.0%}) when the frozen base may train as long."
 
 
 def _order(effect: Difference, first: str, second: str, plural: bool = False) -> str:

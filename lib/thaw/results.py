@@ -124,9 +124,10 @@ class Results:
         return found.test.images[np.array([position[key] for key in keys], int)]
 
     @property
-    def seeds(self) -> int:
-        """The fewest seeds that a configuration was run with."""
-        return int(self.rows["seeds"].min())
+    def seeds(self) -> str:
+        """How many seeds configurations were run with, in words."""
+        few, most = self.rows["seeds"].min(), self.rows["seeds"].max()
+        return f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
 
     @property
     def data(self) -> dict:

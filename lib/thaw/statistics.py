@@ -5,7 +5,7 @@ chance in an accuracy: which photos were drawn for the test, and the seed of
 the run. With one seed only the first can be told from the data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import combinations
@@ -31,23 +31,25 @@ CONFIGURATION = ["backbone", "strategy", "amount", "epochs"]  # what tells one f
 # ---- one configuration --------------------------------------------------------------------------
 
 
-def wilson(correct, photos) -> tuple:
+def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
     """The interval of an accuracy (Wilson, 1927).
 
     Parameters
     ----------
     correct, photos : float or array
         Photos named rightly, and photos in all.
+    alpha : float
+        How often it may miss.
 
     Returns
     -------
     low, high : float or array
-        From 0 to 1, at the level `LEVEL`.
+        From 0 to 1.
     """
-    return proportion_confint(correct, photos, alpha=ALPHA, method="wilson")
+    return proportion_confint(correct, photos, alpha=alpha, method="wilson")
 
 
-def accuracy_interval(runs: Sequence[Run]) -> tuple[float, float]:
+def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA) -> tuple[float, float]:
     """The interval of a configuration's accuracy.
 
     Of one run: `wilson`. Of one with several seeds: for their mean, by
@@ -58,6 +60,8 @@ def accuracy_interval(runs: Sequence[Run]) -> tuple[float, float]:
     ----------
     runs : sequence of Run
         One a seed.
+    alpha : float
+        How often it may miss.
 
     Returns
     -------
@@ -66,8 +70,8 @@ def accuracy_interval(runs: Sequence[Run]) -> tuple[float, float]:
     """
     if len(runs) == 1:
         right = rightness(runs)[0]
-        return wilson(right.sum(), right.size)
-    return _percentiles(resampled([runs], [1], added=[[1], [1], [0], [0]]))
+        return wilson(right.sum(), right.size, alpha)
+    return _percentiles(resampled([runs], [1], added=[[1], [1], [0], [0]]), alpha)
 
 
 def gap_interval(train: float, train_photos: int, validation: float, validation_photos: int) -> tuple[float, float]:
@@ -154,13 +158,15 @@ def resampled(
 
     Every configuration of a group weighs the same. Photos are drawn once for
     all runs, since all were tested on the same (percentile bootstrap; Efron,
-    1979). Seeds are drawn once for all configurations that were run with the
-    same ones, one fewer than there are, which keeps the variance of a mean of
-    few right (Rao & Wu, 1988). The two changes are added up; to draw photos
-    within drawn seeds would count what depends on both three times (Owen,
-    2007), this does it twice. Since few seeds tell little of how much seeds
-    vary, the sum is widened as Student's t is against the normal
-    distribution, with the degrees of freedom of Satterthwaite (1946).
+    1979). Seeds, of which there are too few to draw from, move their mean by
+    their deviations from it times random weights (Wu, 1986), the same for all
+    configurations that were run with the same seeds. The two changes are added
+    up; to draw photos within drawn seeds would count what depends on both
+    three times (Owen, 2007), this does it twice. Since few seeds tell little
+    of how much seeds vary, the sum is widened as Student's t is against the
+    normal distribution, with the degrees of freedom of Satterthwaite (1946).
+    A configuration with one seed shows nothing of how much seeds vary, and
+    adds nothing for it.
 
     Parameters
     ----------
@@ -194,12 +200,12 @@ def resampled(
         for by_seed in configurations.values():
             seeds = tuple(sorted(by_seed))
             if seeds not in drawn:
-                draws = max(len(seeds) - 1, 1)
-                shares = rng.multinomial(draws, np.full(len(seeds), 1 / len(seeds)), resamples) / draws
-                drawn[seeds] = shares - 1 / len(seeds)
+                count = len(seeds)
+                drawn[seeds] = rng.normal(size=(resamples, count)) / np.sqrt(count * max(count - 1, 1))
             columns = [by_seed[seed] for seed in seeds]
+            deviations = observed[columns] - observed[columns].mean()
             of_photos += weight / len(configurations) * accuracies[:, columns].mean(axis=1)
-            of_seeds += weight / len(configurations) * (drawn[seeds] @ observed[columns])
+            of_seeds += weight / len(configurations) * (drawn[seeds] @ deviations)
     if not of_seeds.any():
         return of_photos
     variance = of_photos.var() + of_seeds.var()
@@ -213,8 +219,8 @@ def _identity(experiment) -> tuple:
     return tuple(getattr(experiment, name) for name in CONFIGURATION)
 
 
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+def _percentiles(draws: np.ndarray, alpha: float = ALPHA) -> tuple[float, float]:
+    low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
 
 
@@ -301,7 +307,7 @@ def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RES
     parts = right[: len(first)], right[len(first) :]
     photos = parts[0].mean(axis=0) - parts[1].mean(axis=0)
     count = right.shape[1]
-    seeds = min(_seeds(first), _seeds(second))
+    seeds = min(_seeds(first, min), _seeds(second, min))
     disagree = float((right != right[0]).any(axis=0).mean())
     mean = float(_mean_by_configuration(first, parts[0]) - _mean_by_configuration(second, parts[1]))
     if len(first) == len(second) == 1:
@@ -315,14 +321,17 @@ def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RES
     # For two single runs it would be 1; photos that several runs differ on count by as much as they do.
     size = np.sqrt((photos[photos != 0] ** 2).mean()) if photos.any() else 1.0
     draws = resampled([first, second], [1, -1], added=[[size, 0], [0, size]], resamples=resamples)
-    if seeds == 1 and len({run.record.experiment.seed for run in [*first, *second]}) == 1:
+    if max(_seeds(first), _seeds(second)) == 1:
         sizes = np.abs(photos[photos != 0])
         flipped = np.random.default_rng(0).choice([-1.0, 1.0], (resamples, len(sizes))) @ sizes
         p = (1 + (np.abs(flipped) >= abs(photos.sum()) - 1e-9).sum()) / (1 + resamples)
         return Difference(mean, float(p), "sign-flip test", count, seeds, disagree, draws)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (1 + tail) / (1 + resamples))
-    return Difference(mean, float(p), "bootstrap over seeds and photos", count, seeds, disagree, draws)
+    name = (
+        "bootstrap over photos and seeds" if seeds > 1 else "bootstrap over photos, and seeds where there are several"
+    )
+    return Difference(mean, float(p), name, count, seeds, disagree, draws)
 
 
 @cache
@@ -331,13 +340,13 @@ def _normal(count: int) -> np.ndarray:
     return norm.ppf((np.arange(count) + 0.5) / count)
 
 
-def _seeds(runs: Sequence[Run]) -> int:
-    """The fewest seeds that any configuration was run with."""
+def _seeds(runs: Sequence[Run], of: Callable = max) -> int:
+    """The most, or the fewest, seeds that any configuration was run with."""
     counts: dict[tuple, int] = {}
     for run in runs:
         identity = _identity(run.record.experiment)
         counts[identity] = counts.get(identity, 0) + 1
-    return min(counts.values())
+    return of(counts.values())
 
 
 def _mean_by_configuration(runs: Sequence[Run], right: np.ndarray) -> float:
