@@ -131,9 +131,7 @@ def best_of(which: Which, within: Which) -> Decide:
         effects = [statistics.difference(meant, group) for group in others.values()]
         worse = [p for e, p in zip(effects, statistics.holm([e.p for e in effects])) if e.mean < 0 and p < ALPHA]
         word = SUPPORTED if all(e.sign > 0 for e in effects) else CONTRADICTED if worse else UNDECIDED
-        letters = {"layers": "A-{}", "blocks": "B-{}", "frozen": "frozen"}
-        names = [letters[strategy].format(amount) for strategy, amount in others]
-        effect = "; ".join(f"{points(effect)} from {name}" for effect, name in zip(effects, names))
+        effect = "; ".join(f"{points(effect)} from {short(*name)}" for effect, name in zip(effects, others))
         p = min(worse) if word == CONTRADICTED else max(effect.p for effect in effects)
         return Verdict(
             word,
@@ -173,15 +171,21 @@ def as_accurate(first: Which, second: Which) -> Decide:
         others = select(results.runs, second)
         if not groups or not others:
             return None
-        effects = [statistics.difference(group, others) for group in groups.values()]
+        effects = {short(*name): statistics.difference(group, others) for name, group in groups.items()}
         verdict = alike(effects, results.margin)
         return replace(verdict, effect=verdict.effect + against_control(results, first, second))
 
     return decide
 
 
-def alike(effects: list[Difference], margin: float) -> Verdict:
+def short(strategy: str, amount: int) -> str:
+    """A configuration in a few letters, for example 'A-5'."""
+    return {"layers": "A-{}", "blocks": "B-{}", "frozen": "frozen"}[strategy].format(amount)
+
+
+def alike(named: dict[str, Difference], margin: float) -> Verdict:
     """A verdict on all of these differences being within the margin."""
+    effects = list(named.values())
     # All of them have to be inside, so the largest p counts; that one is outside is a family of tests.
     p = max(effect.equivalence(margin) for effect in effects)
     tails = [2 * min((e.draws <= margin).mean(), (e.draws >= -margin).mean()) for e in effects]
@@ -195,7 +199,7 @@ def alike(effects: list[Difference], margin: float) -> Verdict:
     if outside:
         p = max(min(outside), 1 / len(effects[0].draws))
         test = f"outside the margin of {100 * margin:g} points, corrected {in_p(p)}"
-    return Verdict(word, "; ".join(map(points, effects)), test, p)
+    return Verdict(word, "; ".join(f"{name} {points(effect)}" for name, effect in named.items()), test, p)
 
 
 def less_in_every_row(first: str, second: str, quantity: Callable[[Run], float], unit: str) -> Decide:
@@ -398,15 +402,16 @@ def smaller(first: str, second: str) -> Decide:
 
 def little_gain(results: Results) -> Verdict | None:
     """In each network the configuration with the most trainable parameters is within the margin of that with the fewest."""
-    effects = []
-    for rows in results.backbones.values():
+    effects = {}
+    for backbone, rows in results.backbones.items():
         tuned = rows[rows["strategy"] != "frozen"].sort_values("trainable_parameters")
         if len(tuned) > 1:
-            effects.append(statistics.difference(results.of_row(tuned.iloc[-1]), results.of_row(tuned.iloc[0])))
+            ends = (results.of_row(tuned.iloc[end]) for end in (-1, 0))
+            effects[REGISTRY[backbone].title] = statistics.difference(*ends)
     if not effects:
         return None
     verdict = alike(effects, results.margin)
-    return replace(verdict, effect=f"accuracy of the most against the least unfrozen {verdict.effect}")
+    return replace(verdict, effect=f"accuracy of the most against the least unfrozen: {verdict.effect}")
 
 
 def underfit(results: Results) -> Verdict | None:
