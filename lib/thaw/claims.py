@@ -358,8 +358,9 @@ def like_parameters(results: Results) -> Verdict | None:
                 pairs.append((row, layers.loc[factors.idxmin()]))
     if not pairs:
         return None
-    sides = [[run for pair in pairs for run in results.of_row(pair[side])] for side in (0, 1)]
-    effect = statistics.difference(*({id(run): run for run in side}.values() for side in map(list, sides)))
+    # The same layers may be the like of several blocks: each row counts once.
+    sides = [{row.name: row for row in side}.values() for side in zip(*pairs)]
+    effect = statistics.difference(*([run for row in side for run in results.of_row(row)] for side in sides))
     names = ", ".join(f"{REGISTRY[b['backbone']].title} B-{b['amount']} with A-{a['amount']}" for b, a in pairs)
     return Verdict(SIGNED[effect.sign], f"{points(effect)}; {names}", f"{effect.test}, {in_p(effect.p)}", effect.p)
 
@@ -447,12 +448,11 @@ class Remaining:
     high: float | None
 
 
-def remaining_gain(results: Results, backbone: str | None = None) -> Remaining | None:
-    """What the control tells, over all networks or one; None where runs are missing."""
-    runs = [run for run in results.runs if backbone in (None, run.record.experiment.backbone)]
-    short = select(runs, lambda e: e.strategy == "frozen")
-    control = [run for run in runs if run.record.experiment.control]
-    tuned = select(runs, lambda e: e.strategy != "frozen")
+def remaining_gain(results: Results) -> Remaining | None:
+    """What the control tells, over all networks that have it; None where runs are missing."""
+    short = select(results.runs, lambda e: e.strategy == "frozen")
+    control = [run for run in results.runs if run.record.experiment.control]
+    tuned = select(results.runs, lambda e: e.strategy != "frozen")
     complete = set.intersection(*({r.record.experiment.backbone for r in side} for side in (short, control, tuned)))
     sides = [[r for r in side if r.record.experiment.backbone in complete] for side in (tuned, short, control)]
     if not all(sides):

@@ -209,7 +209,8 @@ def resampled(
     if not of_seeds.any():
         return of_photos
     variance = of_photos.var() + of_seeds.var()
-    freedom = (min(map(len, filter(lambda seeds: len(seeds) > 1, drawn))) - 1) * (variance / of_seeds.var()) ** 2
+    fewest = min(len(seeds) for seeds in drawn if len(seeds) > 1)
+    freedom = (fewest - 1) * (variance / of_seeds.var()) ** 2
     wider = student.ppf(1 - ALPHA / 2, freedom) / norm.ppf(1 - ALPHA / 2)
     middle = of_photos.mean()
     return middle + wider * (of_photos - middle + of_seeds)
