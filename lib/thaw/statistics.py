@@ -5,7 +5,7 @@ chance in an accuracy: which photos were drawn for the test, and the seed of
 the run. With one seed only the first can be told from the data.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import combinations
@@ -193,11 +193,9 @@ def resampled(
     drawn: dict[tuple, np.ndarray] = {}
     of_photos, of_seeds = np.zeros(resamples), np.zeros(resamples)
     for number, weight in enumerate(weights):
-        configurations: dict[tuple, dict[int, int]] = {}
-        for column in np.flatnonzero(group_of == number):
-            experiment = runs[column].record.experiment
-            configurations.setdefault(_identity(experiment), {})[experiment.seed] = column
-        for by_seed in configurations.values():
+        configurations = _by_identity(groups[number], np.flatnonzero(group_of == number))
+        for of_configuration in configurations.values():
+            by_seed = {runs[column].record.experiment.seed: column for column in of_configuration}
             seeds = tuple(sorted(by_seed))
             if seeds not in drawn:
                 count = len(seeds)
@@ -214,10 +212,6 @@ def resampled(
     wider = student.ppf(1 - ALPHA / 2, freedom) / norm.ppf(1 - ALPHA / 2)
     middle = of_photos.mean()
     return middle + wider * (of_photos - middle + of_seeds)
-
-
-def _identity(experiment) -> tuple:
-    return tuple(getattr(experiment, name) for name in CONFIGURATION)
 
 
 def _percentiles(draws: np.ndarray, alpha: float = ALPHA) -> tuple[float, float]:
@@ -308,7 +302,8 @@ def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RES
     parts = right[: len(first)], right[len(first) :]
     photos = parts[0].mean(axis=0) - parts[1].mean(axis=0)
     count = right.shape[1]
-    seeds = min(_seeds(first, min), _seeds(second, min))
+    counts = [len(group) for runs in (first, second) for group in _by_identity(runs, runs).values()]
+    seeds = min(counts)
     disagree = float((right != right[0]).any(axis=0).mean())
     mean = float(_mean_by_configuration(first, parts[0]) - _mean_by_configuration(second, parts[1]))
     if len(first) == len(second) == 1:
@@ -322,7 +317,7 @@ def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RES
     # For two single runs it would be 1; photos that several runs differ on count by as much as they do.
     size = np.sqrt((photos[photos != 0] ** 2).mean()) if photos.any() else 1.0
     draws = resampled([first, second], [1, -1], added=[[size, 0], [0, size]], resamples=resamples)
-    if max(_seeds(first), _seeds(second)) == 1:
+    if max(counts) == 1:
         sizes = np.abs(photos[photos != 0])
         flipped = np.random.default_rng(0).choice([-1.0, 1.0], (resamples, len(sizes))) @ sizes
         p = (1 + (np.abs(flipped) >= abs(photos.sum()) - 1e-9).sum()) / (1 + resamples)
@@ -341,20 +336,16 @@ def _normal(count: int) -> np.ndarray:
     return norm.ppf((np.arange(count) + 0.5) / count)
 
 
-def _seeds(runs: Sequence[Run], of: Callable = max) -> int:
-    """The most, or the fewest, seeds that any configuration was run with."""
-    counts: dict[tuple, int] = {}
-    for run in runs:
-        identity = _identity(run.record.experiment)
-        counts[identity] = counts.get(identity, 0) + 1
-    return of(counts.values())
+def _by_identity(runs: Sequence[Run], of: Iterable) -> dict[tuple, list]:
+    """What belongs to each of some runs, by their configuration."""
+    groups: dict[tuple, list] = {}
+    for run, one in zip(runs, of):
+        groups.setdefault(tuple(getattr(run.record.experiment, name) for name in CONFIGURATION), []).append(one)
+    return groups
 
 
 def _mean_by_configuration(runs: Sequence[Run], right: np.ndarray) -> float:
-    groups: dict[tuple, list[float]] = {}
-    for run, row in zip(runs, right):
-        groups.setdefault(_identity(run.record.experiment), []).append(row.mean())
-    return float(np.mean([np.mean(group) for group in groups.values()]))
+    return float(np.mean([np.mean(group) for group in _by_identity(runs, right.mean(axis=1)).values()]))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
