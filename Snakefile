@@ -1,22 +1,31 @@
 # The study as a graph of jobs: parameters -> experiments -> summary -> HTML and PDF.
 #
-# `make report` runs it; by hand: snakemake --cores all --config profile=demo
+# `make report` runs it; by hand: snakemake --cores all --directory outputs/demo --config profile=demo
 #
 # An experiment's folder is named by a digest of its parameters (thaw.study), so
 # whether one is up to date does not depend on file times.
 import os
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 from thaw import places
 from thaw.plan import plan
 from thaw.study import Study
 
 outputs = str(config.get("outputs") or "outputs")
-study = Study.load(config["profile"], outputs)
-jobs = {job.name: job for job in study.jobs}
+root = Path(workflow.basedir)
+study = Study.load(config["profile"], outputs, root)
+without = set(config.get("without") or [])  # jobs that have failed: nothing waits for them
+jobs = {job.name: job for job in study.jobs if job.name not in without}
 runs = f"{study.outputs}/runs"
 shared = plan(study)
-thaw = f'"{sys.executable}" -m thaw --outputs "{outputs}"'
+lost = {f"{runs}/{name}/record.json" for name in without}
+lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in without if name.startswith("weights-")}
+lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
+quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
+thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw', '--outputs', outputs])}"
 
 
 def effort(wildcards):
@@ -30,8 +39,13 @@ def needed(wildcards):
     experiment = jobs[wildcards.job].experiment
     if (jobs[wildcards.job].directory / "record.json").exists():
         return []  # else what has gone since would be made again, and the experiment run on it
-    weights = [places.drawn_weights(experiment.backbone)] if experiment.weights == "drawn" else []
-    return weights + shared.needs[wildcards.job]
+    weights = [str(places.drawn_weights(experiment.backbone))] if experiment.weights == "drawn" else []
+    return present(weights + shared.needs[wildcards.job])
+
+
+def present(paths):
+    """Those that no failed job was to make."""
+    return [path for path in paths if path not in lost]
 
 
 rule report:
@@ -44,17 +58,17 @@ rule weights:
     output:
         places.drawn_weights("{backbone}"),
     shell:
-        "{thaw} weights {wildcards.backbone} --threads {threads}"
+        "{thaw} weights {study.path:q} {wildcards.backbone:q} --threads {threads}"
 
 
 def inputs(part):
     """What a part is made from; nothing for a head that is there: its activations are gone, and not worth making anew."""
     if part.kind == "head" and all(map(os.path.exists, part.outputs)):
         return []
-    return part.inputs
+    return present(part.inputs)
 
 
-for part in shared.parts:
+for part in (part for part in shared.parts if part.name not in without):
 
     rule:
         name:
@@ -76,17 +90,17 @@ for part in shared.parts:
 rule experiment:
     input:
         ancient(needed),
-    output:
-        f"{runs}/{{job}}/record.json",
-        f"{runs}/{{job}}/history.csv",
-        f"{runs}/{{job}}/predictions.csv",
-        f"{runs}/{{job}}/experiment.ipynb",
+    output:  # "update": what another process has finished meanwhile is not deleted, but accepted
+        update(f"{runs}/{{job}}/record.json"),
+        update(f"{runs}/{{job}}/history.csv"),
+        update(f"{runs}/{{job}}/predictions.csv"),
+        update(f"{runs}/{{job}}/experiment.ipynb"),
     priority: effort
     threads: 1
     resources:
         mem_mb=3000,
     shell:
-        "{thaw} experiment {study.path:q} {wildcards.job} --threads {threads}"
+        "{thaw} experiment {study.path:q} {wildcards.job:q} --threads {threads}"
 
 
 rule latency:
@@ -105,9 +119,9 @@ rule latency:
 
 rule summary:
     input:
-        f"{study.outputs}/latency.csv",
+        [] if "latency" in without else f"{study.outputs}/latency.csv",
         [f"{runs}/{name}/record.json" for name in jobs],
-        notebook=places.project() / "notebooks" / "summary.ipynb",
+        notebook=root / "notebooks" / "summary.ipynb",
     output:
         f"{study.outputs}/summary.ipynb",
         [f"{study.outputs}/results.{kind}" for kind in ("csv", "md", "tex")],

@@ -7,6 +7,7 @@ from invented import BLOCKS, FROZEN, LAYERS, SIZES, flat, invented
 
 from thaw import claims
 from thaw.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED
+from thaw.record import PhaseSeconds
 from thaw.results import Results
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
@@ -157,10 +158,10 @@ def test_more_cost_for_little_accuracy():
     costs = {"peak_memory_mb": lambda *w: 1000 + size(*w)}
 
     def study(accuracy, sign=1):
-        results = invented(accuracy, **costs)
-        for run in results.runs:
-            run.record.training_seconds.finetune = 10 + sign * run.record.trainable_parameters / 1e6
-        return results
+        def seconds(*which):
+            return PhaseSeconds(activations=1, head=2, finetune=10 + sign * 28 * size(*which))
+
+        return invented(accuracy, **costs, training_seconds=seconds)
 
     assert verdict(study(flat), "cost") == SUPPORTED
     assert verdict(study(flat, sign=-1e-3), "cost") == CONTRADICTED, "it takes less time"

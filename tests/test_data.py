@@ -1,12 +1,15 @@
 """A data set in its three parts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import has_flowers
 
 from thaw import data
-from thaw.errors import DataNotFound, InvalidParameter
+from thaw.errors import DataDamaged, DataNotFound, InvalidParameter
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +81,58 @@ def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     with pytest.raises(DataNotFound, match="no route to host.*TFDS_DATA_DIR"):
         data.prepare("drawn_flowers")
+
+
+def examples_in(file: Path) -> list[bytes]:
+    return [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+
+
+def write_examples(file: Path, examples: list[bytes]) -> None:
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for example in examples:
+            writer.write(example)
+
+
+@pytest.fixture
+def files_of_flowers(tmp_path, monkeypatch) -> list[Path]:
+    """The files of a data set of the test's own, to be damaged."""
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    return [Path(file) for file in data.prepare("drawn_flowers").info.splits["train"].filepaths]
+
+
+def damaged(words: str) -> None:
+    with pytest.raises(DataDamaged, match=words) as caught:
+        data.load("drawn_flowers", 32)
+    assert "drawn_flowers" in str(caught.value) and "Restore the files" in str(caught.value)
+    assert not list(data.photos_path("drawn_flowers", 32, None).parent.glob("*.h5")), "nothing is made of the rest"
+
+
+def test_a_damaged_file_is_named(files_of_flowers):
+    file = files_of_flowers[-1]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    damaged(f"{file} is damaged")
+
+
+def test_a_file_that_ends_too_soon_is_named(files_of_flowers):
+    file = files_of_flowers[-1]
+    file.write_bytes(file.read_bytes()[:-100])
+    damaged(f"{file} is damaged")
+
+
+def test_photos_that_are_missing_are_counted(files_of_flowers):
+    file = files_of_flowers[-1]
+    examples = examples_in(file)
+    write_examples(file, examples[:-3])
+    damaged(f"{file} holds {len(examples) - 3} of {len(examples)} photos")
+
+
+def test_a_photo_that_cannot_be_decoded_is_named(files_of_flowers):
+    file = files_of_flowers[0]
+    examples = examples_in(file)
+    example = tf.train.Example.FromString(examples[5])
+    image = example.features.feature["image"].bytes_list.value
+    image[0] = image[0][:20] + b"no photo" * 10
+    write_examples(file, [*examples[:5], example.SerializeToString(), *examples[6:]])
+    damaged(f"the photo drawn_flowers-train.tfrecord-.*__5 in .*{file.parent.name}.* cannot be decoded")

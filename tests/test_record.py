@@ -6,9 +6,11 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from thaw import files, record
-from thaw.errors import InvalidRecord, OutputNotWritable
+from thaw.errors import Diverged, InvalidRecord, OutputNotWritable
 from thaw.experiment import Experiment
 from thaw.record import Record, Run
 from thaw.training import Training
@@ -17,16 +19,17 @@ from thaw.training import Training
 def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
     """A record with its history and predictions; `correct` says which test photos are named rightly."""
     experiment = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "seed": seed} | parameters)
+    epochs, tuned = experiment.epochs, experiment.strategy != "frozen" and experiment.finetune_epochs
     history = pd.DataFrame(
         {
-            "epoch": [1, 2],
-            "phase": ["head", "finetune"],
-            "learning_rate": [1e-3, 1e-5],
-            "train_accuracy": [0.5, 0.75],
-            "train_loss": [1.0, 0.6],
-            "validation_accuracy": [0.4, 0.7],
-            "validation_loss": [1.1, 0.7],
-            "seconds": [2.0, 3.0],
+            "epoch": range(1, epochs + 1),
+            "phase": ["head"] * (epochs - tuned) + ["finetune"] * tuned,
+            "learning_rate": [1e-3] * (epochs - tuned) + [1e-5] * tuned,
+            "train_accuracy": np.linspace(0.5, 0.75, epochs),
+            "train_loss": np.linspace(1.0, 0.6, epochs),
+            "validation_accuracy": np.linspace(0.4, 0.7, epochs),
+            "validation_loss": np.linspace(1.1, 0.7, epochs),
+            "seconds": np.linspace(2.0, 3.0, epochs),
         }
     )
     right = np.array(correct, bool)
@@ -54,8 +57,17 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         test_loss=0.5,
         inference_ms_per_image={"median": 5.0, "q1": 4.0, "q3": 6.0},
         peak_memory_mb=1000.0,
-        data={"dataset": "drawn_flowers", "title": "Drawn Flowers", "sha256": "0"},
-        weights={"title": "none", "tensors_sha256": "0"},
+        data={
+            **{
+                "dataset": "drawn_flowers",
+                "version": "1.0.0",
+                "title": "Drawn Flowers",
+                "description": "",
+                "sha256": "0",
+            },
+            "photos": {"train": 30, "validation": 6, "test": len(right), "available": 40},
+        },
+        weights={"title": "none", "description": "", "official": False, "tensors_sha256": "0"},
         device={"name": "abacus", "cores": 1, "gpus": 0},
     )
     return made, history, predictions
@@ -66,7 +78,7 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path):
     record.save(tmp_path, made, history, predictions)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "predictions.csv", "record.json"]
     run = Run.read(tmp_path)
-    assert run.record == made
+    assert run.record.model_copy(update={"files": {}}) == made
     pd.testing.assert_frame_equal(run.history, history)
     pd.testing.assert_frame_equal(run.predictions, predictions)
 
@@ -110,7 +122,7 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     [
         lambda folder: (folder / "record.json").unlink(),
         lambda folder: (folder / "record.json").write_bytes((folder / "record.json").read_bytes()[:100]),
-        lambda folder: (folder / "record.json").write_text('{"schema_version": 2}'),
+        lambda folder: (folder / "record.json").write_text('{"schema_version": 1}'),
         lambda folder: (folder / "predictions.csv").unlink(),
         lambda folder: (folder / "history.csv").write_bytes(b"\x00\xff" * 50),
     ],
@@ -144,3 +156,111 @@ def test_many_runs_make_a_table():
     assert rows["seed"].tolist() == [0, 1]
     assert rows["test_correct"].tolist() == [3, 1] and rows["test_photos"].tolist() == [4, 4]
     assert rows["training_seconds"].tolist() == [6.0, 6.0] and rows["inference_ms_per_image"].tolist() == [5.0, 5.0]
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([-1, 1e400, "0.5", "NaN", 2]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+fuzzed = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def read_or_refused(folder) -> Run | None:
+    """A run read back, or None after a message that a person can use."""
+    try:
+        return Run.read(folder)
+    except InvalidRecord as error:
+        assert "Delete the folder to run it again" in str(error) and str(folder) in str(error)
+        assert "Traceback" not in str(error) and len(str(error)) < 2000
+        return None
+
+
+def assert_sound(run: Run) -> None:
+    """What a table says of a run cannot be but what its predictions and epochs say."""
+    (row,) = record.table([run]).to_dict("records")
+    assert row["test_correct"] == row["test_accuracy"] * row["test_photos"] == 3
+    assert 0 <= row["train_accuracy"] <= 1 and row["train_loss"] >= 0 and np.isfinite(row["train_loss"])
+    assert row["validation_loss"] == run.history["validation_loss"].iloc[-1]
+    assert np.isfinite([row[name] for name in record.FIGURES]).all() and row["training_seconds"] >= 0
+
+
+@fuzzed
+@given(data=st.data())
+def test_a_record_with_anything_in_it_is_refused_or_sound(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    record.save(folder, *made_up_run())
+    content = json.loads((folder / "record.json").read_text())
+    where, path = content, []
+    while True:
+        name = data.draw(st.sampled_from([*sorted(where), "another"]))
+        path.append(name)
+        if not isinstance(where.get(name), dict) or not where[name] or data.draw(st.booleans()):
+            break
+        where = where[name]
+    if data.draw(st.booleans()):
+        where.pop(name, None)
+    else:
+        where[name] = data.draw(anything)
+    (folder / "record.json").write_text(json.dumps(content))
+    run = read_or_refused(folder)
+    if run is not None:
+        assert_sound(run)
+
+
+@fuzzed
+@given(
+    name=st.sampled_from(["record.json", "history.csv", "predictions.csv"]),
+    start=st.floats(0, 1),
+    length=st.integers(0, 40) | st.just(10**6),
+    instead=st.binary(max_size=30) | st.sampled_from([b"0", b",", b"\n", b'"', b"NaN", b"inf", b"1e999", b"\xff\xfe"]),
+)
+def test_other_bytes_anywhere_are_refused_or_change_nothing_that_counts(name, start, length, instead, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    record.save(folder, *made_up_run())
+    content = (folder / name).read_bytes()
+    position = int(start * len(content))
+    changed = content[:position] + instead + content[position + length :]
+    (folder / name).write_bytes(changed)
+    run = read_or_refused(folder)
+    if run is not None:
+        assert_sound(run)
+        assert name == "record.json" or changed == content
+
+
+def test_rows_that_are_missing_are_noticed_though_the_file_is_whole(tmp_path):
+    """A table that was cut and then vouched for: not by accident, but by a script of somebody's."""
+    made, history, predictions = made_up_run()
+    for tables in (history.iloc[:-1], predictions), (history, predictions.iloc[:-1]):
+        record.save(tmp_path, made, *tables)
+        with pytest.raises(InvalidRecord, match="say different things"):
+            Run.read(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_a_record_of_another_schema_version(tmp_path, version):
+    record.save(tmp_path, *made_up_run())
+    content = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": version}
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidRecord, match="schema_version"):
+        Run.read(tmp_path)
+
+
+def test_a_run_that_diverged_has_no_figures(tmp_path):
+    made, history, _ = made_up_run()
+    history.loc[history.index[-1], ["train_loss", "validation_loss"]] = np.nan, np.inf
+    training = Training(history, made.training_seconds.model_dump(), {}, network=None, test=None)
+    experiment, measured = made.experiment, {name: getattr(made, name) for name in ("data", "weights", "device")}
+    counts = {"trainable_parameters": 10, "total_parameters": 100, "peak_memory_mb": 1.0}
+    with pytest.raises(Diverged, match="after epoch 20 .*Give a smaller learning rate"):
+        record.end_if_diverged(tmp_path, experiment, training, **counts, **measured)
+    run = Run.read(tmp_path)
+    assert run.record.diverged == 20 and run.record.test_accuracy is None and run.record.train_loss is None
+    assert len(run.history) == 20 and run.predictions.empty
+    with pytest.raises(ValueError, match="if and only if"):
+        Record.model_validate(run.record.model_dump() | {"diverged": None})

@@ -15,7 +15,7 @@ from thaw.study import Study
 def test_what_a_study_has_left(tmp_path):
     only = {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"], "margin": 0.03}
     study = Study.load(profile(tmp_path, study=only), tmp_path)
-    record.save(study.jobs[0].directory, *made_up_run(strategy=FROZEN, amount=0))
+    record.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
     results = Results.of(study)
     assert (len(results.runs), results.planned, results.margin) == (1, 2, 0.03)
     assert results.latency is None and results.rows["latency"].isna().all()

@@ -121,9 +121,9 @@ def test_what_is_being_written_takes_room_until_its_process_is_gone(tmp_path):
     here, process, rest = writer.partial.name.rsplit("-", 2)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    for name in (f"{here}-{ended.pid}-{rest}", f".another-machine-{process}-{rest}", ".from-elsewhere.part"):
+    for name in (f"{here}-{ended.pid}-{rest}", f".another-machine-{process}-{rest}", ".from-elsewhere.part.h5"):
         shutil.copy(writer.partial, tmp_path / name)
-    os.utime(tmp_path / ".from-elsewhere.part", (0, 0))
+    os.utime(tmp_path / ".from-elsewhere.part.h5", (0, 0))
     assert store.make_room(tmp_path, 1e5, 4.2e5)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"a.h5", writer.partial.name, f".another-machine-{process}-{rest}"}

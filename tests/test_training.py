@@ -1,12 +1,15 @@
 """The two phases; and the cached prefix, which must not change a number."""
 
+import dataclasses
+import errno
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import enliven, has_flowers, has_weights, made_up_data
 
-from thaw import activations, backbones, data, evaluation, training, unfreeze
+from thaw import activations, backbones, data, evaluation, places, training, unfreeze
 from thaw.experiment import Experiment
 
 
@@ -16,7 +19,7 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
 
 
-def trained(data, **parameters):
+def trained(data, say=lambda line: None, **parameters):
     experiment = Experiment.of(
         {
             "strategy": "frozen",
@@ -34,7 +37,12 @@ def trained(data, **parameters):
     enliven(base)
     model = training.add_head(base, 3, experiment.seed)
     lines = []
-    return training.train(model, base, data, "random", experiment, lines.append), lines
+
+    def tell(line):
+        say(line)
+        lines.append(line)
+
+    return training.train(model, base, data, "random", experiment, tell), lines
 
 
 def test_two_phases_with_their_own_learning_rates(tiny):
@@ -55,10 +63,12 @@ def test_the_control_trains_its_head_as_long_and_without_a_second_phase(tiny):
     assert result.seconds["finetune"] == 0
 
 
-def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny):
-    first, again, other = (
-        trained(tiny, backbone="mobilenet", seed=seed)[0].history.drop(columns="seconds") for seed in (1, 1, 2)
-    )
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny, tmp_path, monkeypatch):
+    histories = []
+    for number, seed in enumerate((1, 1, 2)):
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / str(number)))  # nothing to go on from
+        histories.append(trained(tiny, backbone="mobilenet", seed=seed)[0].history.drop(columns="seconds"))
+    first, again, other = histories
     assert first.equals(again) and not first.equals(other)
 
 
@@ -154,3 +164,89 @@ def test_real_weights_on_real_photos_learn_the_flowers():
         "training and evaluation see the same network"
     )
     assert scores["test_loss"] == pytest.approx(history["validation_loss"].iloc[-1], rel=1e-3)
+
+
+class Stopped(Exception):
+    """A run that is killed, as far as training can tell."""
+
+
+def stopped_after(data, line: str, **parameters):
+    """A run up to a line that it says."""
+
+    def say(said):
+        if line in said:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trained(data, say, **parameters)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"backbone": "mobilenet", "strategy": "blocks", "amount": 2},
+        {"backbone": "mobilenet", "strategy": "layers", "amount": 4, "augmentation": "flip"},
+        {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
+        {"backbone": "resnet50", "strategy": "layers", "amount": 12},
+    ],
+    ids=str,
+)
+def test_a_run_that_was_stopped_goes_on_from_its_last_epoch_to_the_same_numbers(
+    tiny, tmp_path, monkeypatch, parameters
+):
+    """Stopped in the head's second epoch and in the one before last, each time in a process of its own as far as Keras knows."""
+    parameters |= {"finetune_epochs": 3}
+    expected, _ = trained(tiny, **parameters)
+    weights = expected.network.get_weights()
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "another"))
+    stopped_after(tiny, "epoch 2 of 5", **parameters)
+    stopped_after(tiny, "epoch 4 of 5", **parameters)
+    result, lines = trained(tiny, **parameters)
+    assert "epochs to 3 of 5 were trained before: going on from there" in lines
+    assert sum("fine-tuning" in line for line in lines) == 2, "no finished epoch is trained again"
+    measured = ["seconds"]
+    assert result.history.drop(columns=measured).equals(expected.history.drop(columns=measured))
+    for ours, theirs in zip(result.network.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert result.peak_memory_mb > 100
+
+
+@pytest.mark.parametrize("harm", ["truncated", "rubbish", "of other data"])
+def test_a_backup_that_is_no_good_is_said_and_not_used(tiny, harm):
+    parameters = {"backbone": "mobilenet", "strategy": "blocks", "amount": 1}
+    stopped_after(tiny, "epoch 4 of 4", **parameters)
+    (path,) = places.cache("backups").glob("*.h5")
+    content = path.read_bytes()
+    if harm == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif harm == "rubbish":
+        path.write_bytes(b"\x00\xff" * 1000)
+    data = (
+        dataclasses.replace(tiny, provenance=tiny.provenance | {"sha256": "other"}) if harm == "of other data" else tiny
+    )
+    result, lines = trained(data, **parameters)
+    assert any("trained anew" in line and str(path) in line for line in lines)
+    assert any("epoch 3 of 4 (fine-tuning)" in line for line in lines) and len(result.history) == 4
+
+
+@pytest.mark.parametrize("phase, epoch", [("head", 1), ("finetune", 3)])
+def test_a_loss_that_is_no_number_ends_the_run(tiny, monkeypatch, phase, epoch):
+    rate = {f"{phase}_learning_rate": 1.0}
+    monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: keras.optimizers.SGD(np.nan if rate == 1.0 else rate))
+    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1, **rate)
+    assert result.diverged == epoch == len(result.history), "no epoch after it"
+    assert any("diverged" in line for line in lines)
+    again, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1, **rate)
+    assert again.diverged == epoch and not any(f"epoch {epoch} of 4" in line for line in lines), "known from the backup"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed (errno = 28, x)")]
+)
+def test_a_full_disk_costs_the_backup_and_not_the_run(tiny, monkeypatch, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(keras.Model, "save_weights", full)
+    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1)
+    assert len(result.history) == 4 and sum("the disk is full" in line for line in lines) == 4

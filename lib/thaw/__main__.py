@@ -3,16 +3,22 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
-from thaw import places, plan
-from thaw.errors import ThawError, UnknownProfile, nearest
+from thaw import files, places, plan
+from thaw.errors import OutputNotWritable, ThawError, UnknownProfile, nearest
 from thaw.record import write_csv
 from thaw.study import Study
+
+SECONDS_TO_STOP = 10  # for the graph's processes to end by themselves
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=latency)
 
     command = commands.add_parser("weights", help="one job: weights pre-trained on drawn pictures")
+    command.add_argument("profile")
     command.add_argument("backbone")
     command.add_argument("--threads", help="processor cores to use (default: all)")
     command.set_defaults(run=weights)
@@ -71,26 +78,58 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nthaw: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nthaw: stopped. The same command goes on from here.", file=sys.stderr)
+        if options.run is report:  # and not its jobs, which are stopped as well
+            print("\nthaw: stopped. The same command goes on from here.", file=sys.stderr)
         return 130
 
 
 def report(options: argparse.Namespace) -> int:
-    """Check everything, run the graph, and say where the report is; 1 if the check has found something."""
+    """Check everything, run the graph, and say where the report is; 1 if something is wrong or missing."""
     study = Study.load(options.profile, options.outputs)
+    files.check_writable(study.outputs)
+
+    def busy():
+        raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
+
+    for folder in (study.outputs, places.cache()):
+        if set("{}") & set(str(folder)):
+            raise OutputNotWritable(
+                f"{folder}: has a brace in its name, which Snakemake takes for a wildcard. Give another."
+            )
+    signal.signal(signal.SIGTERM, _terminated)
+    with files.alone([study.outputs / "study"], busy):
+        return _report(study, options)
+
+
+def _report(study: Study, options: argparse.Namespace) -> int:
+    for wrong in study.set_aside_damaged():
+        print(f"{wrong.split(' Delete')[0]} It is put aside as record.damaged.json, and run again.", flush=True)
     finished = len(study.finished())
-    print(f"{len(study.jobs)} experiments, {finished} of them finished already.", flush=True)
+    several = "s" * (len(study.jobs) != 1)
+    print(f"{len(study.jobs)} experiment{several}, {finished} of them finished already.", flush=True)
     # In a process of its own: TensorFlow takes a gigabyte, and this one stays until the end.
     command = [sys.executable, "-m", "thaw", "--outputs", options.outputs, "check", options.profile]
     if finished < len(study.jobs) and subprocess.run(command).returncode:
         return 1  # it has said why
-    if run_graph(study, options):
-        raise ThawError(
-            "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
-        )
+    study.forget_failures()
+    failed: dict[str, str] = {}
+    while run_graph(study, options, sorted(failed)):
+        # What waited for the jobs that failed goes on without them.
+        more = study.failures()
+        if more.keys() <= failed.keys() or not study.finished():
+            raise ThawError(
+                "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
+            )
+        failed = more
+        print(f"Going on without {', '.join(sorted(failed))}.", flush=True)
     print("The report:")
     for name in ("report.html", "report.pdf"):
         print(f"  {study.outputs / name}")
+    if failed:
+        raise ThawError(
+            f"the report is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(failed))}; "
+            "it says why. The same command tries them again."
+        )
     return 0
 
 
@@ -116,22 +155,42 @@ def prepare(options: argparse.Namespace) -> None:
         raise UnknownProfile(f"{options.name!r}: no part of {study.profile}. {nearest(options.name, parts)}")
     part = parts[options.name]
     experiment = next(job.experiment for job in study.jobs if job.name == part.job)
-    with stderr_to(os.devnull) as terminal:
+    with study.noting_failure(part.name), stderr_to(os.devnull) as terminal:
         stream = Labelled(terminal, part.label)
         plan.prepare(part, experiment, lambda line: print(line, file=stream))
 
 
-def run_graph(study: Study, options: argparse.Namespace) -> int:
-    """Run the Snakefile for a study, silent but for what its jobs print; Snakemake's exit code."""
+def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] = ()) -> int:
+    """Run the Snakefile for a study, silent but for what its jobs print; Snakemake's exit code.
+
+    Parameters
+    ----------
+    without : sequence of str
+        The names of jobs that have failed, and are left out.
+    """
     root = places.project()
-    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", root]
-    command += ["--cores", options.cores, "--keep-going", "--rerun-incomplete", "--nolock"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", study.outputs]
+    # Every file appears whole or not at all, and `files.alone` does better than a lock that outlives its process.
+    command += ["--cores", options.cores, "--keep-going", "--ignore-incomplete", "--nolock"]
     command += ["--rerun-triggers", "mtime", "params", "--scheduler", "greedy", "--quiet", "all"]
     # No more experiments at once than memory is free for, by the Snakefile's own estimate of each.
     command += ["--resources", f"mem_mb={max(psutil.virtual_memory().available // 10**6, 3000)}"]
-    settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
-    command += ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
-    return subprocess.run(command).returncode
+    settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason, "without": [*without]}
+    command += ["--config", *(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())]
+    graph = psutil.Popen(command)
+    try:
+        return graph.wait()
+    except KeyboardInterrupt as stop:
+        below = [graph, *graph.children(recursive=True)] if graph.is_running() else []
+        for process in below if stop.args else []:  # else the terminal has told them all
+            process.send_signal(signal.SIGINT)
+        for process in psutil.wait_procs(below, timeout=SECONDS_TO_STOP)[1]:
+            process.kill()
+        raise
+
+
+def _terminated(*_) -> NoReturn:
+    raise KeyboardInterrupt("terminated")
 
 
 def limit_threads(threads: str | None) -> None:
@@ -150,10 +209,15 @@ def experiment(options: argparse.Namespace) -> None:
     if options.name not in jobs:
         raise UnknownProfile(f"{options.name!r}: no experiment of {study.profile}. {nearest(options.name, jobs)}")
     job = jobs[options.name]
-    label = f"{job.configuration}, seed {job.experiment.seed}"
     parameters = job.experiment.model_dump(mode="json")
-    execute(places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb", parameters, label)
-    print(f"Experiment {len(study.finished())} of {len(jobs)} is finished: {label}.", flush=True)
+    waiting = partial(print, f"{job.label}: another process runs it; waiting for that.", flush=True)
+    with files.alone([job.directory / "experiment"], waiting), study.noting_failure(job.name):
+        executed = job.directory / "experiment.ipynb"
+        if job.is_finished():
+            return  # by a process that was waited for, or before the graph could note it
+        execute(places.project() / "notebooks" / "experiment.ipynb", executed, parameters, job.label, study.hours)
+    places.backup(job.experiment.digest).unlink(missing_ok=True)
+    print(f"Experiment {len(study.finished())} of {len(jobs)} is finished: {job.label}.", flush=True)
 
 
 def latency(options: argparse.Namespace) -> None:
@@ -161,12 +225,12 @@ def latency(options: argparse.Namespace) -> None:
     from thaw.execute import Labelled, stderr_to
 
     study = Study.load(options.profile, options.outputs)
-    with stderr_to(os.devnull) as terminal:
+    with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.latency import measure
 
         stream = Labelled(terminal, "latency")
         measured = measure(study.configurations(), lambda line: print(line, file=stream))
-    write_csv(measured, study.outputs / "latency.csv")
+        write_csv(measured, study.outputs / "latency.csv")
 
 
 def weights(options: argparse.Namespace) -> None:
@@ -174,7 +238,8 @@ def weights(options: argparse.Namespace) -> None:
     limit_threads(options.threads)
     from thaw.execute import stderr_to
 
-    with stderr_to(os.devnull):
+    study = Study.load(options.profile, options.outputs)
+    with study.noting_failure(f"weights-{options.backbone}"), stderr_to(os.devnull):
         from thaw import backbones
 
         backbones.drawn_weights(options.backbone)
@@ -186,8 +251,9 @@ def summary(options: argparse.Namespace) -> None:
 
     study = Study.load(options.profile, options.outputs)
     parameters = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
-    print("Every experiment is finished; now the summary.", flush=True)
-    execute(places.project() / "notebooks" / "summary.ipynb", study.outputs / "summary.ipynb", parameters, "summary")
+    print("Now the summary.", flush=True)
+    notebook, executed = places.project() / "notebooks" / "summary.ipynb", study.outputs / "summary.ipynb"
+    execute(notebook, executed, parameters, "summary", study.hours)
 
 
 def export(options: argparse.Namespace) -> None:

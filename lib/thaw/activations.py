@@ -25,6 +25,7 @@ import tensorflow as tf
 from thaw import backbones, places, store
 from thaw.data import Data
 from thaw.experiment import Experiment
+from thaw.files import alone, is_full
 from thaw.store import Stored
 
 BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
@@ -202,28 +203,57 @@ def provide(
         the ``seconds`` that it took from the photos on, ``seconds_a_photo``
         once the first batch was through, and ``why`` it is kept.
     """
-    here = folder(experiment)
+    kept, due = _found(frontiers, data, weights, experiment, say)
+    if not due:
+        return kept
+    here, missing = folder(experiment), set(chain(*due)) - kept.keys()
+    files = [here / f"{layer}.h5" for layer in missing]
+    with alone(files, lambda: say("another process computes the same: waiting for it")):
+        kept, due = _found(frontiers, data, weights, experiment, lambda line: None)  # made meanwhile, it may be
+        if not due:
+            return kept
+        try:
+            return kept | _compute_from_nearest(model, due, kept, data, weights, experiment, say)
+        except (OSError, RuntimeError) as error:  # HDF5 raises either
+            if not is_full(error):
+                raise
+            say(f"the disk is full: nothing more is kept in {here}")
+            return kept
 
-    def find(layer: str) -> Stored | None:
-        return store.find(here / f"{layer}.h5", key(experiment, data.provenance["sha256"], weights, layer), say)
 
-    kept = {layer: found for layer in dict.fromkeys(chain(*frontiers)) if (found := find(layer))}
+def _found(frontiers, data, weights, experiment, say) -> tuple[dict[str, Stored], list[Collection[str]]]:
+    """What is kept, and the frontiers that have to be computed."""
+    kept = {
+        layer: found
+        for layer in dict.fromkeys(chain(*frontiers))
+        if (found := _find(layer, data, weights, experiment, say))
+    }
     due = []
     for frontier in frontiers:
         rejection = None if experiment.activations == "keep" else _rejection(experiment, data, weights, frontier)
         if not kept.keys() >= set(frontier) and (not rejection or rejection["budget"] != budget(experiment.precision)):
             due.append(frontier)
-    missing = set(chain(*due)) - kept.keys()
-    if not missing:
-        return kept
+    return kept, due
+
+
+def _find(layer, data, weights, experiment, say) -> Stored | None:
+    path = folder(experiment) / f"{layer}.h5"
+    return store.find(path, key(experiment, data.provenance["sha256"], weights, layer), say)
+
+
+def _compute_from_nearest(model, due, kept, data, weights, experiment, say) -> dict[str, Stored]:
+    """Compute what is missing of some frontiers from the deepest layers on disk."""
+    here, missing = folder(experiment), set(chain(*due)) - kept.keys()
     others = {path.stem for path in here.glob("*.h5")} & {layer.name for layer in model.layers} - missing
     while True:  # until all that it starts from is sound
         names = nearest(model, missing, others)
-        found = {name: kept.get(name) or find(name) for name in names if name in others}
+        found = {
+            name: kept.get(name) or _find(name, data, weights, experiment, say) for name in names if name in others
+        }
         if all(found.values()):
             break
         others -= {name for name in found if not found[name]}
-    return kept | _compute(model, due, kept, names, found, data, weights, experiment, say)
+    return _compute(model, due, kept, names, found, data, weights, experiment, say)
 
 
 def why_not(experiment: Experiment, data: Data, weights: str, frontier: Collection[str]) -> str:

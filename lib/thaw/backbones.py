@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw import places
+from thaw import files, places
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, first_line, nearest
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and a parameter can be checked without it
@@ -205,8 +205,13 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
     if beside.exists():
         try:
             about |= dict(json.loads(beside.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise WeightsMismatch(f"{beside}: not a JSON description ({error}). Mend it or remove it.") from None
+        for key, kind in ("title", str), ("description", str), ("official", bool):
+            if not isinstance(about[key], kind):
+                raise WeightsMismatch(
+                    f"{beside}: {key} = {about[key]!r}: not {'text' if kind is str else 'true or false'}. Mend it or remove it."
+                )
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if about.get("sha256", found) != found:
@@ -223,7 +228,9 @@ def drawn_weights(name: str) -> Path:
         from thaw import drawn, pretraining  # TFDS and all: only where something is to be drawn
 
         backbone = get(name)
-        pretraining.pretrain(backbone.title, backbone.build(drawn.SIDE), backbone.preprocess, path)
+        with files.alone([path]):
+            if not path.exists():  # else another process has made it meanwhile
+                pretraining.pretrain(backbone.title, backbone.build(drawn.SIDE), backbone.preprocess, path)
     return path
 
 

@@ -12,12 +12,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from thaw import drawn, places, store
-from thaw.errors import DataNotFound, InvalidParameter, first_line, nearest
+from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, OutputNotWritable, first_line, nearest
+from thaw.files import alone, is_full
 from thaw.store import Stored
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
 SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
+_RESTORE = "Nothing was made of the rest. Restore the files, or delete that folder to have TFDS prepare it again."
 FEWEST = 20  # photos: of fewer, hardly one would be left to test on
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
@@ -92,6 +94,8 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     ------
     DataNotFound, InvalidParameter
         As `prepare` does.
+    DataDamaged
+        If a photo cannot be read, or some are missing.
     """
     builder = prepare(dataset)
     image_key, label_key = builder.info.supervised_keys
@@ -114,23 +118,8 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     }
     kept = store.find(path, key)
     if kept is None:
-        # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
-        examples = builder.as_dataset(
-            split=f"train[:{count}]",
-            read_config=tfds.ReadConfig(add_tfds_id=True, try_autocache=False),
-            shuffle_files=False,
-        ).map(squeeze, num_parallel_calls=4, deterministic=True)
-        store.make_room(path.parent, count * image_size**2 * 3, KEPT)
-        writer = store.Writer(path, key, tf.uint8, (count, image_size, image_size, 3))
-        labels, keys = [], []
-        try:
-            for image, label, name in examples.as_numpy_iterator():
-                writer.append(image[None])
-                labels.append(int(label))
-                keys.append(name.decode())
-            kept = writer.finish(labels=labels, keys=keys)
-        finally:
-            writer.discard()
+        with alone([path]):
+            kept = store.find(path, key) or _decode(builder, count, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
     parts = [Photos(kept.part(a, b), labels[a:b], keys[a:b]) for a, b in zip((0, *ends.tolist()), ends.tolist())]
@@ -146,6 +135,61 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
             "sha256": digest.hexdigest(),
         },
     )
+
+
+def _decode(builder, count: int, squeeze, path: Path, key: dict, image_size: int) -> Stored:
+    """Decode and resize photos, and keep them."""
+    # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
+    examples = _examples(builder, count).map(squeeze, num_parallel_calls=4, deterministic=True)
+    store.make_room(path.parent, count * image_size**2 * 3, KEPT)
+    writer = store.Writer(path, key, tf.uint8, (count, image_size, image_size, 3))
+    labels, keys = [], []
+    try:
+        for image, label, name in examples.as_numpy_iterator():
+            writer.append(image[None])
+            labels.append(int(label))
+            keys.append(name.decode())
+        if len(keys) < count:
+            raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
+        return writer.finish(labels=labels, keys=keys)
+    except tf.errors.OpError as error:
+        raise DataDamaged(
+            f"dataset = {builder.info.name!r}: {_damage(builder, count)} ({first_line(error)}). {_RESTORE}"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        if not is_full(error):
+            raise
+        size = count * image_size**2 * 3 / 1e9
+        raise OutputNotWritable(
+            f"{path.parent}: the disk is full; the decoded photos take {size:.1f} GB. Make room, or set THAW_CACHE_DIR to another folder."
+        ) from None
+    finally:
+        writer.discard()
+
+
+def _examples(builder, count: int, **options) -> tf.data.Dataset:
+    """The first photos of a data set, in its own order."""
+    config = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+    return builder.as_dataset(split=f"train[:{count}]", read_config=config, shuffle_files=False, **options)
+
+
+def _damage(builder, count: int) -> str:
+    """Which file or photo of a data set cannot be read."""
+    split = builder.info.splits["train"]
+    for file, expected in zip(map(str, split.filepaths), split.shard_lengths):
+        try:
+            found = sum(1 for _ in tf.data.TFRecordDataset(file))
+        except tf.errors.OpError:
+            return f"{file} is damaged"
+        if found != expected:
+            return f"{file} holds {found} of {expected} photos"
+    image = builder.info.supervised_keys[0]
+    for example in _examples(builder, count, decoders={image: tfds.decode.SkipDecoding()}):
+        try:
+            builder.info.features[image].decode_example(example[image])
+        except tf.errors.OpError:
+            return f"the photo {example['tfds_id'].numpy().decode()} in {builder.data_dir} cannot be decoded"
+    return f"a photo in {builder.data_dir} cannot be read"
 
 
 def photos_path(dataset: str, image_size: int, max_examples: int | None) -> Path:
@@ -174,21 +218,8 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
         If TFDS has no such data set, or it is not one of labelled images, or
         of too few.
     """
-    if dataset == "drawn_flowers":
-        builder = drawn.DrawnFlowers(data_dir=places.drawn())
-    else:
-        try:
-            builder = tfds.builder(dataset)
-        except tfds.core.registered.DatasetNotFoundError:
-            raise InvalidParameter(f"dataset = {dataset!r}: TFDS has no such data set. {_nearest(dataset)}") from None
-    try:
-        with _silently() if dataset == "drawn_flowers" else contextlib.nullcontext():
-            builder.download_and_prepare()
-    except Exception as error:  # whatever a download can raise
-        raise DataNotFound(
-            f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({first_line(error)}). "
-            "Connect to the internet, or set TFDS_DATA_DIR to a folder that holds it."
-        ) from None
+    with alone([places.cache("photos") / dataset.replace("/", "-")]):
+        builder = _fetched(dataset)
     keys = builder.info.supervised_keys
     features = builder.info.features
     labelled_images = (
@@ -207,6 +238,25 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
             f"dataset = {dataset!r}: only {total} photos in its 'train' split, and {FEWEST} or more are needed to train, "
             "validate and test. Give a larger one."
         )
+    return builder
+
+
+def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
+    if dataset == "drawn_flowers":
+        builder = drawn.DrawnFlowers(data_dir=places.drawn())
+    else:
+        try:
+            builder = tfds.builder(dataset)
+        except tfds.core.registered.DatasetNotFoundError:
+            raise InvalidParameter(f"dataset = {dataset!r}: TFDS has no such data set. {_nearest(dataset)}") from None
+    try:
+        with _silently() if dataset == "drawn_flowers" else contextlib.nullcontext():
+            builder.download_and_prepare()
+    except Exception as error:  # whatever a download can raise
+        raise DataNotFound(
+            f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({first_line(error)}). "
+            "Connect to the internet, or set TFDS_DATA_DIR to a folder that holds it."
+        ) from None
     return builder
 
 

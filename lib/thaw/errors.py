@@ -28,6 +28,10 @@ class DataNotFound(ThawError):
     """A data set that is neither on disk nor to be had."""
 
 
+class DataDamaged(ThawError):
+    """A data set whose files cannot be read, or do not hold what they should."""
+
+
 class WeightsNotFound(ThawError):
     """Weights that are neither on disk nor to be had."""
 
@@ -42,6 +46,10 @@ class OutputNotWritable(ThawError):
 
 class InvalidRecord(ThawError):
     """A run's files that cannot be read as a record."""
+
+
+class Diverged(ThawError):
+    """A run whose loss is no finite number any more. It has been recorded as that."""
 
 
 class ReportError(ThawError):
@@ -69,6 +77,6 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed)}."
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | str) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

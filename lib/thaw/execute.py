@@ -1,5 +1,6 @@
 """Notebooks run by papermill, with their progress shown and their files whole."""
 
+import math
 import os
 import sys
 import time
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from thaw.errors import ThawError
+from thaw.errors import Diverged, ThawError, first_line
 from thaw.files import write_whole
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: str) -> None:
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: str, hours: float) -> None:
     """Run a notebook with parameters, and keep it once it is finished.
 
     What its cells print goes to standard error, each line under the label.
@@ -29,17 +30,18 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         Papermill's.
     label : str
         Names the run in what is printed.
+    hours : float
+        The longest that a cell may take.
 
     Raises
     ------
     ThawError
-        If a cell fails: with its message alone if that is meant for users, and
-        otherwise with the traceback. What was run until then is kept beside
-        `output` as ``<name>.failed.ipynb``, and what the libraries logged as
-        ``<name>.log``.
+        If a cell fails, hangs, or loses its kernel. What was run until then is
+        kept beside `output` as ``<name>.failed.ipynb``, with the traceback,
+        and what the libraries logged as ``<name>.log``. A run that has
+        diverged is finished by that.
     """
     failed, log = output.with_suffix(".failed.ipynb"), output.with_suffix(".log")
-    output.parent.mkdir(parents=True, exist_ok=True)
 
     def run(partial: Path) -> None:
         try:
@@ -51,23 +53,51 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
                     progress_bar=False,
                     kernel_name="python3",
                     stdout_file=Labelled(terminal, label),
+                    execution_timeout=math.ceil(3600 * hours),
                 )
-        except PapermillExecutionError:
-            partial.replace(failed)
+        except PapermillExecutionError as error:
+            if error.ename != Diverged.__name__:
+                partial.replace(failed)
+                raise
+            print(f"{label}: {error.evalue}", flush=True)
+        except (DeadKernelError, CellTimeoutError):
+            if partial.exists():
+                partial.replace(failed)
             raise
 
     try:
         write_whole(output, run)
     except PapermillExecutionError as error:
         known = {kind.__name__ for kind in _kinds(ThawError)}
-        message = error.evalue if error.ename in known else str(error)
+        message = error.evalue if error.ename in known else _in_words(error.ename, error.evalue)
         raise ThawError(f"{label}: {message}\nThe notebook up to there: {failed}") from None
     except DeadKernelError:
         raise ThawError(
-            f"{label}: the notebook's kernel died, most often for want of memory. What it said last: {log}"
+            f"{label}: the notebook's kernel died, most often for want of memory: close other programs, run fewer experiments "
+            f"at once (--cores 1), or give a smaller batch_size. What it said last: {log}\nThe notebook up to there: {failed}"
         ) from None
+    except CellTimeoutError:
+        raise ThawError(
+            f"{label}: a cell took more than {hours:g} hours and was stopped. If it was not hanging, give the profile more: "
+            f"study: {{hours: {2 * hours:g}}}.\nThe notebook up to there: {failed}"
+        ) from None
+    except OSError as error:
+        raise ThawError(f"{label}: {_in_words(type(error).__name__, str(error))}") from None
     for leftover in (failed, log):
         leftover.unlink(missing_ok=True)
+
+
+def _in_words(name: str, message: str) -> str:
+    """What an error of another library means, as far as it can be told."""
+    text = f"{name}: {message}"
+    first = first_line(text)
+    if any(sign in text for sign in ("No space left on device", "errno = 28,", "Disk quota exceeded")):
+        return f"the disk is full ({first}). Make room, or set THAW_CACHE_DIR to a folder on another disk."
+    if any(sign in text for sign in ("Read-only file system", "Permission denied")):
+        return f"a folder cannot be written to ({first}). Mend its permissions, or give another by --outputs or THAW_CACHE_DIR."
+    if name in ("ResourceExhaustedError", "MemoryError") or "OOM when allocating" in text:
+        return f"there is not enough memory for a batch ({first}). Give a smaller batch_size, or run fewer experiments at once (--cores 1)."
+    return f"{first}. This is no error that Thaw knows; the notebook has its traceback."
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The validated parameters of one experiment."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +129,12 @@ class Experiment(BaseModel):
             return f"Frozen, {self.epochs} epoch{'s' * (self.epochs > 1)}"
         unit = self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
         return f"Strategy {'A' if self.strategy == 'layers' else 'B'} ({self.amount} {unit})"
+
+    @property
+    def digest(self) -> str:
+        """A hash of all parameters but the output folder."""
+        parameters = self.model_dump(mode="json", exclude={"output_dir"})
+        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
     @property
     def control(self) -> bool:

@@ -1,9 +1,17 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are made by one process at a time."""
 
+import contextlib
+import errno
 import os
+import platform
+import secrets
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import filelock
+import psutil
 
 from thaw.errors import OutputNotWritable
 
@@ -19,14 +27,79 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         Is given a path in the same folder, with the same suffixes, to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".part" + "".join(path.suffixes), dir=path.parent)
-    os.close(descriptor)
+    for left in path.parent.glob(".*.part*"):
+        with contextlib.suppress(OSError):  # others clean up, too
+            if abandoned(left):
+                left.unlink()
+    partial = partial_path(path)
     try:
-        write(Path(partial))
-        os.chmod(partial, 0o666 & ~_umask())
+        write(partial)
         os.replace(partial, path)
     finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Where to write what is to become a file: hidden beside it, with its suffixes and the writer's name."""
+    writer = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{writer}.part{''.join(path.suffixes)}")
+
+
+def abandoned(partial: Path) -> bool:
+    """Whether nobody writes a partial file any more: its process here is gone, or it has not changed for a day."""
+    host, *process = partial.name.split(".part")[0].rsplit("-", 2)
+    gone = process and host == f".{platform.node()}" and not psutil.pid_exists(int(process[0]))
+    return gone or time.time() - partial.stat().st_mtime > 86_400
+
+
+@contextlib.contextmanager
+def alone(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let no other process, on this machine or on others that share the disk, make these files meanwhile.
+
+    The locks are the system's own, so that they end with the process however
+    it ends. Where the disk knows none, nothing is locked: files appear whole
+    all the same, and are at worst made twice.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        What is to be made.
+    waiting : callable
+        Called once if another process is at it. What it raises is passed on.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in sorted(paths):  # one order for all, or two could wait for each other
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+            try:
+                try:
+                    stack.enter_context(lock.acquire(timeout=0))
+                except filelock.Timeout:
+                    waiting()
+                    stack.enter_context(lock.acquire())
+            except NotImplementedError:
+                pass
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+        yield
+
+
+@contextlib.contextmanager
+def kept_if_there_is_room(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Go on without a file of the cache where the disk is full, and say so."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 raises either
+        if not is_full(error):
+            raise
+        say(f"the disk is full: {path} is not kept")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that a disk, or a user's share of it, is full."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(f"errno = {number}," in str(error) for number in full)
 
 
 def check_writable(directory: Path) -> None:
@@ -38,15 +111,9 @@ def check_writable(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(2**20))  # nor is it full
     except OSError as error:
         raise OutputNotWritable(
-            f"output_dir = '{directory}': cannot be written to ({error.strerror}). Give another, or mend its permissions."
+            f"'{directory}' cannot be written to ({error.strerror}). Give another folder, mend its permissions, or make room."
         ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,6 +13,7 @@ from thaw.experiment import Experiment
 from thaw.files import write_whole
 from thaw.record import Record, in_original, write_csv
 from thaw.record import table as record_rows
+from thaw.report import _markdown
 from thaw.results import Results
 from thaw.statistics import Difference
 
@@ -181,6 +182,12 @@ def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, l
             cells = _cells(match, f"{match['test_accuracy']:.1%}", match["inference_ms_per_image"])
             rows.append((title, "as in the original", *cells))
             is_original.append(True)
+    for job, reason in results.missing.items():
+        title, label = REGISTRY[job.experiment.backbone].title, job.experiment.label
+        if not any(row[0] == title and row[1].startswith(label) for row in rows):
+            word = "diverged" if reason.startswith("diverged") else "not finished"
+            rows.append((title, f"{label}: {word}", *["–"] * 7))
+            is_original.append(False)
     columns = [
         "Network",
         "What trains",
@@ -193,6 +200,18 @@ def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, l
         "ms a photo",
     ]
     return pd.DataFrame(rows, columns=columns), is_original
+
+
+def missing(results: Results) -> str:
+    """Which experiments the report is without, and why; nothing where there are all."""
+    if not results.missing:
+        return ""
+    lines = [
+        f"- {_markdown(job.label)} ({REGISTRY[job.experiment.backbone].title}, {job.experiment.label}): {_markdown(reason)}"
+        for job, reason in results.missing.items()
+    ]
+    heading = f"**{len(results.missing)} of the {_count(results.planned, 'experiment')} are missing**, in the table and in every comparison:"
+    return "\n".join([heading, "", *lines])
 
 
 def write_tables(results: Results, folder: Path) -> None:

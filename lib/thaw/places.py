@@ -48,3 +48,8 @@ def drawn() -> Path:
 def drawn_weights(backbone: str) -> Path:
     """The file of a backbone's weights pre-trained on drawn pictures, made or not."""
     return drawn() / f"{backbone}.weights.h5"
+
+
+def backup(digest: str) -> Path:
+    """The file of the last epoch of an experiment, for a run that is stopped to go on from."""
+    return cache("backups") / f"{digest[:16]}.weights.h5"

@@ -1,42 +1,53 @@
 """What a run leaves on disk, and many runs as one table."""
 
+import hashlib
 import importlib.metadata
+import io
 import platform
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict
 
 from thaw import places
-from thaw.errors import InvalidRecord
+from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.files import check_writable, write_whole
 
 if TYPE_CHECKING:  # records are read without Keras
     from thaw.training import Training
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+TABLES = ("history.csv", "predictions.csv")
+LAST = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")  # of the last epoch
+FIGURES = ("trainable_parameters", "total_parameters", *LAST, "test_accuracy", "test_loss", "peak_memory_mb")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class Quartiles(BaseModel):
     """A measured quantity over repeats."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    median: float
-    q1: float
-    q3: float
+    model_config = _STRICT
+    median: Positive
+    q1: Positive
+    q3: Positive
 
 
 class PhaseSeconds(BaseModel):
     """Training time by phase, in seconds: the frozen part's one pass, the head alone, after unfreezing."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    activations: float
-    head: float
-    finetune: float
+    model_config = _STRICT
+    activations: Positive
+    head: Positive
+    finetune: Positive
 
     @property
     def total(self) -> float:
@@ -47,11 +58,51 @@ class PhaseSeconds(BaseModel):
 class Activations(BaseModel):
     """What a phase was trained on: see `thaw.activations`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _STRICT
     frontier: list[str]
     cached: bool
     why: str = ""
-    megabytes: float
+    megabytes: Positive
+
+
+class PhotoCounts(TypedDict):
+    """How many photos are in each part, and in all of the data set."""
+
+    train: Count
+    validation: Count
+    test: Count
+    available: Count
+
+
+class DataProvenance(TypedDict):
+    """What the photos are, with a hash: see `thaw.data.Data`."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+    dataset: str
+    version: str
+    title: str
+    description: str
+    photos: PhotoCounts
+    sha256: str
+
+
+class WeightsProvenance(TypedDict):
+    """What the pre-trained weights are, with a hash: see `thaw.backbones.load`."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+    title: str
+    description: str
+    official: bool
+    tensors_sha256: str
+
+
+class Device(TypedDict):
+    """The machine: see `thaw.evaluation.device`."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")
+    name: str
+    cores: Count
+    gpus: Count
 
 
 class Record(BaseModel):
@@ -61,6 +112,11 @@ class Record(BaseModel):
     ----------
     parameters : dict
         Every field of the `Experiment`.
+    files : dict of str to str
+        The sha256 of each of the run's tables.
+    diverged : int or None
+        The epoch after which the loss was no finite number any more. Such a
+        run was ended there, and has neither figures nor predictions.
     train_accuracy, train_loss, validation_accuracy, validation_loss : float
         Of the last epoch. Training figures are Keras' running means over it.
     test_accuracy, test_loss : float
@@ -77,27 +133,38 @@ class Record(BaseModel):
         Where they come from, with a hash.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     parameters: dict[str, Any]
-    trainable_parameters: int
-    total_parameters: int
-    train_accuracy: float
-    train_loss: float
-    validation_accuracy: float
-    validation_loss: float
-    test_accuracy: float
-    test_loss: float
-    inference_ms_per_image: Quartiles
+    files: dict[str, str] = {}
+    diverged: Count | None = None
+    trainable_parameters: Count
+    total_parameters: Count
+    train_accuracy: Share | None = None
+    train_loss: Positive | None = None
+    validation_accuracy: Share | None = None
+    validation_loss: Positive | None = None
+    test_accuracy: Share | None = None
+    test_loss: Positive | None = None
+    inference_ms_per_image: Quartiles | None = None
     training_seconds: PhaseSeconds
     activations: dict[str, Activations]
-    peak_memory_mb: float
-    peak_device_memory_mb: float | None = None
-    data: dict[str, Any]
-    weights: dict[str, Any]
+    peak_memory_mb: Positive
+    peak_device_memory_mb: Positive | None = None
+    data: DataProvenance
+    weights: WeightsProvenance
     versions: dict[str, str]
-    device: dict[str, Any]
+    device: Device
+
+    @model_validator(mode="after")
+    def _has_figures_unless_diverged(self) -> "Record":
+        figures = [getattr(self, name) for name in (*LAST, "test_accuracy", "test_loss", "inference_ms_per_image")]
+        if any((figure is None) != (self.diverged is not None) for figure in figures):
+            raise ValueError("has figures if and only if it has not diverged")
+        if self.trainable_parameters > self.total_parameters:
+            raise ValueError("more parameters train than there are")
+        return self
 
     @classmethod
     def of(cls, experiment: Experiment, training: "Training", **measured: Any) -> "Record":
@@ -105,10 +172,8 @@ class Record(BaseModel):
         last = training.history.iloc[-1]
         return cls(
             parameters=experiment.model_dump(mode="json"),
-            **{
-                name: float(last[name])
-                for name in ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")
-            },
+            diverged=training.diverged,
+            **({} if training.diverged else {name: float(last[name]) for name in LAST}),
             training_seconds=training.seconds,
             activations=training.activations,
             versions=versions(),
@@ -144,15 +209,37 @@ def output_directory(experiment: Experiment) -> Path:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
-    write_whole(path, lambda partial: table.to_csv(partial, index=False))
+    write_whole(path, lambda partial: partial.write_bytes(_csv(table)))
 
 
 def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
     """Write a run's files; ``record.json`` last, so that it vouches for the others."""
-    write_csv(history, directory / "history.csv")
-    write_csv(predictions, directory / "predictions.csv")
-    text = record.model_dump_json(indent=2) + "\n"
-    write_whole(directory / "record.json", lambda partial: partial.write_text(text, encoding="utf-8"))
+    tables = dict(zip(TABLES, (_csv(history), _csv(predictions))))
+    record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
+    contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
+    (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
+    for name, content in contents.items():
+        write_whole(directory / name, lambda partial, content=content: partial.write_bytes(content))
+
+
+def end_if_diverged(directory: Path, experiment: Experiment, training: "Training", **measured: Any) -> None:
+    """End a run here whose loss is no finite number, with a record of that.
+
+    Raises
+    ------
+    Diverged
+        After the record was written.
+    """
+    if training.diverged:
+        save(directory, Record.of(experiment, training, **measured), training.history, pd.DataFrame({"key": []}))
+        raise Diverged(
+            f"diverged: after epoch {training.diverged} the loss is no finite number. The run ends here, and is recorded as that. "
+            "Give a smaller learning rate, or the precision float32."
+        )
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 class Run(BaseModel):
@@ -180,17 +267,36 @@ class Run(BaseModel):
             If one is missing, damaged, or of another schema version.
         """
         try:
-            record = Record.model_validate_json((directory / "record.json").read_text(encoding="utf-8"))
-            history = pd.read_csv(directory / "history.csv")
-            predictions = pd.read_csv(
-                directory / "predictions.csv", converters=dict.fromkeys(("key", "label", "predicted"), str)
-            )
-        except (OSError, ValueError, ValidationError, pd.errors.ParserError) as error:
-            reason = str(error).strip().splitlines()
+            contents = {name: (directory / name).read_bytes() for name in ("record.json", *TABLES)}
+            record = Record.model_validate_json(contents["record.json"], strict=True)
+            for name in TABLES:
+                if record.files.get(name) != hashlib.sha256(contents[name]).hexdigest():
+                    raise ValueError(f"{name} is not the one that was written")
+            text = dict.fromkeys(("key", "label", "predicted"), str)
+            history, predictions = (pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES)
+            _agree(record, history, predictions)
+        except (OSError, ValueError, KeyError, InvalidParameter) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRecord(
                 f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
             ) from None
         return cls(record=record, history=history, predictions=predictions)
+
+
+def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """See that a record says what its tables say."""
+    experiment = record.experiment
+    if record.diverged:
+        return
+    last = {name: getattr(record, name) for name in LAST}
+    right = (predictions["label"] == predictions["predicted"]).mean()
+    if (
+        history["epoch"].tolist() != list(range(1, experiment.epochs + 1))
+        or history.iloc[-1][list(last)].to_dict() != last
+        or len(predictions) != record.data["photos"]["test"]
+        or right != record.test_accuracy
+    ):
+        raise ValueError("record.json and its tables say different things")
 
 
 def table(runs: Iterable[Run]) -> pd.DataFrame:
@@ -213,9 +319,7 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
             name: getattr(experiment, name)
             for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")
         }
-        row |= record.model_dump(
-            include={name for name, field in Record.model_fields.items() if field.annotation in (int, float)}
-        )
+        row |= record.model_dump(include=set(FIGURES))
         row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
         row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
         row["inference_ms_per_image"] = record.inference_ms_per_image.median

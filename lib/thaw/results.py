@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from thaw import places, statistics
 from thaw.record import Run
 from thaw.statistics import CONFIGURATION
-from thaw.study import Study
+from thaw.study import Job, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,8 @@ class Results:
         A difference of accuracy that would not matter.
     planned : int
         How many runs the study has when it is finished.
+    missing : dict of Job to str
+        Why there is no run of a job: it has failed, or diverged.
     """
 
     runs: list[Run]
@@ -37,6 +39,7 @@ class Results:
     original: pd.DataFrame | None = None
     margin: float = 0.02
     planned: int = 0
+    missing: Mapping[Job, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -47,14 +50,15 @@ class Results:
         InvalidRecord
             As `Study.runs` does.
         """
-        runs = study.runs()
+        finished, missing = study.outcomes()
         measured = study.outputs / "latency.csv"
         return cls(
-            runs,
+            list(finished.values()),
             pd.read_csv(measured) if measured.is_file() else None,
             pd.read_csv(places.project() / "params" / "original.csv"),
             study.margin,
             len(study.jobs),
+            missing,
         )
 
     @cached_property

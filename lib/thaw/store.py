@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +17,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import psutil
 import tensorflow as tf
+
+from thaw.files import abandoned, partial_path
 
 PIECE = 2**24  # bytes read at once where a file is read as a whole
 SMALL = 50_000  # bytes: a file that is no more holds a note alone
@@ -77,9 +76,7 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.key, self.dtype, self.shape = path, dict(key), dtype, shape
         self.written, self._digest = 0, hashlib.sha256()
-        # The name says who writes it: see `_abandoned`.
-        writer = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.partial = path.with_name(f".{writer}.part")
+        self.partial = partial_path(path)
         self._h5 = h5py.File(self.partial, "w")
         # HDF5 knows no bfloat16; what is kept are its bits.
         bits = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[dtype.size]
@@ -125,7 +122,8 @@ class Writer:
 
     def discard(self) -> None:
         """Leave nothing, if not finished yet."""
-        self._h5.close()
+        with contextlib.suppress(OSError, RuntimeError):  # a full disk
+            self._h5.close()
         self.partial.unlink(missing_ok=True)
 
     def _note(self, about: dict) -> None:
@@ -196,12 +194,12 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
         Whether it fits.
     """
     keep, files, staying = set(keep), {}, 0
-    for path in [*folder.rglob("*.h5"), *folder.rglob(".*.part")]:
+    for path in folder.rglob("*.h5"):
         with contextlib.suppress(OSError):  # others delete, too
-            stat = path.stat()
-            if path.suffix == ".part" and _abandoned(path, stat.st_mtime):
+            stat, unfinished = path.stat(), path.name.startswith(".")
+            if unfinished and abandoned(path):
                 path.unlink()
-            elif path.suffix == ".part" or path in keep:
+            elif unfinished or path in keep:
                 staying += stat.st_size
             elif stat.st_size > SMALL:
                 files[path] = stat
@@ -220,13 +218,6 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
             path.unlink(missing_ok=True)
             freed += files[path].st_size
     return fits(left - freed, freed)
-
-
-def _abandoned(partial: Path, changed: float) -> bool:
-    """Whether nobody writes a partial file any more: its process here is gone, or it has not changed for a day."""
-    host, *process = partial.name.rsplit("-", 2)
-    gone = process and host == f".{platform.node()}" and not psutil.pid_exists(int(process[0]))
-    return gone or time.time() - changed > 86_400
 
 
 @contextlib.contextmanager

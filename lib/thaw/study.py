@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thaw import places
 from thaw.backbones import REGISTRY
-from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile, nearest
+from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, nearest
 from thaw.experiment import Experiment, in_words
+from thaw.files import write_whole
 from thaw.record import Run
+
+
+NOT_RUN = "it has not been run"
 
 
 class Extent(BaseModel):
@@ -30,6 +34,9 @@ class Extent(BaseModel):
     margin : float
         A difference of accuracy, from 0 to 1, that would not matter: what a
         claim of "no difference" has to stay inside.
+    hours : float
+        The longest that a cell of a notebook may take: one that takes longer
+        is taken to hang, and its experiment to have failed.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -37,6 +44,7 @@ class Extent(BaseModel):
     seeds: list[int] | dict[str, list[int]] = Field([0], min_length=1)
     configurations: list[str] | None = Field(None, min_length=1)
     margin: float = Field(0.02, gt=0, lt=1)
+    hours: float = Field(24, gt=0, le=1000)
 
     def seeds_of(self, backbone: str) -> list[int]:
         """The seeds that a backbone's configurations are run with."""
@@ -72,6 +80,34 @@ class Job:
     experiment: Experiment
     directory: Path
 
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.configuration}, seed {self.experiment.seed}"
+
+    def read(self) -> Run:
+        """Read what it has left.
+
+        Raises
+        ------
+        InvalidRecord
+            As `Run.read` does, or if it is of other parameters.
+        """
+        run = Run.read(self.directory)
+        if self.experiment != run.record.experiment.model_copy(update={"output_dir": self.experiment.output_dir}):
+            raise InvalidRecord(
+                f"{self.directory}: the record is of other parameters. Delete the folder to run it again."
+            )
+        return run
+
+    def is_finished(self) -> bool:
+        """Whether nothing of it needs to be run, a record of having diverged included."""
+        try:
+            self.read()
+        except InvalidRecord:
+            return False
+        return (self.directory / "experiment.ipynb").is_file()
+
 
 @dataclass(frozen=True)
 class Study:
@@ -86,7 +122,7 @@ class Study:
     outputs : Path
         ``<outputs>/<profile>``.
     jobs : tuple of Job
-    margin : float
+    margin, hours : float
         See `Extent`.
     """
 
@@ -95,6 +131,7 @@ class Study:
     outputs: Path
     jobs: tuple[Job, ...]
     margin: float
+    hours: float
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -142,7 +179,7 @@ class Study:
             try:
                 experiment = Experiment.of(merged)
                 for seed in extent.seeds_of(experiment.backbone):
-                    job = f"{name}-seed-{seed}-{_digest(experiment.model_copy(update={'seed': seed}))}"
+                    job = f"{name}-seed-{seed}-{experiment.model_copy(update={'seed': seed}).digest[:8]}"
                     output_dir = folder / "runs" / job
                     experiment = Experiment.of(merged | {"seed": seed, "output_dir": output_dir})
                     jobs.append(Job(job, name, experiment, root / output_dir))
@@ -156,30 +193,64 @@ class Study:
                     f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
                     "twice. Remove one, or give what differs in a profile of its own."
                 )
-        return cls(path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)), extent.margin)
+        return cls(
+            path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)), extent.margin, extent.hours
+        )
 
     def configurations(self) -> list[Experiment]:
         """One experiment of each configuration, the first seed's."""
         return list({job.configuration: job.experiment for job in reversed(self.jobs)}.values())[::-1]
 
     def runs(self) -> list[Run]:
-        """What the finished jobs have left.
+        """The finished runs, without those that have diverged.
 
         Raises
         ------
         InvalidRecord
-            If there is none, if one is damaged, or if they are not of the same
-            data and weights and so cannot be compared.
+            If there is none, or if they are not of the same data and weights
+            and so cannot be compared.
         """
-        jobs = self.finished()
-        if not jobs:
+        return list(self.outcomes()[0].values())
+
+    def outcomes(self) -> tuple[dict[Job, Run], dict[Job, str]]:
+        """What has become of each job.
+
+        Returns
+        -------
+        finished : dict of Job to Run
+        missing : dict of Job to str
+            Why there is no run to compare: it has diverged, failed, or its
+            files cannot be read.
+
+        Raises
+        ------
+        InvalidRecord
+            As `runs` does.
+        """
+        finished: dict[Job, Run] = {}
+        missing: dict[Job, str] = {}
+        failures = self.failures()
+        for job in self.jobs:
+            if not (job.directory / "record.json").is_file():
+                missing[job] = failures.get(job.name, NOT_RUN)
+                continue
+            try:
+                run = job.read()
+            except InvalidRecord as error:
+                missing[job] = str(error)
+                continue
+            if run.record.diverged:
+                missing[job] = f"diverged: after epoch {run.record.diverged} its loss was no finite number"
+            else:
+                finished[job] = run
+        if not finished:
+            reasons = "".join(f"\n  {job.label}: {reason}" for job, reason in missing.items() if reason != NOT_RUN)
             raise InvalidRecord(
-                f"profile {self.profile}: none of its {len(self.jobs)} experiments is finished. "
-                f"Run make report PROFILE={self.profile} first."
+                f"profile {self.profile}: none of its {len(self.jobs)} experiments has figures to report.{reasons}\n"
+                f"Run make report PROFILE={self.profile}."
             )
-        runs = [Run.read(job.directory) for job in jobs]
         first: dict[str, tuple[str, Path]] = {}
-        for job, run in zip(jobs, runs):
+        for job, run in finished.items():
             for what, digest in (
                 ("data", run.record.data["sha256"]),
                 (f"weights of {job.experiment.backbone}", run.record.weights["tensors_sha256"]),
@@ -190,11 +261,52 @@ class Study:
                         f"{job.directory}: not the {what} of {where}, though the parameters are the same. "
                         "Delete the folders of the one or the other kind, and run the study again."
                     )
-        return runs
+        return finished, missing
 
     def finished(self) -> list[Job]:
         """The jobs that have left a record."""
         return [job for job in self.jobs if (job.directory / "record.json").is_file()]
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename records that cannot be read, so that their experiments run again; what is wrong with each."""
+        wrong = []
+        for job in self.finished():
+            try:
+                job.read()
+            except InvalidRecord as error:
+                (job.directory / "record.json").replace(job.directory / "record.damaged.json")
+                wrong.append(str(error))
+        return wrong
+
+    def failures(self) -> dict[str, str]:
+        """Why jobs of the graph have not been finished, by their names."""
+        return {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in self._notes.glob("*.txt")}
+
+    def forget_failures(self) -> None:
+        """Before another try."""
+        for path in self._notes.glob("*.txt"):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def noting_failure(self, name: str) -> Iterator[None]:
+        """Leave a note of why a job is not finished, until it is: also if its process is killed."""
+        note = self._notes / f"{name}.txt"
+
+        def write(text: str) -> None:
+            with contextlib.suppress(OSError):  # the disk may be what is wrong
+                write_whole(note, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+        write("it was stopped from outside, or its machine was lost")
+        try:
+            yield
+        except ThawError as error:
+            write(str(error))
+            raise
+        note.unlink(missing_ok=True)
+
+    @property
+    def _notes(self) -> Path:
+        return self.outputs / "failures"
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -212,11 +324,6 @@ def read_parameters(path: Path) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise InvalidParameter(f"{path}: holds no mapping of parameters, such as 'image_size: 224'.")
     return parameters
-
-
-def _digest(experiment: Experiment) -> str:
-    parameters = experiment.model_dump(mode="json", exclude={"output_dir"})
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _order(job: Job) -> tuple:

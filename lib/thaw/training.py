@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 import zipfile
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -16,9 +18,12 @@ import tensorflow as tf
 
 from thaw import activations, backbones, places, unfreeze
 from thaw.data import Data, Photos
+from thaw.evaluation import peak_memory_mb
 from thaw.experiment import Experiment
-from thaw.files import write_whole
-from thaw.store import Stored
+from thaw.files import alone, kept_if_there_is_room, write_whole
+from thaw.store import Stored, make_room
+
+BACKUPS = 4e9  # bytes of disk for the last epochs of runs
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Training:
         What the last phase trained: the whole network, or its unfrozen rest.
     test : Dataset
         The test photos as they enter that, in order, in batches.
+    peak_memory_mb : float
+        Of the processes that trained it before this one; 0 without any.
     """
 
     history: pd.DataFrame
@@ -49,6 +56,18 @@ class Training:
     activations: dict[str, dict]
     network: keras.Model
     test: tf.data.Dataset
+    peak_memory_mb: float = 0.0
+
+    @property
+    def diverged(self) -> int | None:
+        """The epoch, from 1, after which the loss was no finite number any more; training ended there."""
+        return diverged(self.history)
+
+
+def diverged(history: pd.DataFrame) -> int | None:
+    """The epoch after which the training or validation loss was no finite number, or None."""
+    finite = np.isfinite(history[["train_loss", "validation_loss"]].to_numpy(float)).all(axis=1)
+    return None if finite.all() else int(history["epoch"][~finite].iloc[0])
 
 
 def set_up(experiment: Experiment) -> None:
@@ -172,7 +191,9 @@ def train(
     phase trains only the part of the network that changes, on the activations
     that enter it, where keeping them pays; else the whole network on the
     photos, which gives the same numbers. A head that another run of the same
-    seed has trained is taken over with its history.
+    seed has trained is taken over with its history, and so are the epochs of
+    a run of the same parameters that was stopped. A loss that is no finite
+    number any more ends the training.
 
     Parameters
     ----------
@@ -190,20 +211,18 @@ def train(
     cut = activations.cut(model)
     kept = _provide(model, list(cut.frontier) if cut.saves else [], data, weights, experiment, say)
     history, head = train_head(model, base, data, weights, experiment, say)
-    seconds = {"head": float(history["seconds"].sum()), "finetune": 0.0}
-    phases = {"head": head}
-    if layers:
+    phases, peak = {"head": head}, 0.0
+    if layers and diverged(history) is None:
         unfreeze.unfreeze(base, layers)
         phase = _Phase(experiment, data, model, cut, kept, weights)
-        epochs = range(len(history), experiment.epochs)
         told = _History(history, "finetune", experiment.finetune_learning_rate, experiment.epochs, say)
-        history = phase.fit(epochs, told)
-        seconds["finetune"] = float(history["seconds"][len(epochs) * -1 :].sum())
+        history, peak = phase.fit(range(len(history), experiment.epochs), told, places.backup(experiment.digest))
         phases["finetune"] = phase.note
     else:
         phase = _Phase(experiment, data, model, cut, kept, weights)
+    seconds = {name: float(history["seconds"][history["phase"] == name].sum()) for name in ("head", "finetune")}
     seconds["activations"] = max(note.pop("seconds") for note in phases.values())
-    return Training(history, seconds, phases, phase.network, phase.batches(data.test))
+    return Training(history, seconds, phases, phase.network, phase.batches(data.test), peak)
 
 
 def train_head(
@@ -230,9 +249,14 @@ def train_head(
     note : dict
         As one of ``Training.activations``, and ``seconds``.
     """
+    path = head_path(experiment)
+    with alone([path], lambda: say("another process trains the same head: waiting for it")):
+        return _train_head(path, model, base, data, weights, experiment, say)
+
+
+def _train_head(path, model, base, data, weights, experiment, say) -> tuple[pd.DataFrame, dict]:
     unfreeze.unfreeze(base, [])
     epochs = range(experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs)
-    path = head_path(experiment)
     key = {"data": data.provenance["sha256"], "weights": weights, "tensorflow": tf.__version__}
     if path.is_file():
         try:
@@ -242,7 +266,9 @@ def train_head(
                     model.get_layer("head").set_weights([kept["kernel"], kept["bias"]])
                     history = pd.DataFrame(about["history"])
                     last = history["validation_accuracy"].iloc[-1]
-                    say(f"the head was trained before, {len(history)} epochs: validation {last:.1%}")
+                    say(
+                        f"the head was trained before, {len(history)} epoch{'s' * (len(history) > 1)}: validation {last:.1%}"
+                    )
                     return history, about["note"]
                 say(f"{path} is of other data or weights: trained anew")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
@@ -251,7 +277,10 @@ def train_head(
     kept = _provide(model, list(cut.frontier), data, weights, experiment, say)
     phase = _Phase(experiment, data, model, cut, kept, weights)
     told = _History(pd.DataFrame(), "head", experiment.head_learning_rate, experiment.epochs, say)
-    history = phase.fit(epochs, told)
+    backup = path.with_suffix(".backup.weights.h5")
+    history, _ = phase.fit(epochs, told, backup)
+    if diverged(history):
+        return history, phase.note
     kernel, bias = model.get_layer("head").get_weights()
     about = json.dumps({"key": key, "history": history.to_dict("records"), "note": phase.note})
 
@@ -259,7 +288,9 @@ def train_head(
         with partial.open("wb") as file:
             np.savez(file, kernel=kernel, bias=bias, about=about)
 
-    write_whole(path, save)
+    with kept_if_there_is_room(path, say):
+        write_whole(path, save)
+    backup.unlink(missing_ok=True)
     return history, phase.note
 
 
@@ -292,7 +323,7 @@ class _Phase:
         kept: dict[str, Stored],
         weights: str,
     ):
-        self.experiment, self.data = experiment, data
+        self.experiment, self.data, self.weights = experiment, data, weights
         cached = cut.frontier.keys() <= kept.keys()
         self.network = cut.tail if cached else model
         self.prepare = None if cached else backbones.get(experiment.backbone).preprocess
@@ -327,15 +358,29 @@ class _Phase:
             columns = [column.part(start, start + lengths[which]) for column in self.columns]
         return batches(columns, photos.labels, order, self.prepare)
 
-    def fit(self, epochs: range, history: "_History") -> pd.DataFrame:
-        """Train for some epochs; the history with them."""
+    def fit(self, epochs: range, history: "_History", backup: Path) -> tuple[pd.DataFrame, float]:
+        """Train for some epochs, from where a run that was stopped has left a backup.
+
+        Returns
+        -------
+        history : DataFrame
+            With these epochs.
+        peak_memory_mb : float
+            Of the processes before this one; 0 without any.
+        """
         experiment, data = self.experiment, self.data
+        optimizer = keras.optimizers.Adam(history.learning_rate)
+        self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        # The whole network and its tail have other variables.
+        key = {"data": data.provenance["sha256"], "weights": self.weights, "tensorflow": tf.__version__}
+        keeper = _Backup(backup, key | {"cached": self.note["cached"]}, history)
+        epochs = range(epochs.start + keeper.restore(self.network), epochs.stop)
+        if not epochs or history.diverged:
+            return pd.DataFrame(history.rows), keeper.peak_memory_mb
         steps = -(-len(data.train) // experiment.batch_size)
         train = self.batches(data.train, shuffled(len(data.train), experiment.batch_size, experiment.seed, epochs))
         if experiment.augmentation == "flip":
             train = mirrored(train, experiment.seed, epochs.start * steps)
-        optimizer = keras.optimizers.Adam(history.learning_rate)
-        self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         history.began = time.perf_counter()
         self.network.fit(
             train,
@@ -343,11 +388,11 @@ class _Phase:
             initial_epoch=epochs.start,
             epochs=epochs.stop,
             steps_per_epoch=steps,
-            callbacks=[history],
+            callbacks=[history, keeper],
             shuffle=False,  # `shuffled` has done it
             verbose=0,
         )
-        return pd.DataFrame(history.rows)
+        return pd.DataFrame(history.rows), keeper.peak_memory_mb
 
 
 class _History(keras.callbacks.Callback):
@@ -381,3 +426,65 @@ class _History(keras.callbacks.Callback):
             f"epoch {epoch + 1} of {self.total} ({'head alone' if self.phase == 'head' else 'fine-tuning'}): "
             f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, {row['seconds']:.1f} s"
         )
+        if self.diverged:
+            self.say(
+                f"diverged: the loss is {row['train_loss']:.4g} in training, {row['validation_loss']:.4g} in validation"
+            )
+            self.model.stop_training = True
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last loss is no finite number."""
+        return bool(self.rows) and diverged(pd.DataFrame(self.rows[-1:])) is not None
+
+
+class _Backup(keras.callbacks.Callback):
+    """Keeps the last epoch's weights, optimiser and history in one file, for a run that is stopped.
+
+    `keras.callbacks.BackupAndRestore` writes the same weights, but in place,
+    and knows no history.
+    """
+
+    def __init__(self, path: Path, key: dict, history: "_History"):
+        super().__init__()
+        self.path, self.key, self.history, self.before = path, key, history, len(history.rows)
+        self.peak_memory_mb = 0.0
+
+    def restore(self, network: keras.Model) -> int:
+        """Take a backup up, if there is one of just this; how many epochs it holds."""
+        if not self.path.is_file():
+            return 0
+        fresh = network.get_weights()
+        try:
+            with h5py.File(self.path) as file:
+                about = json.loads(file["thaw"].asstr()[()])
+            if about["key"] != self.key:
+                self.history.say(f"{self.path} is of other data or weights: trained anew")
+                return 0
+            network.optimizer.build(network.trainable_variables)
+            network.load_weights(self.path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+            network.set_weights(fresh)
+            self.history.say(f"{self.path} is damaged: trained anew")
+            return 0
+        self.history.rows += about["epochs"]
+        self.peak_memory_mb = about["peak_memory_mb"]
+        last = self.history.rows[-1]
+        self.history.say(f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there")
+        return len(about["epochs"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        peak = max(self.peak_memory_mb, peak_memory_mb())
+        about = {"key": self.key, "epochs": self.history.rows[self.before :], "peak_memory_mb": peak}
+
+        def save(partial: Path) -> None:
+            self.model.save_weights(partial, overwrite=True)
+            with h5py.File(partial, "a") as file:
+                file["thaw"] = json.dumps(about)
+
+        size = 3 * sum(
+            math.prod(weight.shape) * 4 for weight in self.model.weights
+        )  # with Adam's two averages, at most
+        make_room(self.path.parent, size, BACKUPS, [self.path])
+        with kept_if_there_is_room(self.path, self.history.say):
+            write_whole(self.path, save)

@@ -1,0 +1,317 @@
+"""Studies that are stopped, starved and run twice at once, at a size of seconds."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from conftest import ROOT
+
+from thaw import activations, files
+from thaw.study import Study, read_parameters
+
+TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
+
+
+class Project:
+    """A copy of the project with a profile ``tiny``, configurations of MobileNet of its own, outputs and cache.
+
+    Parameters
+    ----------
+    folder : Path
+    amounts : iterable of int
+        How many blocks each configuration unfreezes; 0 for a frozen base.
+    profile : dict
+        Entries of the profile that differ from ``tests/tiny.yaml``.
+    harm : str
+        Code that the experiment notebook runs after its imports.
+    """
+
+    def __init__(self, folder: Path, amounts, profile: dict | None = None, harm: str = ""):
+        self.folder, self.outputs = folder, folder / "outputs"
+        (folder / "params" / "profiles").mkdir(parents=True)
+        (folder / "params" / "configurations").mkdir()
+        shutil.copy(ROOT / "Snakefile", folder)
+        shutil.copy(ROOT / "params" / "original.csv", folder / "params")
+        shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+        self.profile("tiny", **(profile or {}))
+        for amount in amounts:
+            parameters = {"backbone": "mobilenet", "strategy": "blocks" if amount else "frozen", "amount": amount}
+            path = folder / "params" / "configurations" / f"blocks-{amount}.yaml"
+            path.write_text(yaml.safe_dump(parameters | ({} if amount else {"finetune_epochs": 0})), encoding="utf-8")
+        path = folder / "notebooks" / "experiment.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        position = [cell.id for cell in notebook.cells].index("imports") + 1
+        notebook.cells.insert(position, nbformat.v4.new_code_cell(harm))
+        nbformat.write(notebook, path)
+        self.environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
+
+    def profile(self, name: str, **parameters) -> None:
+        path = self.folder / "params" / "profiles" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(TINY | parameters), encoding="utf-8")
+
+    def start(self, profile: str = "tiny") -> subprocess.Popen:
+        """``report`` in a process group of its own, as a terminal has it."""
+        command = [sys.executable, "-u", "-m", "thaw", "report", profile]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **pipes)
+
+    def report(self, profile: str = "tiny") -> tuple[int, str]:
+        process = self.start(profile)
+        said, _ = process.communicate()
+        assert "Traceback" not in said, said
+        return process.returncode, said
+
+    def study(self, profile: str = "tiny") -> Study:
+        return Study.load(profile, "outputs", self.folder)
+
+    def results(self, profile: str = "tiny") -> dict[str, tuple]:
+        """What each run has left, but for times, memory and the machine."""
+        finished, _ = self.study(profile).outcomes()
+        measured = {"files", "training_seconds", "inference_ms_per_image", "peak_memory_mb", "activations"}
+        return {
+            job.name: (
+                run.record.model_dump(exclude=measured),
+                run.history.drop(columns="seconds").to_csv(),
+                run.predictions.to_csv(),
+            )
+            for job, run in finished.items()
+        }
+
+
+def until(process: subprocess.Popen, line: str) -> str:
+    """What a process says up to a line."""
+    said = ""
+    for text in process.stdout:
+        said += text
+        if line in text:
+            return said
+    raise AssertionError(f"{line!r} was never said:\n{said}")
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def below(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, tuple]:
+    """What the stopped studies below must end in."""
+    project = Project(tmp_path_factory.mktemp("undisturbed") / "project", [1, 2], {"finetune_epochs": 3})
+    status, said = project.report()
+    assert status == 0, said
+    return project.results()
+
+
+def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_path, undisturbed):
+    project = Project(tmp_path / "project", [1, 2], {"finetune_epochs": 3})
+    first = project.start()
+    until(first, "epoch 2 of 4 (fine-tuning)")
+    processes = below(first)
+    assert any("ipykernel" in " ".join(process.cmdline()) for process in processes)
+    began = time.monotonic()
+    os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
+    said, _ = first.communicate(timeout=30)
+    assert time.monotonic() - began < 20 and first.returncode == 130
+    assert said.count("The same command goes on from here") == 1 and "Traceback" not in said
+    assert gone(processes, 5), "nothing is left running"
+    second = project.start()
+    said = until(second, "is finished: blocks-")
+    assert "going on from there" in said
+    processes = below(second)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    assert gone(processes, 20), "kernels see that nobody waits for them"
+    status, said = project.report()
+    assert status == 0, said
+    assert said.count("is finished:") <= 1, "what was finished is not run again"
+    assert project.results() == undisturbed
+    left = [path for path in project.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
+    assert left == []
+
+
+HARM = """
+import os, resource, signal, time
+import keras, tensorflow as tf
+if amount == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+if amount == 3:
+    time.sleep(3600)
+if amount == 4:
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[4096,224,224,3]")
+if amount == 5:
+    raise OSError(28, "No space left on device", "somewhere")
+if amount == 6:
+    keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(float("nan"))
+if amount == 7:
+    1 / 0
+"""
+
+
+def test_what_fails_is_named_and_the_rest_is_reported(tmp_path):
+    """Each in its own way; a backbone's activations are made in two passes, so that some wait for those that fail."""
+    project = Project(tmp_path / "project", range(8), {"study": {"hours": 40 / 3600}}, HARM)
+    project.environment["THAW_DISK_GB"] = "0.0001"
+    status, said = project.report()
+    assert status == 1
+    reasons = {
+        2: "kernel died",
+        3: "more than 0.0111111 hours",
+        4: "not enough memory for a batch",
+        5: "the disk is full",
+        7: "ZeroDivisionError: division by zero",
+    }
+    study = project.study()
+    finished, missing = study.outcomes()
+    assert {job.experiment.amount for job in finished} == {0, 1}
+    assert {job.experiment.amount for job in missing} == {*reasons, 6}
+    html = " ".join(
+        BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser").text.split()
+    )
+    for job, reason in missing.items():
+        assert reasons.get(job.experiment.amount, "diverged: after epoch 2") in reason
+        assert job.label in said and reasons.get(job.experiment.amount, "diverged") in said
+        assert " ".join(reason.splitlines()[0].split()) in html
+        assert f"{job.experiment.label}: {'diverged' if job.experiment.amount == 6 else 'not finished'}" in html
+    assert "the report is of 3 of 8 experiments" in said
+    results = pd.read_csv(study.outputs / "results.csv")
+    assert sorted(results["amount"]) == [0, 1], "what diverged is in no comparison"
+    (diverged,) = (job for job in missing if job.experiment.amount == 6)
+    record = json.loads((diverged.directory / "record.json").read_text(encoding="utf-8"))
+    assert record["diverged"] == 2 and record["test_accuracy"] is None and record["trainable_parameters"] > 0
+    assert (diverged.directory / "experiment.ipynb").exists()
+    # Once what was wrong is mended, only what failed is run.
+    path = project.folder / "notebooks" / "experiment.ipynb"
+    shutil.copy(ROOT / "notebooks" / "experiment.ipynb", path)
+    status, said = project.report()
+    assert status == 0 and "3 of them finished already" in said and said.count("is finished:") == 5
+    text = (study.outputs / "report.html").read_text(encoding="utf-8")
+    assert "not finished" not in text and "diverged" in text and study.failures() == {}
+
+
+def test_two_at_once(tmp_path):
+    """Another profile, on the same photos, beside; and the same profile, which is refused."""
+    project = Project(tmp_path / "project", [1])
+    project.profile("other", finetune_epochs=2)
+    first, other = project.start("tiny"), project.start("other")
+    until(first, "0 of them finished already")
+    status, said = project.report("tiny")
+    assert status == 1 and "another run of this study is at work" in said
+    for process in (first, other):
+        said, _ = process.communicate()
+        assert process.returncode == 0 and "Traceback" not in said, said
+    (alone, *_), (longer, *_) = project.results("tiny").values(), project.results("other").values()
+    assert alone[0]["data"] == longer[0]["data"]
+    expected = Project(tmp_path / "again", [1])
+    assert expected.report()[0] == 0
+    assert expected.results() == project.results()
+
+
+PROVIDE = """
+import sys
+sys.path.insert(0, "tests")
+from conftest import made_up_data
+from thaw import activations, backbones, training, unfreeze
+from thaw.experiment import Experiment
+experiment = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64, "weights": "none", "activations": "keep"})
+training.set_up(experiment)
+base, _ = backbones.load("mobilenet", 64, "none")
+model = training.add_head(base, 3)
+unfreeze.unfreeze(base, [])
+print("ready", flush=True)
+sys.stdin.readline()
+kept = activations.provide(model, [["conv_pw_11_relu"], ["pooled"]], made_up_data(64), "these", experiment)
+print(sorted(kept))
+"""
+
+
+def test_two_processes_that_want_the_same_activations_make_them_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    both = [subprocess.Popen([sys.executable, "-c", PROVIDE], **pipes) for _ in range(2)]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate()[0] for process in both]
+    assert all("['conv_pw_11_relu', 'pooled']" in text for text in said)
+    assert sum("has seen all 16 photos once" in text for text in said) == 1
+    assert not list(activations.root().rglob("*.part*"))
+
+
+def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
+    code = f"from pathlib import Path; from thaw import files\nwith files.alone([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    said = []
+
+    def kill():
+        said.append("waiting")
+        process.kill()
+        process.wait()
+
+    with files.alone([tmp_path / "a", tmp_path / "b"], kill):
+        assert said == ["waiting"]
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
+    code = f"import os; from pathlib import Path; from thaw import files; files.write_whole(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    (partial,) = tmp_path.iterdir()
+    assert partial.name.startswith(".") and not (tmp_path / "a.csv").exists()
+    files.write_whole(tmp_path / "b.csv", lambda path: path.write_text("whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int):
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("needs to mount a small disk (tmpfs), which takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path, leave: int) -> None:
+    free = shutil.disk_usage(folder).free
+    (folder / "filler").write_bytes(bytes(free - leave))
+
+
+def test_a_full_output_disk_is_said_before_anything_is_run(tmp_path):
+    project = Project(tmp_path / "project", [1])
+    with small_disk(project.outputs, 4):
+        fill(project.outputs, 200_000)
+        status, said = project.report()
+    assert status == 1 and "cannot be written to (No space left on device)" in said and "epoch" not in said
+
+
+def test_a_full_cache_costs_time_and_no_run(tmp_path):
+    """Photos and activations fit, the backup of 13 MB does not."""
+    project = Project(tmp_path / "project", [1], {"max_examples": 80})
+    with small_disk(project.folder / "cache", 14):
+        status, said = project.report()
+    assert status == 0, said
+    assert "the disk is full" in said
+    (job,) = project.study().jobs
+    assert np.isfinite(job.read().record.test_loss)
