@@ -93,7 +93,8 @@ def curves(history: pd.DataFrame, colour: str | tuple = "0.3") -> Figure:
 
 def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> Figure:
     """How many test photos of each class were given each name, a panel a title."""
-    side, names = 1.3 + 0.42 * len(classes), [_plain(name) for name in classes]
+    names = [_plain(name) for name in classes]
+    side = 1.3 + 0.42 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
     with rc_context(STYLE):
         figure = Figure(figsize=(min(8, side * len(predictions) + 0.4), side), layout="constrained")
         panels = figure.subplots(1, len(predictions), sharey=True, squeeze=False)[0]
