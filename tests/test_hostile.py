@@ -1,5 +1,6 @@
 """Text that others have written: it is shown letter by letter, and does nothing."""
 
+import shutil
 from types import SimpleNamespace
 
 import nbformat.v4 as v4
@@ -7,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pypdfium2
 import pytest
+from browser import chromium, has_chromium
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import flat, invented
 from papermill.parameterize import parameterize_notebook
+from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
 
 from thaw import claims, figures, narrative, report
@@ -211,3 +214,23 @@ def test_papermill_writes_parameters_that_are_just_their_values(names, data):
     namespace = {"__builtins__": {}}  # in which nothing can be called
     exec(code, namespace)
     assert {name: namespace[name] for name in names} == given_values
+
+
+@has_chromium
+def test_jupyterlab_shows_it_as_it_was_written(lab, exported, tmp_path):
+    """As nbconvert does; and MathJax, which the report is without, finds no formula in it."""
+    shutil.copy(exported.folder / "n.ipynb", tmp_path / "notebooks")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        asked = []
+        page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url) if "example.com" in request.url else None)
+        page.goto(f"{lab}/lab/tree/notebooks/n.ipynb?reset")
+        outputs = page.locator(".jp-OutputArea-output")
+        outputs.nth(14).wait_for(state="attached", timeout=60_000)
+        page.wait_for_timeout(2000)  # MathJax is fetched when it is wanted
+        assert not asked
+        assert not page.locator(".jp-OutputArea-output :is(mjx-container, script, a, h2, del, [onerror])").count()
+        shown = squeezed(" ".join(outputs.all_text_contents()))
+        for name in NAMES:
+            assert shown.count(squeezed(name)) >= 15, name

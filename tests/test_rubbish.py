@@ -296,16 +296,31 @@ class Bomb:
         return setattr, (Bomb, "exploded", True)
 
 
-def test_nothing_that_is_read_is_unpickled(tmp_path, tiny, monkeypatch):
-    from thaw import backbones, store
+def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
+    from thaw import backbones, store, training
     from thaw.errors import WeightsMismatch
 
+    harmful = {"kernel": np.array([Bomb()], dtype=object), "bias": np.array([Bomb()], dtype=object)}
     for name in ("mobilenet.h5", "mobilenet.weights.h5", "mobilenet.keras", "mobilenet.npz", "mobilenet.pkl"):
         with (tmp_path / name).open("wb") as file:
-            np.savez(file, kernel=np.array([Bomb()], dtype=object), bias=np.array([Bomb()], dtype=object), about="{}")
+            np.savez(file, **harmful, about="{}")
         with pytest.raises(WeightsMismatch):
             backbones.load("mobilenet", 32, str(tmp_path / name))
         assert store.find(tmp_path / name, {}, say=lambda _: None) is None
+
+    # A head that says it is of just these data and weights, and holds a pickled object.
+    made = Experiment.of({"backbone": "mobilenet", "strategy": "frozen", "image_size": 32, "head_epochs": 1})
+    base = backbones.get("mobilenet").build(32)
+    model = training.add_head(base, len(tiny.classes), made.seed)
+    training.train_head(model, base, tiny, "these", made, lambda line: None)
+    path = training.head_path(made)
+    with np.load(path) as kept:
+        about = kept["about"]
+    np.savez(path, **harmful, about=about)
+    lines = []
+    training.train_head(model, base, tiny, "these", made, lines.append)
+    assert any("damaged: trained anew" in line for line in lines)
+
     assert not Bomb.exploded
     np.load(tmp_path / "mobilenet.npz", allow_pickle=True)["bias"]
     assert Bomb.exploded, "the test itself"
