@@ -217,7 +217,7 @@ def test_papermill_writes_parameters_that_are_just_their_values(names, data):
 
 
 @has_chromium
-def test_jupyterlab_shows_it_as_it_was_written(lab, exported, tmp_path):
+def test_jupyterlab_shows_it_as_it_was_written(lab, exported, tmp_path):  # noqa: F811
     """As nbconvert does; and MathJax, which the report is without, finds no formula in it."""
     shutil.copy(exported.folder / "n.ipynb", tmp_path / "notebooks")
     with chromium() as browser:

@@ -222,6 +222,24 @@ def read_parameters(path: Path) -> dict[str, Any]:
     return parameters
 
 
+def _digest(experiment: Experiment) -> str:
+    parameters = experiment.model_dump(mode="json", exclude={"output_dir"})
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _order(job: Job) -> tuple:
+    """As the original's table has it: ResNet50 first, frozen, then A, then B, each by amount."""
+    experiment = job.experiment
+    strategies = ["frozen", "layers", "blocks"]
+    return (
+        list(REGISTRY).index(experiment.backbone),
+        strategies.index(experiment.strategy),
+        experiment.amount,
+        experiment.epochs,
+        experiment.seed,
+    )
+
+
 class _Yaml(yaml.SafeLoader):
     """YAML of plain values, in which a name given twice is a mistake, and not the last one's value."""
 
@@ -243,21 +261,3 @@ def _check_name(path: Path) -> None:
             f"{shown(path.name)}: not a name for a profile or a configuration. Allowed: up to 100 letters (a to z), digits "
             "and . _ -, a letter or digit first. Rename the file."
         )
-
-
-def _digest(experiment: Experiment) -> str:
-    parameters = experiment.model_dump(mode="json", exclude={"output_dir"})
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _order(job: Job) -> tuple:
-    """As the original's table has it: ResNet50 first, frozen, then A, then B, each by amount."""
-    experiment = job.experiment
-    strategies = ["frozen", "layers", "blocks"]
-    return (
-        list(REGISTRY).index(experiment.backbone),
-        strategies.index(experiment.strategy),
-        experiment.amount,
-        experiment.epochs,
-        experiment.seed,
-    )
