@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,10 @@ from thaw import backbones
 from thaw.errors import InvalidParameter, nearest
 
 Strategy = Literal["frozen", "layers", "blocks"]
+# name, name/configuration:1.0.0, namespace:name: no part of it a folder to go up or out by.
+_DATASET = re.compile(r"(?!.*(\.\.|//|:/))[A-Za-z0-9]([\w.:/+=,-]{0,198}\w)?", re.ASCII)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 100, 100, 40
 
 
 class Experiment(BaseModel):
@@ -31,7 +37,8 @@ class Experiment(BaseModel):
         How many layers or blocks; 0 if and only if the strategy is 'frozen'.
         That the network has so many is checked when it is built.
     dataset : str
-        The name of a TFDS data set of labelled images.
+        The name of a TFDS data set of labelled images, with its configuration
+        and version if need be: ``name/configuration:1.0.0``.
     weights : str
         ``imagenet``; ``drawn``, pre-trained on the spot on drawn pictures;
         ``none``, random; or the path of a weights file.
@@ -64,7 +71,7 @@ class Experiment(BaseModel):
 
     backbone: str
     strategy: Strategy
-    amount: int = Field(0, ge=0)
+    amount: int = Field(0, ge=0, le=100_000)
     dataset: str = Field("tf_flowers", min_length=1)
     weights: str = Field("imagenet", min_length=1)
     image_size: int = Field(224, ge=32, le=1024)
@@ -78,14 +85,41 @@ class Experiment(BaseModel):
     augmentation: Literal["none", "flip"] = "none"
     activations: Literal["auto", "keep", "compute"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
-    max_examples: int | None = Field(None, ge=20)
+    max_examples: int | None = Field(None, ge=20, le=10**9)
     output_dir: Path | None = Field(None, strict=False)
 
     @field_validator("backbone")
     @classmethod
     def _is_registered(cls, name: str) -> str:
-        backbones.get(name)
+        backbones.get(name if len(name) <= 100 else f"{name[:99]}…")
         return name
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not _DATASET.fullmatch(name):
+            raise ValueError(
+                "not a data set's name. Give one of TFDS, such as tf_flowers, or name/configuration:1.0.0: "
+                "letters, digits and . _ - : / + = , without '..'"
+            )
+        return name
+
+    @field_validator("weights", "output_dir")
+    @classmethod
+    def _is_one_line(cls, path: str | Path | None) -> str | Path | None:
+        # Line ends and the like pass through notebooks, command lines and messages.
+        if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029]", str(path)):
+            raise ValueError(
+                "has a line end or another control character. Give a path without, or rename what it leads to"
+            )
+        return path
+
+    @field_validator("head_learning_rate", "finetune_learning_rate", mode="before")
+    @classmethod
+    def _is_no_yes(cls, rate: Any) -> Any:
+        if isinstance(rate, bool):  # or it would pass for 1 or 0
+            raise ValueError("not a number. Give one above 0, up to 1")
+        return rate
 
     @model_validator(mode="after")
     def _amount_fits(self) -> "Experiment":
@@ -116,9 +150,8 @@ class Experiment(BaseModel):
         InvalidParameter
             With a line for each parameter that is unknown or out of range.
         """
-        parameters = {name: value for name, value in parameters.items() if name != "study"}
         try:
-            return cls(**parameters)
+            return cls.model_validate({name: value for name, value in parameters.items() if name != "study"})
         except ValidationError as error:
             raise InvalidParameter(in_words(error, cls)) from None
 
@@ -163,7 +196,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in namespace.items() if isinstance(value, plain) and not name.startswith("_")}
 
 
-def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "", most: int = 10) -> str:
     """Word pydantic's complaints for people, a line each.
 
     Parameters
@@ -173,20 +206,36 @@ def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         The model that was to be built; its fields are what is allowed.
     prefix : str
         Put before each name.
+    most : int
+        So many complaints at most.
     """
-    return "\n".join(_one_in_words(details, model, prefix) for details in error.errors())
+    lines = list(dict.fromkeys(_one_in_words(details, model, prefix) for details in error.errors(include_url=False)))
+    return "\n".join(lines[:most] + [f"and {len(lines) - most} more of this kind."] * (len(lines) > most))
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, whatever it is, and in one line."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # of a number with thousands of digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 150 else f"{text[:149]}…"
 
 
 def _one_in_words(error: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
-    field = str(error["loc"][0]) if error["loc"] else ""
-    name, given = prefix + field, error.get("input")
-    if error["type"] == "extra_forbidden":
-        return f"{name}: no such {'entry' if prefix else 'parameter'}. {nearest(field, model.model_fields)}"
+    field = error["loc"][0] if error["loc"] else ""
+    given = error.get("input")
+    readable = isinstance(field, str) and field.isprintable() and len(field) <= 100
+    name = prefix + (field if readable else shown(field))
+    if error["type"] in ("extra_forbidden", "invalid_key"):
+        hint = nearest(field if readable else "", model.model_fields)
+        return f"{name}: no such {'entry' if prefix else 'parameter'}. {hint}"
     if error["type"] == "missing":
         return f"{name}: missing. Give it in a configuration or a profile."
     if error["type"] == "literal_error":
-        return f"{name} = {given!r}: not allowed. {nearest(given, model.model_fields[field].annotation.__args__)}"
+        close = given[:100] if isinstance(given, str) else ""
+        return f"{name} = {shown(given)}: not allowed. {nearest(close, model.model_fields[field].annotation.__args__)}"
     message = error["msg"].removeprefix("Value error, ")
     if not field:
         return message
-    return f"{name} = {given!r}: {message[0].lower()}{message[1:]}."
+    return f"{name} = {shown(given)}: {message[0].lower()}{message[1:]}."

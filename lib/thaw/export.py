@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import pypandoc
 import typst
@@ -23,6 +24,8 @@ from thaw.files import write_whole
 from thaw.report import IMAGE
 
 _TEMPLATE = Path(__file__).parent / "template"
+# DejaVu Sans: letters that Typst's own fonts lack, such as Arabic ones, in a class's name.
+_FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 _IMAGES = ["image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 # The Markdown of JupyterLab, without what could turn plain text into markup
 # (formulas, citations, typographic quotes), and with the divs of `_div`.
@@ -67,7 +70,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
     """Export an executed notebook as a PDF.
 
     The way is Markdown by nbconvert, Typst by pandoc, PDF by Typst, with the
-    fonts that Typst brings. The same notebook gives the same file.
+    fonts that Typst and matplotlib bring. The same notebook gives the same file.
 
     Parameters
     ----------
@@ -109,7 +112,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
         )
         main = Path(folder, "report.typ")
         main.write_text(source, encoding="utf-8")
-        content = typst.compile(main, root=folder, ignore_system_fonts=True, timestamp=0)
+        content = typst.compile(main, root=folder, font_paths=[_FONTS], ignore_system_fonts=True, timestamp=0)
         write_whole(pdf, lambda partial: partial.write_bytes(content))
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from thaw.backbones import REGISTRY, Backbone
 from thaw.record import in_original
+from thaw.report import one_line
 
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
@@ -42,7 +43,7 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
         axes.axis("off")
     for axes, image, title in zip(grid.flat, images, titles):
         axes.imshow(image, interpolation="lanczos")
-        axes.set_title(title, fontsize=7)
+        axes.set_title("\n".join(map(_plain, title.split("\n"))), fontsize=7)
     return figure
 
 
@@ -92,16 +93,18 @@ def curves(history: pd.DataFrame, colour: str | tuple = "0.3") -> Figure:
 
 def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> Figure:
     """How many test photos of each class were given each name, a panel a title."""
-    side = 1.3 + 0.42 * len(classes)
+    names = [_plain(name) for name in classes]
+    side = 1.3 + 0.42 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
     with rc_context(STYLE):
         figure = Figure(figsize=(min(8, side * len(predictions) + 0.4), side), layout="constrained")
         panels = figure.subplots(1, len(predictions), sharey=True, squeeze=False)[0]
     for axes, (title, rows) in zip(panels, predictions.items()):
         counts = pd.crosstab(rows["label"], rows["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
-        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, linewidths=0.5, ax=axes)
+        look = {"annot": True, "fmt": "d", "cmap": "Blues", "cbar": False, "square": True, "linewidths": 0.5}
+        sns.heatmap(counts, xticklabels=names, yticklabels=names, ax=axes, **look)
         axes.set(xlabel="predicted class", ylabel="class" if axes is panels[0] else "")
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks(axes.get_xticks(), classes, rotation=30, ha="right")
+        axes.set_title(_plain(title), fontsize=9)
+        axes.set_xticks(axes.get_xticks(), names, rotation=30, ha="right")
         axes.tick_params(axis="y", rotation=0)
     return figure
 
@@ -400,6 +403,12 @@ def gap(rows: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
     ]
     panels[1, 0].legend(handles=handles, frameon=False, fontsize=7)
     return figure
+
+
+def _plain(text: str, most: int = 40) -> str:
+    """Text from outside, for a figure: one line of so many letters, and no formula."""
+    line = one_line(text)
+    return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
 
 
 def _panels_by_backbone(rows: pd.DataFrame, columns: int = 1) -> tuple[Figure, np.ndarray]:

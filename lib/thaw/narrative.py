@@ -13,7 +13,7 @@ from thaw.experiment import Experiment
 from thaw.files import write_whole
 from thaw.record import Record, in_original, write_csv
 from thaw.record import table as record_rows
-from thaw.report import _markdown
+from thaw.report import latex, markdown, one_line
 from thaw.results import Results
 from thaw.statistics import Difference
 
@@ -34,7 +34,7 @@ def parameters_table(experiment: Experiment) -> pd.DataFrame:
 def weights(provenance: dict, backbone: Backbone) -> str:
     """Where a network's weights come from."""
     official = "the official ones" if provenance["official"] else "not the official ones"
-    return f"**{backbone.title}**: {backbone.about}. Weights: **{provenance['title']}** ({official}). {provenance['description']}"
+    return f"**{backbone.title}**: {backbone.about}. Weights: **{markdown(provenance['title'])}** ({official}). {markdown(provenance['description'])}"
 
 
 def data(provenance: dict, classes: Sequence[str]) -> str:
@@ -44,8 +44,8 @@ def data(provenance: dict, classes: Sequence[str]) -> str:
     share = "all" if used == photos["available"] else f"{used:,} of"
     warning = f" **{DRAWN}**" if mark(provenance["dataset"]) else ""
     return (
-        f"**{provenance['title']}** ({provenance['dataset']} {provenance['version']}): {share} {photos['available']:,} photos in "
-        f"{len(classes)} classes ({', '.join(classes)}); {photos['train']:,} train, {photos['validation']:,} validate, {photos['test']:,} test.{warning}"
+        f"**{markdown(provenance['title'])}** ({markdown(provenance['dataset'])} {markdown(provenance['version'])}): {share} {photos['available']:,} photos in "
+        f"{len(classes)} classes ({', '.join(map(markdown, classes))}); {photos['train']:,} train, {photos['validation']:,} validate, {photos['test']:,} test.{warning}"
     )
 
 
@@ -64,7 +64,7 @@ def training(counts: dict[str, int], activations: dict[str, dict]) -> str:
             how = f"trained on the kept activations of {layers}, {note['megabytes']:,.0f} MB"
         else:
             how = "every epoch ran the whole network"
-        lines.append(f"{name}: {how} ({note['why']}).")
+        lines.append(f"{name}: {how} ({markdown(note['why'])}).")
     return " ".join(lines)
 
 
@@ -77,7 +77,10 @@ def test_result(predictions: pd.DataFrame) -> str:
 
 def mistake_titles(mistakes: pd.DataFrame) -> list[str]:
     """A title for each photo of `thaw.evaluation.confident_mistakes`."""
-    return [f"{row.label}\nsaid: {row.predicted}\n({row.probability:.0%} sure)" for row in mistakes.itertuples()]
+    return [
+        f"{one_line(row.label)}\nsaid: {one_line(row.predicted)}\n({row.probability:.0%} sure)"
+        for row in mistakes.itertuples()
+    ]
 
 
 def record_table(record: Record) -> pd.DataFrame:
@@ -207,7 +210,7 @@ def missing(results: Results) -> str:
     if not results.missing:
         return ""
     lines = [
-        f"- {_markdown(job.label)} ({REGISTRY[job.experiment.backbone].title}, {job.experiment.label}): {_markdown(reason)}"
+        f"- {markdown(job.label)} ({REGISTRY[job.experiment.backbone].title}, {job.experiment.label}): {markdown(reason)}"
         for job, reason in results.missing.items()
     ]
     heading = f"**{len(results.missing)} of the {_count(results.planned, 'experiment')} are missing**, in the table and in every comparison:"
@@ -219,10 +222,10 @@ def write_tables(results: Results, folder: Path) -> None:
     note = mark(results.data["dataset"]).strip()
     write_csv(record_rows(results.runs).assign(dataset=results.data["dataset"], note=note), folder / "results.csv")
     frame, _ = table(results, with_original=False)
-    caption = f"Test accuracy with 95 % intervals, {results.data['title']}. {note}".strip()
-    markdown = frame.to_markdown(index=False, disable_numparse=True)
-    latex = frame.to_latex(index=False, escape=True, caption=caption.replace("%", r"\%"), label="tab:results")
-    for name, text in ("results.md", f"{caption}\n\n{markdown}\n"), ("results.tex", latex):
+    caption, title = f"Test accuracy with 95 % intervals, {{}}. {note}".strip(), results.data["title"]
+    as_markdown = f"{caption.format(markdown(title))}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n"
+    as_latex = frame.to_latex(index=False, escape=True, caption=latex(caption.format(title)), label="tab:results")
+    for name, text in ("results.md", as_markdown), ("results.tex", as_latex):
         write_whole(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
 
 
@@ -310,7 +313,7 @@ def speed(results: Results) -> str:
     sentences = []
     machine = results.latency.iloc[0]
     sentences.append(
-        f"All configurations were measured in one process with nothing beside it ({machine['device']}, {_count(machine['cores'], 'core')}), "
+        f"All configurations were measured in one process with nothing beside it ({markdown(machine['device'])}, {_count(machine['cores'], 'core')}), "
         "in turns, after warm-up; figures are medians."
     )
     for backbone, rows in results.backbones.items():
@@ -591,7 +594,10 @@ def hard_photos(results: Results, most: int = 10) -> pd.DataFrame:
 
 def hard_titles(hard: pd.DataFrame) -> list[str]:
     """A title for each photo of `hard_photos`."""
-    return [f"{row.label}\nsaid: {row.said}\n(wrong in {row.wrong} of {row.runs})" for row in hard.itertuples()]
+    return [
+        f"{one_line(row.label)}\nsaid: {one_line(row.said)}\n(wrong in {row.wrong} of {row.runs})"
+        for row in hard.itertuples()
+    ]
 
 
 def hard_words(results: Results) -> str:

@@ -22,23 +22,43 @@ _DPI = 150  # of figures with photos
 # Stands in a figure's Markdown for the image, which is in its HTML: a notebook need not hold it twice.
 IMAGE = "image-of-this-figure"
 _MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
+# What no format can hold; and what turns the direction of all text after it, our own as well.
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-def _clean(text: object) -> list[str]:
-    """The lines of a text, without the control characters that no format can hold."""
-    lines = str(text).strip().splitlines()
-    return [re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", line) for line in lines]
+def lines(text: object) -> list[str]:
+    """The lines of a text, each control character in it shown as one that is not."""
+    return [_UNSEEN.sub("\ufffd", line) for line in str(text).strip().splitlines()]
+
+
+def one_line(text: object) -> str:
+    """A text as one line."""
+    return " ".join(" ".join(lines(text)).split())
 
 
 def _html(text: object) -> str:
     """Text as HTML."""
-    return "<br>".join(escape(line) for line in _clean(text))
+    return "<br>".join(escape(line) for line in lines(text))
 
 
-def _markdown(text: object) -> str:
-    """Text as Markdown of one line: every mark that could mean something is escaped."""
-    lines = (" ".join(line.split()) for line in _clean(text))
-    return "<br>".join(re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", line) for line in lines)
+def markdown(text: object) -> str:
+    """Text as Markdown of one line, in which nothing means anything but itself.
+
+    For whatever others have named or written: classes, data sets, weights,
+    devices, errors. Marks are character references, which no Markdown takes for
+    marks, and no JupyterLab for the beginning of a formula.
+    """
+    plain = "<br>".join(
+        re.sub(r"[!-/:-@\[-`{-~]", lambda mark: f"&#{ord(mark[0])};", " ".join(line.split())) for line in lines(text)
+    )
+    # MathJax reads what has been rendered, where a reference is a dollar again.
+    return f'<span class="mathjax_ignore">{plain}</span>' if re.search(r"[$\\]", str(text)) else plain
+
+
+def latex(text: object) -> str:
+    """Text as LaTeX of one line, in which nothing means anything but itself."""
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[\\~^#$%&_{}]", lambda mark: words.get(mark[0], "\\" + mark[0]), one_line(text))
 
 
 def _div(name: str, *parts: str) -> str:
@@ -99,7 +119,7 @@ class Table:
         muted = list(self.muted) or [False] * len(rows)
         right = [_is_numeric([row[column] for row in rows]) for column in range(len(header))]
         return {
-            "text/plain": self.caption,
+            "text/plain": one_line(self.caption),
             "text/html": self._to_html(header, rows, muted, right),
             "text/markdown": self._to_markdown(header, rows, muted, right),
         }
@@ -121,20 +141,20 @@ class Table:
             '<figure class="report-table mathjax_ignore" style="margin: 1em 0">\n'
             f"<figcaption>{_html(self.caption)}</figcaption>\n"
             f'<div class="report-scroll" style="overflow-x: auto" tabindex="0" role="region" '
-            f'aria-label="{escape(self.caption)}">\n'
+            f'aria-label="{escape(one_line(self.caption))}">\n'
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
             f"{notes}</figure>"
         )
 
     def _to_markdown(self, header, rows, muted, right) -> str:
         cells = [
-            [f"[{_markdown(cell)}]{{.muted}}" if grey and cell else _markdown(cell) for cell in row]
+            [f"[{markdown(cell)}]{{.muted}}" if grey and cell else markdown(cell) for cell in row]
             for row, grey in zip(rows, muted)
         ]
-        table = _pipe_table([_markdown(name) for name in header], cells, right)
-        blocks = [_div("table", _markdown(self.caption), table)]
+        table = _pipe_table([markdown(name) for name in header], cells, right)
+        blocks = [_div("table", markdown(self.caption), table)]
         if self.notes:
-            blocks.append(_div("notes", *map(_markdown, self.notes)))
+            blocks.append(_div("notes", *map(markdown, self.notes)))
         return "\n\n".join(blocks)
 
 
@@ -164,17 +184,17 @@ class Figure:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         source, width = self._image()
-        alt = " ".join(_clean(self.alt))
-        caption = _markdown(self.caption)
+        alt = one_line(self.alt)
+        caption = markdown(self.caption)
         return {
-            "text/plain": self.caption,
+            "text/plain": one_line(self.caption),
             "text/html": (
                 '<figure class="report-figure mathjax_ignore" style="margin: 1em 0">\n'
                 f'<img src="{source}" alt="{escape(alt)}" width="{width:.0f}" '
                 'style="max-width: 100%; height: auto">\n'
                 f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"
             ),
-            "text/markdown": _div("figure", f"![{_markdown(alt)}]({IMAGE})", caption),
+            "text/markdown": _div("figure", f"![{markdown(alt)}]({IMAGE})", caption),
         }
 
     def _image(self) -> tuple[str, float]:
@@ -224,14 +244,14 @@ class TitlePage:
             '<p class="report-warning" role="note" style="border: 1px solid #c77700; border-left-width: 4px; '
             f'padding: 0.7em 1em">{_html(self.warning)}</p>\n'
         )
-        rows = [[_markdown(name), _markdown(value)] for name, value in self.facts.items()]
-        parts = [_div("title", _markdown(self.title)), _div("subtitle", _markdown(self.subtitle))]
+        rows = [[markdown(name), markdown(value)] for name, value in self.facts.items()]
+        parts = [_div("title", markdown(self.title)), _div("subtitle", markdown(self.subtitle))]
         if rows:
             parts.append(_div("facts", _pipe_table(["", ""], rows, [False, False])))
         if self.warning:
-            parts.append(_div("warning", _markdown(self.warning)))
+            parts.append(_div("warning", markdown(self.warning)))
         return {
-            "text/plain": self.title,
+            "text/plain": one_line(self.title),
             "text/html": (
                 f'<header class="report-title mathjax_ignore">\n<h1>{_html(self.title)}</h1>\n'
                 f'<p class="subtitle">{_html(self.subtitle)}</p>\n<table><tbody>\n{facts}\n</tbody></table>\n'

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thaw import places
 from thaw.backbones import REGISTRY
-from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, nearest
-from thaw.experiment import Experiment, in_words
+from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, first_line, nearest
+from thaw.experiment import Experiment, in_words, shown
 from thaw.files import write_whole
 from thaw.record import Run
 
@@ -41,7 +43,7 @@ class Extent(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    seeds: list[int] | dict[str, list[int]] = Field([0], min_length=1)
+    seeds: list[int] | dict[str, Annotated[list[int], Field(min_length=1)]] = Field([0], min_length=1)
     configurations: list[str] | None = Field(None, min_length=1)
     margin: float = Field(0.02, gt=0, lt=1)
     hours: float = Field(24, gt=0, le=1000)
@@ -155,26 +157,30 @@ class Study:
         profiles = {path.stem: path for path in (root / "params" / "profiles").glob("*.yaml")}
         configurations = {path.stem: path for path in (root / "params" / "configurations").glob("*.yaml")}
         path = profiles.get(profile, Path(profile))
-        if not path.is_file():
-            raise UnknownProfile(f"PROFILE = {profile!r}: no such profile. {nearest(profile, profiles)}")
+        if not os.path.isfile(path):  # unlike Path's, of any text whatever
+            raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {nearest(profile[:100], profiles)}")
+        _check_name(path)
         base = read_parameters(path)
         plan = base.get("study", {})
         if not isinstance(plan, dict):
-            raise InvalidParameter(f"{path}: study = {plan!r}: not a mapping. {nearest('', Extent.model_fields)}")
+            raise InvalidParameter(f"{path}: study = {shown(plan)}: not a mapping. {nearest('', Extent.model_fields)}")
         try:
-            extent = Extent(**plan)
+            extent = Extent.model_validate(plan)
         except ValidationError as error:
             raise InvalidParameter(f"{path}:\n{in_words(error, Extent, 'study.')}") from None
         for name, instead in (("seed", "study: {seeds: [...]}"), ("output_dir", "--outputs")):
             if name in base:
-                raise InvalidParameter(f"{path}: {name} = {base[name]!r}: a study has many. Give {instead} instead.")
+                raise InvalidParameter(
+                    f"{path}: {name} = {shown(base[name])}: a study has many. Give {instead} instead."
+                )
         folder = Path(outputs) / path.stem
         jobs = []
         for name in extent.configurations or sorted(configurations):
             if name not in configurations:
                 raise UnknownProfile(
-                    f"study.configurations: {name!r}: no such configuration. {nearest(name, configurations)}"
+                    f"study.configurations: {shown(name)}: no such configuration. {nearest(name[:100], configurations)}"
                 )
+            _check_name(configurations[name])
             merged = base | read_parameters(configurations[name])
             try:
                 experiment = Experiment.of(merged)
@@ -187,8 +193,9 @@ class Study:
                 raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
         rows: dict[tuple, str] = {}
         for job in jobs:
-            other = rows.setdefault(_order(job), job.configuration)
-            if other != job.configuration or jobs.count(job) > 1:
+            other = rows.get(_order(job))
+            rows[_order(job)] = job.configuration
+            if other is not None:
                 raise InvalidParameter(
                     f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
                     "twice. Remove one, or give what differs in a profile of its own."
@@ -318,9 +325,10 @@ def read_parameters(path: Path) -> dict[str, Any]:
         If it is not YAML, or not a mapping.
     """
     try:
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidParameter(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}).") from None
+        parameters = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
+    except Exception as error:  # beside YAMLError, whatever making a date, a number or a depth of lists can raise
+        said = "".join(letter if letter.isprintable() else "\ufffd" for letter in first_line(error))
+        raise InvalidParameter(f"{path}: cannot be read as YAML ({said}).") from None
     if not isinstance(parameters, dict):
         raise InvalidParameter(f"{path}: holds no mapping of parameters, such as 'image_size: 224'.")
     return parameters
@@ -337,3 +345,26 @@ def _order(job: Job) -> tuple:
         experiment.epochs,
         experiment.seed,
     )
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML of plain values, in which a name given twice is a mistake, and not the last one's value."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        names: set[str] = set()
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key.value in names:
+                line = key.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(problem=f"{shown(key.value)} again in line {line}")
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a profile's or configuration's name that is not fit for a folder's and an argument."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", path.stem):
+        raise InvalidParameter(
+            f"{shown(path.name)}: not a name for a profile or a configuration. Allowed: up to 100 letters (a to z), digits "
+            "and . _ -, a letter or digit first. Rename the file."
+        )
