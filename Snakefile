@@ -17,6 +17,7 @@ jobs = {job.name: job for job in study.jobs}
 runs = f"{study.outputs}/runs"
 shared = plan(study)
 thaw = f'"{sys.executable}" -m thaw --outputs "{outputs}"'
+settings = workflow.resource_settings  # cores, and what a cluster's profile sets
 
 
 def effort(wildcards):
@@ -66,11 +67,12 @@ for part in shared.parts:
         params:
             part=part.name,
         priority: 1000
-        threads: 1
-        resources:
-            mem_mb=3000,
+        threads: settings.overwrite_threads.get(part.kind, 1)
         shell:
             "{thaw} prepare {study.path:q} {params.part:q} --threads {threads}"
+
+    # A part's name holds a digest: a cluster's profile sets things for its kind.
+    workflow.get_rule(part.name).resources.update(settings.overwrite_resources.get(part.kind, {}))
 
 
 rule experiment:
@@ -83,8 +85,6 @@ rule experiment:
         f"{runs}/{{job}}/experiment.ipynb",
     priority: effort
     threads: 1
-    resources:
-        mem_mb=3000,
     shell:
         "{thaw} experiment {study.path:q} {wildcards.job} --threads {threads}"
 
@@ -96,9 +96,7 @@ rule latency:
         f"{study.outputs}/latency.csv",
     params:
         jobs=list(jobs),
-    threads: workflow.cores
-    resources:
-        mem_mb=3000,
+    threads: 1 if workflow.remote_exec else settings.cores or 1  # on a cluster, what its profile sets
     shell:
         "{thaw} latency {study.path:q}"
 

@@ -8,6 +8,7 @@ By hand, with Debian's packages slurm-wlm and munge:
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -149,5 +150,6 @@ def stop(environment: dict[str, str]) -> None:
 if __name__ == "__main__":
     if MISSING:
         sys.exit(f"not here: {', '.join(MISSING)}. Debian has them in slurm-wlm and munge.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what runs then, too
     with slurm() as environment:
         sys.exit(subprocess.run(sys.argv[1:], env=environment).returncode)
