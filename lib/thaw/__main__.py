@@ -11,6 +11,7 @@ import psutil
 
 from thaw import places, plan
 from thaw.errors import ThawError, UnknownProfile, nearest
+from thaw.files import write_whole
 from thaw.record import write_csv
 from thaw.study import Study
 
@@ -137,7 +138,10 @@ def run_graph(study: Study, options: argparse.Namespace) -> int:
         free = max(psutil.virtual_memory().available // 10**6, 3000)
         command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
     settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
-    command += ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
+    # In a file: on a cluster, what a command line says passes through several shells.
+    path = study.outputs / ".snakemake" / "config.json"
+    write_whole(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
+    command += ["--configfile", path]
     return subprocess.run(command).returncode
 
 

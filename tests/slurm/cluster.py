@@ -66,7 +66,14 @@ def slurm(nodes: int = 2, cpus: int = 1, memory: int = 6000) -> Iterator[dict[st
         Environment variables for commands that use it.
     """
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # a socket's path has to be short
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+    configuration = folder / "slurm.conf"
+    # The plugin takes SLURM_CONF, with the like of it, from what it starts by srun.
+    srun = folder / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    path = f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"SLURM_CONF": str(configuration), "PATH": path}
     ports = free_ports(1 + nodes)
     names = [f"node{number}" for number in range(nodes)]
     try:
@@ -75,7 +82,7 @@ def slurm(nodes: int = 2, cpus: int = 1, memory: int = 6000) -> Iterator[dict[st
             text += f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} "
             text += f"CPUs={cpus} RealMemory={memory} State=UNKNOWN\n"
         text += f"PartitionName=all Nodes={','.join(names)} Default=YES MaxTime=INFINITE State=UP\n"
-        (folder / "slurm.conf").write_text(text)
+        configuration.write_text(text)
         for name in ("munge", "state"):
             (folder / name).mkdir(mode=0o755)
         key = folder / "munge" / "key"
