@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--reason", default="", help="why this profile, for the report's first page")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--cores", default="all", help="processor cores to use (default: all)")
-    where.add_argument("--profile", dest="cluster", help="run on a cluster: a name in params/clusters, or as Snakemake's own")
+    where.add_argument(
+        "--profile", dest="cluster", help="run on a cluster: a name in params/clusters, or Snakemake's own"
+    )
     command.set_defaults(run=report)
 
     command = commands.add_parser("check", help="find what is wrong with a profile before anything is run")

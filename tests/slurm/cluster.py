@@ -21,7 +21,9 @@ from pathlib import Path
 import psutil
 
 # Debian keeps the daemons where the PATH of most users does not lead.
-DAEMONS = {name: shutil.which(name) or shutil.which(name, path="/usr/sbin") for name in ("munged", "slurmctld", "slurmd")}
+DAEMONS = {
+    name: shutil.which(name) or shutil.which(name, path="/usr/sbin") for name in ("munged", "slurmctld", "slurmd")
+}
 MISSING = [name for name, path in DAEMONS.items() if path is None] + ["sbatch"] * (shutil.which("sbatch") is None)
 
 CONFIGURATION = """
