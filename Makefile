@@ -1,24 +1,28 @@
 # Thin: every target makes the environment if need be, and calls one command in it.
 PROFILE ?=
+CLUSTER ?=
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 USABLE := -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" 2>/dev/null
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python,$(shell $(python) $(USABLE) && echo $(python))))
 
-.PHONY: help report test lab clean lock environment
+.PHONY: help report test test-long lab clean lock environment
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
 
-report:  ## run a study and export its report: PROFILE=demo, quick or paper; by itself quick if it can, else demo
+report:  ## run a study and export its report: PROFILE=demo, quick or paper; by itself quick if it can, else demo; CLUSTER=slurm: on a cluster
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
 	@choice=$$($(PYTHON) -I lib/thaw/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
 	echo "Profile $$profile: $$reason" && \
 	$(MAKE) --silent --no-print-directory environment && \
-	$(BIN)/python -m thaw report $$profile --reason "$$reason"
+	$(BIN)/python -m thaw report $$profile --reason "$$reason" $(if $(CLUSTER),--profile "$(CLUSTER)")
 
 test: environment  ## the test suite
 	@$(BIN)/python -m pytest
+
+test-long: environment  ## what takes half an hour: a study on two nodes of SLURM against one
+	@$(BIN)/python -m pytest -m long -n 0
 
 lab: environment  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/experiment.ipynb

@@ -26,6 +26,7 @@ lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in wi
 lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw', '--outputs', outputs])}"
+settings = workflow.resource_settings  # cores, and what a cluster's profile sets
 
 
 def effort(wildcards):
@@ -80,11 +81,12 @@ for part in (part for part in shared.parts if part.name not in without):
         params:
             part=part.name,
         priority: 1000
-        threads: 1
-        resources:
-            mem_mb=3000,
+        threads: settings.overwrite_threads.get(part.kind, 1)
         shell:
             "{thaw} prepare {study.path:q} {params.part:q} --threads {threads}"
+
+    # A part's name holds a digest: a cluster's profile sets things for its kind.
+    workflow.get_rule(part.name).resources.update(settings.overwrite_resources.get(part.kind, {}))
 
 
 rule experiment:
@@ -97,8 +99,6 @@ rule experiment:
         update(f"{runs}/{{job}}/experiment.ipynb"),
     priority: effort
     threads: 1
-    resources:
-        mem_mb=3000,
     shell:
         "{thaw} experiment {study.path:q} {wildcards.job:q} --threads {threads}"
 
@@ -110,9 +110,7 @@ rule latency:
         f"{study.outputs}/latency.csv",
     params:
         jobs=list(jobs),
-    threads: workflow.cores
-    resources:
-        mem_mb=3000,
+    threads: 1 if workflow.remote_exec else settings.cores or 1  # on a cluster, what its profile sets
     shell:
         "{thaw} latency {study.path:q}"
 

@@ -1,12 +1,14 @@
 """Bad input ends in a clear message and a non-zero exit before anything is trained."""
 
+from argparse import Namespace
+
 import pytest
 import yaml
 from conftest import ROOT
 
 from thaw import available
-from thaw.__main__ import main
-from thaw.study import read_parameters
+from thaw.__main__ import main, run_graph
+from thaw.study import Study, read_parameters
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml")
 
@@ -76,3 +78,18 @@ def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(project)
     assert "amount = 14: MobileNet has 13 blocks" in report(capfd, tmp_path, "tiny")
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "a/folder"])
+def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
+    """The cores and memory of this machine are no limit then."""
+    commands = []
+    monkeypatch.setattr(
+        "thaw.__main__.subprocess.run", lambda command: commands.append(command) or Namespace(returncode=0)
+    )
+    options = Namespace(cluster=cluster, cores="all", outputs=str(tmp_path), reason="")
+    run_graph(Study.load("demo", tmp_path), options)
+    (command,) = (list(map(str, command)) for command in commands)
+    expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster
+    assert command[command.index("--profile") + 1] == expected
+    assert {"--cores", "--resources", "--default-resources"}.isdisjoint(command)

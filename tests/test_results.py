@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import ROOT
-from invented import FROZEN, flat, invented
+from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
 

@@ -32,7 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("report", help="run a profile's study, and export its report")
     command.add_argument("profile")
     command.add_argument("--reason", default="", help="why this profile, for the report's first page")
-    command.add_argument("--cores", default="all", help="processor cores to use (default: all)")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--cores", default="all", help="processor cores to use (default: all)")
+    where.add_argument(
+        "--profile", dest="cluster", help="run on a cluster: a name in params/clusters, or Snakemake's own"
+    )
     command.set_defaults(run=report)
 
     command = commands.add_parser("check", help="find what is wrong with a profile before anything is run")
@@ -171,12 +175,20 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     root = places.project()
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", study.outputs]
     # Every file appears whole or not at all, and `files.alone` does better than a lock that outlives its process.
-    command += ["--cores", options.cores, "--keep-going", "--ignore-incomplete", "--nolock"]
-    command += ["--rerun-triggers", "mtime", "params", "--scheduler", "greedy", "--quiet", "all"]
-    # No more experiments at once than memory is free for, by the Snakefile's own estimate of each.
-    command += ["--resources", f"mem_mb={max(psutil.virtual_memory().available // 10**6, 3000)}"]
+    command += ["--keep-going", "--ignore-incomplete", "--nolock", "--rerun-triggers", "mtime", "params"]
+    if options.cluster:
+        folder = root / "params" / "clusters" / options.cluster
+        command += ["--profile", folder if folder.is_dir() else options.cluster]
+    else:
+        command += ["--cores", options.cores, "--scheduler", "greedy", "--quiet", "all"]
+        # No more jobs at once than memory is free for.
+        free = max(psutil.virtual_memory().available // 10**6, 3000)
+        command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
     settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason, "without": [*without]}
-    command += ["--config", *(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())]
+    # In a file: on a cluster, what a command line says passes through several shells.
+    path = study.outputs / ".snakemake" / "config.json"
+    files.write_whole(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
+    command += ["--configfile", path]
     graph = psutil.Popen(command)
     try:
         return graph.wait()
