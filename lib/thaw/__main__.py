@@ -95,7 +95,7 @@ def report(options: argparse.Namespace) -> int:
     def busy():
         raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
 
-    for folder in (study.outputs, places.cache()):
+    for folder in (places.project(), study.outputs, places.cache()):
         if set("{}") & set(str(folder)):
             raise OutputNotWritable(
                 f"{folder}: has a brace in its name, which Snakemake takes for a wildcard. Give another."
@@ -120,7 +120,7 @@ def _report(study: Study, options: argparse.Namespace) -> int:
     while run_graph(study, options, sorted(failed)):
         # What waited for the jobs that failed goes on without them.
         more = study.failures()
-        if more.keys() <= failed.keys() or not study.finished():
+        if more.keys() <= failed.keys() or any(name.startswith("photos") for name in more):
             raise ThawError(
                 "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
             )

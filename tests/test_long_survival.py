@@ -1,0 +1,114 @@
+"""A demo study that is killed thirty times: half an hour, under `make test-long`."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import psutil
+import pypdfium2
+import pytest
+from conftest import ROOT
+
+from thaw.study import Study
+
+KILLS = 30
+
+
+def start(folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-u", "-m", "thaw", "--outputs", folder / "outputs", "report", "demo"]
+    environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
+    log = (folder / "log.txt").open("a")
+    return subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def assert_whole(folder: Path) -> None:
+    """Whatever can be seen below a folder is complete."""
+    for path in folder.rglob("*"):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix in (".csv", ".md", ".tex"):
+            assert path.read_bytes().endswith(b"\n"), path
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".ipynb":
+            nbformat.validate(nbformat.read(path, as_version=4))
+        elif path.suffix == ".html":
+            assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), path
+        elif path.suffix == ".pdf":
+            assert len(pypdfium2.PdfDocument(path)) > 1
+        else:
+            assert path.suffix in (".txt", ".log"), path  # why one has failed, and what libraries say meanwhile
+
+
+def numbers(study: Study) -> dict[str, tuple]:
+    """What must not depend on how often a study was stopped."""
+    return {
+        job.name: (
+            run.record.test_accuracy,
+            run.record.test_loss,
+            run.record.trainable_parameters,
+            run.history.drop(columns="seconds").to_csv(),
+            run.predictions.to_csv(),
+        )
+        for job, run in study.outcomes()[0].items()
+    }
+
+
+@pytest.mark.long
+def test_a_demo_study_killed_thirty_times_ends_in_the_same_results(tmp_path, capsys):
+    seed = random.randrange(10**6)
+    random.seed(seed)
+    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    undisturbed, killed = (Study.load("demo", folder / "outputs", ROOT) for folder in folders)
+    for folder in folders:
+        folder.mkdir()
+    began = time.monotonic()
+    process = start(folders[0])
+    assert process.wait() == 0, (folders[0] / "log.txt").read_text()
+    alone = time.monotonic() - began
+    finished: dict[str, int] = {}
+
+    def look() -> None:
+        assert_whole(killed.outputs)
+        for job in killed.jobs:
+            if job.name in finished:
+                assert (job.directory / "record.json").stat().st_mtime_ns == finished[job.name], f"{job.name} ran twice"
+            elif job.is_finished():
+                finished[job.name] = (job.directory / "record.json").stat().st_mtime_ns
+
+    began, kills = time.monotonic(), 0
+    while True:
+        process = start(folders[1])
+        # From the first seconds on, but long enough on average for the study to get on.
+        try:
+            status = process.wait(None if kills == KILLS else random.uniform(1, 2 * alone / KILLS + 20))
+            break
+        except subprocess.TimeoutExpired:
+            below = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+            psutil.wait_procs(below, timeout=30)
+            process.wait()
+            look()
+    said = (folders[1] / "log.txt").read_text()
+    assert status == 0, said
+    look()
+    assert numbers(killed) == numbers(undisturbed)
+    assert not [path for path in killed.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
+    epochs = Counter(re.findall(r"  (.*): epoch (\d+) of", said))
+    again = sum(count - 1 for count in epochs.values())
+    with capsys.disabled():
+        print(
+            f"\nseed {seed}: {kills} kills; {time.monotonic() - began:.0f} s, {alone:.0f} s undisturbed; "
+            f"{again} of {len(epochs)} epochs trained again; {said.count('going on from there')} times gone on within a phase"
+        )
