@@ -26,7 +26,8 @@ TINY = ROOT / "tests" / "tiny.yaml"
 def cluster_for(folder: Path) -> Path:
     """The project's own settings, made to fit nodes of one core and a scheduler without accounting."""
     settings = yaml.safe_load(CLUSTER.read_text(encoding="utf-8"))
-    settings |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 1}
+    # The plugin looks after 5 seconds, and then after 15 more: most jobs here take that long.
+    settings |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 5}
     settings["set-threads"] = dict.fromkeys(settings["set-threads"], 1)
     settings["default-resources"]["mem_mb"] = 3000
     folder.mkdir()
