@@ -87,7 +87,7 @@ def test_the_first_cells_can_be_run_again(tmp_path):
 
 def test_every_experiment_leaves_a_whole_record(study):
     for job in study.jobs:
-        assert sorted(path.name for path in job.directory.iterdir()) == [
+        assert sorted(path.name for path in job.directory.glob("[!.]*")) == [
             "experiment.ipynb",
             "history.csv",
             "predictions.csv",
