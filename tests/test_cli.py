@@ -58,6 +58,11 @@ def test_an_output_folder_that_cannot_be_written_to(capfd, tmp_path):
     assert "cannot be written to" in report(capfd, tmp_path, {})
 
 
+@pytest.mark.parametrize("name", ["a{b}", "a<b>"])
+def test_folders_that_mean_something_to_snakemake(capfd, tmp_path, name):
+    assert "means something to Snakemake" in report(capfd, tmp_path / name, "demo")
+
+
 @pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_real_data_that_is_not_there_is_an_error_and_no_fall_back(capfd, tmp_path, monkeypatch, profile):
     for name in ("TFDS_DATA_DIR", "THAW_WEIGHTS_DIR", "HOME", "KERAS_HOME"):

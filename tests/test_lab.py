@@ -61,7 +61,7 @@ def test_open_run_all_and_see_the_result(lab, tmp_path):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         record = tmp_path / "outputs" / "lab" / "mobilenet-blocks-1" / "record.json"
-        for _ in range(240):
+        for _ in range(480):
             if (
                 record.exists()
                 or page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count()

@@ -187,7 +187,6 @@ def stopped_after(data, line: str, **parameters):
         {"backbone": "mobilenet", "strategy": "blocks", "amount": 2},
         {"backbone": "mobilenet", "strategy": "layers", "amount": 4, "augmentation": "flip"},
         {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
-        {"backbone": "resnet50", "strategy": "layers", "amount": 12},
     ],
     ids=str,
 )

@@ -96,9 +96,9 @@ def report(options: argparse.Namespace) -> int:
         raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
 
     for folder in (places.project(), study.outputs, places.cache()):
-        if set("{}") & set(str(folder)):
+        if special := set("{}<>") & set(str(folder)):
             raise OutputNotWritable(
-                f"{folder}: has a brace in its name, which Snakemake takes for a wildcard. Give another."
+                f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another."
             )
     signal.signal(signal.SIGTERM, _terminated)
     with files.alone([study.outputs / "study"], busy):

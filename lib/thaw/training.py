@@ -485,6 +485,8 @@ class _Backup(keras.callbacks.Callback):
         size = 3 * sum(
             math.prod(weight.shape) * 4 for weight in self.model.weights
         )  # with Adam's two averages, at most
-        make_room(self.path.parent, size, BACKUPS, [self.path])
+        if not make_room(self.path.parent, size, BACKUPS, [self.path]):
+            self.history.say(f"the disk is full: {self.path} is not kept")
+            return
         with kept_if_there_is_room(self.path, self.history.say):
             write_whole(self.path, save)
