@@ -1,6 +1,8 @@
 """The written analysis on invented results: each conclusion held, failed and undecided, and the words follow."""
 
+import html
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invent
 
 from thaw import claims, narrative, statistics
 from thaw.results import Results
+from thaw.study import Job
 
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
@@ -242,3 +245,20 @@ def test_layers_alone_are_compared_with_the_control():
     text = narrative.strategies(Results(runs))
     assert "strategy A cannot be told from the base frozen" in text and "strategy B" not in text
     assert statistics.by_configuration(runs)["control"].sum() == 2
+
+
+def test_what_is_missing_is_said_with_its_reason_and_shown_in_the_table():
+    whole = invented(flat)
+    assert narrative.missing(whole) == ""
+    lost = [run for run in whole.runs if run.record.experiment.label == "Strategy B (4 blocks)"]
+    jobs = [Job(f"job-{i}", f"config-{i}", run.record.experiment, Path("x")) for i, run in enumerate(lost)]
+    reasons = dict(zip(jobs, ["diverged: after epoch 3", "its *kernel* died\nand more"]))
+    rest = [run for run in whole.runs if run not in lost]
+    results = Results(rest, None, whole.original, whole.margin, whole.planned, reasons)
+    text = narrative.missing(results)
+    assert "**2 of the 16 experiments have no figures**, and are in no mean" in text
+    assert "config-0, seed 0" in html.unescape(text) and "*kernel*" not in text and "and more" not in text
+    frame, is_original = narrative.table(results)
+    shown = frame["What trains"].tolist()
+    assert "Strategy B (4 blocks): diverged" in shown and "Strategy B (4 blocks): not finished" in shown
+    assert len(frame) == len(is_original) and "Strategy B (4 blocks)" not in shown

@@ -210,11 +210,12 @@ def missing(results: Results) -> str:
     if not results.missing:
         return ""
     lines = [
-        f"- {markdown(job.label)} ({REGISTRY[job.experiment.backbone].title}, {job.experiment.label}): {markdown(reason)}"
+        f"- {markdown(job.label)} ({REGISTRY[job.experiment.backbone].title}, {job.experiment.label}): {markdown((reason.splitlines() or ['unknown'])[0])}"
         for job, reason in results.missing.items()
     ]
-    heading = f"**{len(results.missing)} of the {_count(results.planned, 'experiment')} are missing**, in the table and in every comparison:"
-    return "\n".join([heading, "", *lines])
+    number = len(results.missing)
+    heading = f"{number} of the {_count(results.planned, 'experiment')} {'has' if number == 1 else 'have'} no figures"
+    return "\n".join([f"**{heading}**, and {_is(number)} in no mean and no comparison:", "", *lines])
 
 
 def write_tables(results: Results, folder: Path) -> None:
