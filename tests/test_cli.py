@@ -90,7 +90,7 @@ def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     """The cores and memory of this machine are no limit then."""
     commands = []
     monkeypatch.setattr(
-        "thaw.__main__.psutil.Popen", lambda command: commands.append(command) or Namespace(wait=lambda: 0)
+        "thaw.__main__.subprocess.Popen", lambda command, env: commands.append(command) or Namespace(wait=lambda: 0)
     )
     options = Namespace(cluster=cluster, cores="all", outputs=str(tmp_path), reason="")
     run_graph(Study.load("demo", tmp_path), options)

@@ -1,8 +1,10 @@
 """The command line: ``python -m thaw report PROFILE``, and the jobs of its graph."""
 
 import argparse
+import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -189,16 +191,27 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     path = study.outputs / ".snakemake" / "config.json"
     files.write_whole(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
     command += ["--configfile", path]
-    graph = psutil.Popen(command)
+    mark = {"THAW_RUN": secrets.token_hex(8)}
+    graph = subprocess.Popen(command, env=os.environ | mark)
     try:
         return graph.wait()
     except KeyboardInterrupt as stop:
-        below = [graph, *graph.children(recursive=True)] if graph.is_running() else []
-        for process in below if stop.args else []:  # else the terminal has told them all
+        for process in _with(mark) if stop.args else []:  # else the terminal has told them all
             process.send_signal(signal.SIGINT)
-        for process in psutil.wait_procs(below, timeout=SECONDS_TO_STOP)[1]:
+        psutil.wait_procs(_with(mark), timeout=SECONDS_TO_STOP)
+        for process in _with(mark):
             process.kill()
         raise
+
+
+def _with(mark: dict[str, str]) -> list[psutil.Process]:
+    """The processes with some environment variables: kernels have sessions of their own, and lose their parents."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # gone, or another user's
+            if mark.items() <= process.environ().items():
+                found.append(process)
+    return found
 
 
 def _terminated(*_) -> NoReturn:

@@ -48,8 +48,14 @@ def partial_path(path: Path) -> Path:
 def abandoned(partial: Path) -> bool:
     """Whether nobody writes a partial file any more: its process here is gone, or it has not changed for a day."""
     host, *process = partial.name.split(".part")[0].rsplit("-", 2)
-    gone = process and host == f".{platform.node()}" and not psutil.pid_exists(int(process[0]))
-    return gone or time.time() - partial.stat().st_mtime > 86_400
+    changed = partial.stat().st_mtime
+    if process and host == f".{platform.node()}":
+        try:
+            if psutil.Process(int(process[0])).create_time() > changed + 1:
+                return True  # another one has its number now
+        except psutil.NoSuchProcess:
+            return True
+    return time.time() - changed > 86_400
 
 
 @contextlib.contextmanager
