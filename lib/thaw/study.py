@@ -275,9 +275,16 @@ class Study:
         return [job for job in self.jobs if (job.directory / "record.json").is_file()]
 
     def set_aside_damaged(self) -> list[str]:
-        """Rename records that cannot be read, so that their experiments run again; what is wrong with each."""
+        """Rename records that cannot be read, so that their experiments run again; what is wrong with each.
+
+        One that was killed between its record and its executed notebook loses
+        the record: it makes both again from the backup of its last epoch.
+        """
         wrong = []
         for job in self.finished():
+            if not job.is_finished() and any(job.directory.glob(".*.part.ipynb")):
+                (job.directory / "record.json").unlink()
+                continue
             try:
                 job.read()
             except InvalidRecord as error:
