@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,14 @@ def cache(tmp_path_factory):
 def in_project(monkeypatch):
     """Tests start in the project's root, as its commands do."""
     monkeypatch.chdir(ROOT)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended, but that its parent has not asked after, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -198,7 +199,9 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     except KeyboardInterrupt as stop:
         for process in _with(mark) if stop.args else []:  # else the terminal has told them all
             process.send_signal(signal.SIGINT)
-        psutil.wait_procs(_with(mark), timeout=SECONDS_TO_STOP)
+        end = time.monotonic() + SECONDS_TO_STOP
+        while _with(mark) and time.monotonic() < end:
+            time.sleep(0.2)
         for process in _with(mark):
             process.kill()
         raise

@@ -51,8 +51,9 @@ def abandoned(partial: Path) -> bool:
     changed = partial.stat().st_mtime
     if process and host == f".{platform.node()}":
         try:
-            if psutil.Process(int(process[0])).create_time() > changed + 1:
-                return True  # another one has its number now
+            writer = psutil.Process(int(process[0]))
+            if writer.status() == psutil.STATUS_ZOMBIE or writer.create_time() > changed + 1:
+                return True  # killed, or another one has its number now
         except psutil.NoSuchProcess:
             return True
     return time.time() - changed > 86_400
