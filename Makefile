@@ -21,7 +21,7 @@ report:  ## run a study and export its report: PROFILE=demo, quick or paper; by 
 test: environment  ## the test suite
 	@$(BIN)/python -m pytest
 
-test-long: environment  ## what takes half an hour: a study on two nodes of SLURM against one
+test-long: environment  ## what takes an hour: a demo study killed thirty times, and on two nodes of SLURM against one
 	@$(BIN)/python -m pytest -m long -n 0
 
 lab: environment  ## JupyterLab on the notebooks
