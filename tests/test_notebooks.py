@@ -159,7 +159,7 @@ def test_what_is_left_for_people_who_write_their_own(study):
     latency = pd.read_csv(study.outputs / "latency.csv")
     assert len(latency) == 3 * 2 * sum(ROUNDS.values()) and (latency["milliseconds"] > 0).all()
     assert {"results.csv", "results.md", "results.tex"} <= {path.name for path in study.outputs.iterdir()}
-    for run in study.runs():
+    for run in study.outcomes()[0].values():
         assert f"{run.record.test_accuracy:.1%}" in (study.outputs / "results.md").read_text(encoding="utf-8")
 
 

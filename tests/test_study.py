@@ -157,10 +157,10 @@ def test_runs_of_other_data_or_weights_are_not_mixed(tmp_path):
         profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
     )
     with pytest.raises(InvalidRecord, match="(?s)none of its 2 experiments has figures.*Run make report"):
-        study.runs()
+        study.outcomes()
     for job, digest in zip(study.jobs, ("a", "b")):
         made, history, predictions = made_up_run(**job.experiment.model_dump())
         other = made.model_copy(update={"data": {**made.data, "sha256": digest}})
         record.save(job.directory, other, history, predictions)
     with pytest.raises(InvalidRecord, match="not the data of"):
-        study.runs()
+        study.outcomes()

@@ -197,17 +197,17 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     try:
         return graph.wait()
     except KeyboardInterrupt as stop:
-        for process in _with(mark) if stop.args else []:  # else the terminal has told them all
+        for process in processes_with(mark) if stop.args else []:  # else the terminal has told them all
             process.send_signal(signal.SIGINT)
         end = time.monotonic() + SECONDS_TO_STOP
-        while _with(mark) and time.monotonic() < end:
+        while processes_with(mark) and time.monotonic() < end:
             time.sleep(0.2)
-        for process in _with(mark):
+        for process in processes_with(mark):
             process.kill()
         raise
 
 
-def _with(mark: dict[str, str]) -> list[psutil.Process]:
+def processes_with(mark: dict[str, str]) -> list[psutil.Process]:
     """The processes with some environment variables: kernels have sessions of their own, and lose their parents."""
     found = []
     for process in psutil.process_iter():

@@ -208,17 +208,6 @@ class Study:
         """One experiment of each configuration, the first seed's."""
         return list({job.configuration: job.experiment for job in reversed(self.jobs)}.values())[::-1]
 
-    def runs(self) -> list[Run]:
-        """The finished runs, without those that have diverged.
-
-        Raises
-        ------
-        InvalidRecord
-            If there is none, or if they are not of the same data and weights
-            and so cannot be compared.
-        """
-        return list(self.outcomes()[0].values())
-
     def outcomes(self) -> tuple[dict[Job, Run], dict[Job, str]]:
         """What has become of each job.
 
@@ -232,7 +221,8 @@ class Study:
         Raises
         ------
         InvalidRecord
-            As `runs` does.
+            If there is no run with figures, or if the runs are not of the same
+            data and weights and so cannot be compared.
         """
         finished: dict[Job, Run] = {}
         missing: dict[Job, str] = {}

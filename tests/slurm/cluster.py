@@ -2,7 +2,9 @@
 
 By hand, with Debian's packages slurm-wlm and munge:
 
-    python tests/slurm/cluster.py python -m thaw report demo --profile slurm
+    python tests/slurm/cluster.py sinfo
+
+``test_slurm.py`` says which settings a study needs here.
 """
 
 import getpass
@@ -19,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
+from thaw.__main__ import processes_with
 
 # Debian keeps the daemons where the PATH of most users does not lead.
 DAEMONS = {
@@ -136,19 +140,9 @@ def free_ports(count: int) -> list[int]:
 
 def stop(environment: dict[str, str]) -> None:
     """End the daemons and whatever runs in a job: all processes that were started with this configuration."""
-
-    def alive() -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.pid != os.getpid() and process.environ().get("SLURM_CONF") == environment["SLURM_CONF"]:
-                    found.append(process)
-            except psutil.Error:  # gone, or another user's
-                pass
-        return found
-
+    mark = {"SLURM_CONF": environment["SLURM_CONF"]}  # this process has it not
     for end in (psutil.Process.terminate, psutil.Process.kill):
-        for process in (left := alive()):
+        for process in (left := processes_with(mark)):
             try:
                 end(process)
             except psutil.NoSuchProcess:
