@@ -56,8 +56,8 @@ rule report:
 
 
 rule weights:
-    output:
-        places.drawn_weights("{backbone}"),
+    output:  # "update": what another process has finished meanwhile is not deleted, but accepted
+        update(places.drawn_weights("{backbone}")),
     shell:
         "{thaw} weights {study.path:q} {wildcards.backbone:q} --threads {threads}"
 
@@ -77,7 +77,7 @@ for part in (part for part in shared.parts if part.name not in without):
         input:
             [ancient(path) for path in inputs(part)],
         output:
-            [temp(path) if part.passing else path for path in part.outputs],
+            [update(temp(path) if part.passing else path) for path in part.outputs],
         params:
             part=part.name,
         priority: 1000
@@ -92,7 +92,7 @@ for part in (part for part in shared.parts if part.name not in without):
 rule experiment:
     input:
         ancient(needed),
-    output:  # "update": what another process has finished meanwhile is not deleted, but accepted
+    output:
         update(f"{runs}/{{job}}/record.json"),
         update(f"{runs}/{{job}}/history.csv"),
         update(f"{runs}/{{job}}/predictions.csv"),

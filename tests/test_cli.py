@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from thaw import available
+from thaw import available, plan
 from thaw.__main__ import main, run_graph
 from thaw.study import Study, read_parameters
 
@@ -83,6 +83,18 @@ def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(project)
     assert "amount = 14: MobileNet has 13 blocks" in report(capfd, tmp_path, "tiny")
+
+
+def test_a_shared_part_that_could_not_be_kept_is_a_failure_with_its_reason(capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": {}}), encoding="utf-8")
+    outputs = tmp_path / "outputs"
+    study = Study.load(str(path), outputs)
+    head = next(part.name for part in plan.plan(study).parts if part.kind == "head")
+    monkeypatch.setattr(plan, "prepare", lambda *_: None)  # as if the disk were full
+    assert main(["--outputs", str(outputs), "prepare", str(path), head]) == 1
+    assert "not kept, for want of room" in study.failures()[head] and "THAW_CACHE_DIR" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "a/folder"])

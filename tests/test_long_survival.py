@@ -114,6 +114,7 @@ def kill_often(folder: Path, undisturbed: Path, alone: float) -> str:
     said = (folder / "log.txt").read_text()
     assert status == 0, said
     look()
+    assert all(job.is_finished() for job in killed.jobs), "each with its notebook"
     assert numbers(killed) == numbers(Study.load("demo", undisturbed / "outputs", ROOT))
     assert not [path for path in killed.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
     epochs = Counter(re.findall(r"  (.*): epoch (\d+) of", said))

@@ -5,7 +5,7 @@ import yaml
 from conftest import ROOT
 from test_record import made_up_run
 
-from thaw import record
+from thaw import files, places, record
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
 from thaw.study import Study, read_parameters
 
@@ -115,6 +115,50 @@ def test_unknown_profiles_and_configurations(tmp_path):
         Study.load("qick")
     with pytest.raises(UnknownProfile, match="'mobilenet-block-2'.*Did you mean 'mobilenet-blocks-2'"):
         Study.load(profile(tmp_path, study={"configurations": ["mobilenet-block-2"]}), tmp_path)
+
+
+@pytest.mark.parametrize("backup", [True, False])
+def test_a_record_without_its_notebook_is_made_again_where_that_takes_no_training(tmp_path, monkeypatch, backup):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
+    (job,) = study.jobs
+    record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+    if backup:
+        places.backup(job.experiment.digest).write_bytes(b"the last epoch")
+    with files.alone([job.directory / "experiment"]):
+        assert study.set_aside_damaged() == []
+        assert study.finished() == [job], "another process is at it"
+    assert study.set_aside_damaged() == []
+    assert study.finished() == ([] if backup else [job])
+
+
+def test_a_record_that_cannot_be_read_is_put_aside_and_named(tmp_path):
+    study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
+    (job,) = study.jobs
+    record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+    (job.directory / "history.csv").write_text("half")
+    (wrong,) = study.set_aside_damaged()
+    assert str(job.directory) in wrong and study.finished() == []
+    assert (job.directory / "record.damaged.json").exists()
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (InvalidRecord("no such thing"), "no such thing"),
+        (MemoryError(), "not enough memory"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (KeyboardInterrupt(), "stopped from outside"),
+    ],
+)
+def test_why_a_job_is_not_finished_is_noted(tmp_path, error, words):
+    study = Study.load(profile(tmp_path), tmp_path)
+    with pytest.raises(type(error)), study.noting_failure("latency"):
+        raise error
+    assert words in study.failures()["latency"]
+    with study.noting_failure("latency"):
+        pass
+    assert study.failures() == {}
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "a: [unclosed", "\x00"])

@@ -19,7 +19,7 @@ import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
 
-from thaw import activations, execute, files
+from thaw import activations, errors, files
 from thaw.study import Study, read_parameters
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
@@ -233,7 +233,7 @@ def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
     ],
 )
 def test_errors_of_others_are_put_in_words(name, message, words):
-    text = execute._in_words(name, message)
+    text = errors.explained(name, message)
     assert words.replace(")", "") in text and "\n" not in text and len(text) < 500
 
 

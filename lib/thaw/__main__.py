@@ -119,11 +119,13 @@ def _report(study: Study, options: argparse.Namespace) -> int:
     if finished < len(study.jobs) and subprocess.run(command).returncode:
         return 1  # it has said why
     study.forget_failures()
+    names = {job.name for job in study.jobs}
     failed: dict[str, str] = {}
     while run_graph(study, options, sorted(failed)):
         # What waited for the jobs that failed goes on without them.
         more = study.failures()
-        if more.keys() <= failed.keys() or any(name.startswith("photos") for name in more):
+        photos = any(name.startswith("photos-") for name in more.keys() - names)  # without them there is no experiment
+        if more.keys() <= failed.keys() or photos:
             raise ThawError(
                 "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
             )
@@ -132,9 +134,9 @@ def _report(study: Study, options: argparse.Namespace) -> int:
     print("The report:")
     for name in ("report.html", "report.pdf"):
         print(f"  {study.outputs / name}")
-    if failed:
+    if undone := failed.keys() & (names | {"latency"}):  # without what they share, experiments have made it themselves
         raise ThawError(
-            f"the report is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(failed))}; "
+            f"the report is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(undone))}; "
             "it says why. The same command tries them again."
         )
     return 0
@@ -165,6 +167,11 @@ def prepare(options: argparse.Namespace) -> None:
     with study.noting_failure(part.name), stderr_to(os.devnull) as terminal:
         stream = Labelled(terminal, part.label)
         plan.prepare(part, experiment, lambda line: print(line, file=stream))
+        if not all(map(os.path.exists, part.outputs)):
+            raise ThawError(
+                f"{part.label}: not kept, for want of room in {places.cache()}. Make room, or set THAW_CACHE_DIR to a folder "
+                "on another disk."
+            )
 
 
 def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] = ()) -> int:

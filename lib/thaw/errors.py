@@ -80,3 +80,16 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
 def first_line(error: Exception | str) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def explained(name: str, message: str) -> str:
+    """What an error of another library means, as far as it can be told."""
+    text = f"{name}: {message}"
+    first = first_line(text)
+    if any(sign in text for sign in ("No space left on device", "errno = 28,", "Disk quota exceeded")):
+        return f"the disk is full ({first}). Make room, or set THAW_CACHE_DIR to a folder on another disk."
+    if any(sign in text for sign in ("Read-only file system", "Permission denied")):
+        return f"a folder cannot be written to ({first}). Mend its permissions, or give another by --outputs or THAW_CACHE_DIR."
+    if name in ("ResourceExhaustedError", "MemoryError") or "OOM when allocating" in text:
+        return f"there is not enough memory for a batch ({first}). Give a smaller batch_size, or run fewer experiments at once (--cores 1)."
+    return f"{first}. This is no error that Thaw knows; its traceback says more."

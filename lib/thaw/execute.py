@@ -13,7 +13,7 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from thaw.errors import Diverged, ThawError, first_line
+from thaw.errors import Diverged, ThawError, explained
 from thaw.files import write_whole
 
 
@@ -69,7 +69,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         write_whole(output, run)
     except PapermillExecutionError as error:
         known = {kind.__name__ for kind in _kinds(ThawError)}
-        message = error.evalue if error.ename in known else _in_words(error.ename, error.evalue)
+        message = error.evalue if error.ename in known else explained(error.ename, error.evalue)
         raise ThawError(f"{label}: {message}\nThe notebook up to there: {failed}") from None
     except DeadKernelError:
         raise ThawError(
@@ -81,23 +81,10 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
             f"{label}: a cell took more than {hours:g} hours and was stopped. If it was not hanging, give the profile more: "
             f"study: {{hours: {2 * hours:g}}}.\nThe notebook up to there: {failed}"
         ) from None
-    except OSError as error:
-        raise ThawError(f"{label}: {_in_words(type(error).__name__, str(error))}") from None
+    except (OSError, RuntimeError) as error:  # a kernel that does not start, too
+        raise ThawError(f"{label}: {explained(type(error).__name__, str(error))}") from None
     for leftover in (failed, log):
         leftover.unlink(missing_ok=True)
-
-
-def _in_words(name: str, message: str) -> str:
-    """What an error of another library means, as far as it can be told."""
-    text = f"{name}: {message}"
-    first = first_line(text)
-    if any(sign in text for sign in ("No space left on device", "errno = 28,", "Disk quota exceeded")):
-        return f"the disk is full ({first}). Make room, or set THAW_CACHE_DIR to a folder on another disk."
-    if any(sign in text for sign in ("Read-only file system", "Permission denied")):
-        return f"a folder cannot be written to ({first}). Mend its permissions, or give another by --outputs or THAW_CACHE_DIR."
-    if name in ("ResourceExhaustedError", "MemoryError") or "OOM when allocating" in text:
-        return f"there is not enough memory for a batch ({first}). Give a smaller batch_size, or run fewer experiments at once (--cores 1)."
-    return f"{first}. This is no error that Thaw knows; the notebook has its traceback."
 
 
 @contextmanager

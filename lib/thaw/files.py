@@ -34,6 +34,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     partial = partial_path(path)
     try:
         write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # or the name could outlive a power cut, and what it names not
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -77,7 +79,8 @@ def alone(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) -> 
     with contextlib.ExitStack() as stack:
         for path in sorted(paths):  # one order for all, or two could wait for each other
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+            # For all users of a shared cache; and no imitation of a lock, which would outlive its process.
+            lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), mode=0o666, fallback_to_soft=False)
             try:
                 try:
                     stack.enter_context(lock.acquire(timeout=0))

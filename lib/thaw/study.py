@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thaw import places
 from thaw.backbones import REGISTRY
-from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, first_line, nearest
+from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, explained, first_line, nearest
 from thaw.experiment import Experiment, in_words, shown
-from thaw.files import write_whole
+from thaw.files import alone, write_whole
 from thaw.record import Run
 
 
@@ -267,19 +267,21 @@ class Study:
     def set_aside_damaged(self) -> list[str]:
         """Rename records that cannot be read, so that their experiments run again; what is wrong with each.
 
-        One that was killed between its record and its executed notebook loses
-        the record: it makes both again from the backup of its last epoch.
+        One that was stopped between its record and the end of its notebook
+        loses the record: it makes both again from the backup of its last epoch.
         """
         wrong = []
         for job in self.finished():
-            if not job.is_finished() and any(job.directory.glob(".*.part.ipynb")):
-                (job.directory / "record.json").unlink()
-                continue
-            try:
-                job.read()
-            except InvalidRecord as error:
-                (job.directory / "record.json").replace(job.directory / "record.damaged.json")
-                wrong.append(str(error))
+            with contextlib.suppress(_AtWork), alone([job.directory / "experiment"], _at_work):
+                record = job.directory / "record.json"
+                try:
+                    job.read()
+                except InvalidRecord as error:
+                    record.replace(job.directory / "record.damaged.json")
+                    wrong.append(str(error))
+                else:
+                    if not job.is_finished() and places.backup(job.experiment.digest).exists():
+                        record.unlink()
         return wrong
 
     def failures(self) -> dict[str, str]:
@@ -305,6 +307,9 @@ class Study:
             yield
         except ThawError as error:
             write(str(error))
+            raise
+        except Exception as error:
+            write(explained(type(error).__name__, str(error)))
             raise
         note.unlink(missing_ok=True)
 
@@ -342,6 +347,14 @@ def _order(job: Job) -> tuple:
         experiment.epochs,
         experiment.seed,
     )
+
+
+class _AtWork(Exception):
+    """Another process makes these files."""
+
+
+def _at_work() -> NoReturn:
+    raise _AtWork
 
 
 class _Yaml(yaml.SafeLoader):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -38,8 +39,9 @@ class Training:
         the epoch), validation_accuracy, validation_loss (after it), seconds.
     seconds : dict
         Wall time of 'activations' (the frozen part's one pass), 'head' and
-        'finetune', validation and tracing included, whoever spent it: what
-        other runs have left is counted as if this one had made it.
+        'finetune', validation and tracing included and backups not, whoever
+        spent it: what other runs have left is counted as if this one had made
+        it.
     activations : dict
         For each phase the ``frontier``'s tensors, whether they were
         ``cached``, ``why``, and how many ``megabytes`` (1e6 bytes) they are.
@@ -279,8 +281,6 @@ def _train_head(path, model, base, data, weights, experiment, say) -> tuple[pd.D
     told = _History(pd.DataFrame(), "head", experiment.head_learning_rate, experiment.epochs, say)
     backup = path.with_suffix(".backup.weights.h5")
     history, _ = phase.fit(epochs, told, backup)
-    if diverged(history):
-        return history, phase.note
     kernel, bias = model.get_layer("head").get_weights()
     about = json.dumps({"key": key, "history": history.to_dict("records"), "note": phase.note})
 
@@ -454,23 +454,28 @@ class _Backup(keras.callbacks.Callback):
         """Take a backup up, if there is one of just this; how many epochs it holds."""
         if not self.path.is_file():
             return 0
-        fresh = network.get_weights()
+        network.optimizer.build(network.trainable_variables)
+        variables = [*network.weights, *network.optimizer.variables]
+        fresh = [variable.numpy() for variable in variables]
         try:
             with h5py.File(self.path) as file:
                 about = json.loads(file["thaw"].asstr()[()])
             if about["key"] != self.key:
                 self.history.say(f"{self.path} is of other data or weights: trained anew")
                 return 0
-            network.optimizer.build(network.trainable_variables)
-            network.load_weights(self.path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-            network.set_weights(fresh)
+            with warnings.catch_warnings(action="error"):  # Keras only warns of an optimiser that does not fit
+                network.load_weights(self.path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning):
+            for variable, value in zip(variables, fresh):  # those it could load before it failed
+                variable.assign(value)
             self.history.say(f"{self.path} is damaged: trained anew")
             return 0
         self.history.rows += about["epochs"]
         self.peak_memory_mb = about["peak_memory_mb"]
         last = self.history.rows[-1]
-        self.history.say(f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there")
+        self.history.say(
+            f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there ({self.path})"
+        )
         return len(about["epochs"])
 
     def on_epoch_end(self, epoch, logs=None):
@@ -490,3 +495,4 @@ class _Backup(keras.callbacks.Callback):
             return
         with kept_if_there_is_room(self.path, self.history.say):
             write_whole(self.path, save)
+        self.history.began = time.perf_counter()  # it belongs to no epoch
