@@ -25,6 +25,14 @@ has_weights = pytest.mark.skipif(
 )
 
 
+SLOWEST = ("test_survival", "test_notebooks", "test_slurm", "test_training")  # files, minutes each
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest first, lest one be left over at the end."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """A cache of the test session's own."""

@@ -93,8 +93,6 @@ def test_every_epoch_has_its_own_order_and_every_photo_once():
             64,
             1,
         ),  # at a block's edge; at 32 pixels BatchNorm would have but four values to train on
-        ("resnet50", "frozen", 0, 32, 1),
-        ("resnet50", "blocks", 1, 32, 1),  # at a block's edge; main path and shortcut both start from it
         ("resnet50", "layers", 5, 32, 2),  # inside a residual block: main path and shortcut
     ],
 )
