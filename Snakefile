@@ -24,6 +24,7 @@ shared = plan(study)
 lost = {f"{runs}/{name}/record.json" for name in without}
 lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in without if name.startswith("weights-")}
 lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
+searched = [job.name for job in Study.load(study.search, outputs, root).finished()] if study.search else []
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw', '--outputs', outputs])}"
 settings = workflow.resource_settings  # cores, and what a cluster's profile sets
@@ -51,8 +52,8 @@ def present(paths):
 
 rule report:
     input:
-        f"{study.outputs}/report.html",
-        f"{study.outputs}/report.pdf",
+        [f"{runs}/{name}/record.json" for name in jobs] if study.is_search else [],
+        [] if study.is_search else [f"{study.outputs}/report.html", f"{study.outputs}/report.pdf"],
 
 
 rule weights:
@@ -127,6 +128,7 @@ rule summary:
         reason=str(config.get("reason") or ""),
         jobs=list(jobs),  # so that it is run again when one is taken out
         margin=study.margin,
+        search=searched,  # the appendix
     shell:
         "{thaw} summary {study.path:q} --reason={params.reason:q}"
 

@@ -131,9 +131,15 @@ def _report(study: Study, options: argparse.Namespace) -> int:
             )
         failed = more
         print(f"Going on without {', '.join(sorted(failed))}.", flush=True)
-    print("The report:")
-    for name in ("report.html", "report.pdf"):
-        print(f"  {study.outputs / name}")
+    if study.is_search:
+        from thaw import search  # and with it pandas
+
+        found = search.table(study).drop(columns=["label", "at_edge"])
+        print(f"What the validation photos favour:\n{found.to_string(index=False)}")
+    else:
+        print("The report:")
+        for name in ("report.html", "report.pdf"):
+            print(f"  {study.outputs / name}")
     if undone := failed.keys() & (names | {"latency"}):  # without what they share, experiments have made it themselves
         raise ThawError(
             f"the report is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(undone))}; "

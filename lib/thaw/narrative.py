@@ -613,6 +613,58 @@ def hard_words(results: Results) -> str:
     )
 
 
+def searched(results: Results) -> str:
+    """How the learning rates came about."""
+    if results.search is None:
+        return "They are the profile's; no search for them is recorded."
+    lines = []
+    for (backbone, label, parameter), rows in results.search.groupby(["backbone", "label", "parameter"], sort=False):
+        who = f"- **{REGISTRY[backbone].title}**, `{parameter}`, tried on {label}"
+        if not rows["chosen"].any():
+            lines.append(f"{who}: no run of it came to an end.")
+            continue
+        best = rows[rows["chosen"]].iloc[0]
+        text = f"{who}: {best['value']:g} is right on the most of the {best['validation_photos']:.0f} validation photos, {best['validation_accuracy']:.1%}."
+        if best["at_edge"] and len(rows) > 1:
+            text += " It is the last one tried in its direction, so that one beyond may be better."
+        used = {
+            run.record.parameters[parameter] for run in results.runs if run.record.parameters["backbone"] == backbone
+        }
+        if used and used != {best["value"]}:
+            text += f" This study was run with {', '.join(f'{value:g}' for value in sorted(used))} all the same."
+        lines.append(text)
+    return "\n".join(
+        [
+            "Tried beforehand, one configuration for each network, a value at a time; taken is the one that is right on the most "
+            "validation photos after the last epoch, of equal ones the one with the lower loss. The test photos have no part in it. "
+            "Values within a few points of each other would change places on other photos, and a value that suits one "
+            "configuration need not suit the others of its network best.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def search_table(results: Results) -> pd.DataFrame:
+    """What each value that was tried came to."""
+    rows = [
+        (
+            REGISTRY[row["backbone"]].title,
+            row["label"],
+            row["parameter"],
+            f"{row['value']:g}",
+            *(
+                (f"{row['validation_accuracy']:.1%}", f"{row['validation_loss']:.3f}")
+                if row["validation_loss"] == row["validation_loss"]
+                else ("–", "–")
+            ),
+            "taken" if row["chosen"] else "",
+        )
+        for _, row in results.search.iterrows()
+    ]
+    return pd.DataFrame(rows, columns=["Network", "Tried on", "Parameter", "Value", "Valid. acc.", "Valid. loss", ""])
+
+
 def provenance(results: Results) -> pd.DataFrame:
     """How the study was run: parameters, data, weights, versions and device."""
     records = [run.record for run in results.runs]
@@ -620,7 +672,16 @@ def provenance(results: Results) -> pd.DataFrame:
     what_differs = ("backbone", "strategy", "amount", "output_dir")
     for name in records[0].parameters:
         if name not in what_differs:
-            rows.append((name, _distinct(record.parameters[name] for record in records)))
+            of = {
+                title: _distinct(
+                    record.parameters[name] for record in records if record.parameters["backbone"] == backbone
+                )
+                for backbone, title in ((backbone, REGISTRY[backbone].title) for backbone in results.backbones)
+            }
+            alike = len(set(of.values())) == 1
+            rows.append(
+                (name, next(iter(of.values())) if alike else "; ".join(f"{title}: {of[title]}" for title in of))
+            )
     rows.append(("optimiser", "Adam, begun afresh after unfreezing"))
     rows.append(
         (

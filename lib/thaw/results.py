@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from thaw import places, statistics
+from thaw import places, search, statistics
+from thaw.errors import InvalidRecord
 from thaw.record import Run
 from thaw.statistics import CONFIGURATION
 from thaw.study import Job, Study
@@ -32,6 +34,9 @@ class Results:
         How many runs the study has when it is finished.
     missing : dict of Job to str
         Why there is no run of a job: it has failed, or diverged.
+    search : DataFrame or None
+        As `thaw.search.table` gives it; None where there is no search, or
+        nothing of it is finished.
     """
 
     runs: list[Run]
@@ -40,6 +45,7 @@ class Results:
     margin: float = 0.02
     planned: int = 0
     missing: Mapping[Job, str] = field(default_factory=dict)
+    search: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -52,6 +58,10 @@ class Results:
         """
         finished, missing = study.outcomes()
         measured = study.outputs / "latency.csv"
+        found = None
+        if study.search:
+            with contextlib.suppress(InvalidRecord):  # its records are no part of this study
+                found = search.table(Study.load(study.search, study.outputs.parent))
         return cls(
             list(finished.values()),
             pd.read_csv(measured) if measured.is_file() else None,
@@ -59,6 +69,7 @@ class Results:
             study.margin,
             len(study.jobs),
             missing,
+            found,
         )
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from thaw import places
 from thaw.backbones import REGISTRY
@@ -22,6 +22,11 @@ from thaw.record import Run
 
 
 NOT_RUN = "it has not been run"
+TUNED = (
+    "head_learning_rate",
+    "finetune_learning_rate",
+    "batch_size",
+)  # what may differ by backbone, and be searched for
 
 
 class Extent(BaseModel):
@@ -39,6 +44,13 @@ class Extent(BaseModel):
     hours : float
         The longest that a cell of a notebook may take: one that takes longer
         is taken to hang, and its experiment to have failed.
+    backbones : dict of str to dict
+        Those of `TUNED` that one value for all backbones does not suit.
+    search : str or None
+        The profile of the search that they come from: the report's appendix.
+    tries : dict of str to dict, or None
+        A search in place of a study: by configuration, one of `TUNED` or
+        more, each with the values to try, one at a time.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -47,6 +59,23 @@ class Extent(BaseModel):
     configurations: list[str] | None = Field(None, min_length=1)
     margin: float = Field(0.02, gt=0, lt=1)
     hours: float = Field(24, gt=0, le=1000)
+    backbones: dict[str, dict[str, Any]] = {}
+    search: str | None = None
+    tries: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Extent:
+        for allowed, names in (
+            (REGISTRY, self.backbones),
+            (TUNED, [name for values in (*self.backbones.values(), *(self.tries or {}).values()) for name in values]),
+        ):
+            if unknown := set(names) - set(allowed):
+                raise ValueError(
+                    f"study: {shown(min(unknown))}: not allowed here. {nearest(min(unknown)[:100], allowed)}"
+                )
+        if self.tries and self.configurations:
+            raise ValueError("study: has both tries and configurations. Remove one: tries names its configurations.")
+        return self
 
     def seeds_of(self, backbone: str) -> list[int]:
         """The seeds that a backbone's configurations are run with."""
@@ -75,17 +104,21 @@ class Job:
         from the project's root.
     directory : Path
         The same, wherever one is.
+    tried : str
+        In a search, the parameter that it tries a value of.
     """
 
     name: str
     configuration: str
     experiment: Experiment
     directory: Path
+    tried: str = ""
 
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.configuration}, seed {self.experiment.seed}"
+        tried = f", {self.tried} {getattr(self.experiment, self.tried):g}" if self.tried else ""
+        return f"{self.configuration}{tried}, seed {self.experiment.seed}"
 
     def read(self) -> Run:
         """Read what it has left.
@@ -125,7 +158,10 @@ class Study:
         ``<outputs>/<profile>``.
     jobs : tuple of Job
     margin, hours : float
+    search : str or None
         See `Extent`.
+    is_search : bool
+        Whether it is one: its runs try values, and make no report.
     """
 
     profile: str
@@ -134,6 +170,8 @@ class Study:
     jobs: tuple[Job, ...]
     margin: float
     hours: float
+    search: str | None = None
+    is_search: bool = False
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -173,35 +211,51 @@ class Study:
                 raise InvalidParameter(
                     f"{path}: {name} = {shown(base[name])}: a study has many. Give {instead} instead."
                 )
+        if extent.search is not None and extent.search not in profiles:
+            raise UnknownProfile(
+                f"{path}: study.search = {shown(extent.search)}: no such profile. {nearest(extent.search[:100], profiles)}"
+            )
         folder = Path(outputs) / path.stem
         jobs = []
-        for name in extent.configurations or sorted(configurations):
+        for name in extent.tries or extent.configurations or sorted(configurations):
             if name not in configurations:
                 raise UnknownProfile(
                     f"study.configurations: {shown(name)}: no such configuration. {nearest(name[:100], configurations)}"
                 )
             _check_name(configurations[name])
-            merged = base | read_parameters(configurations[name])
+            configuration = read_parameters(configurations[name])
             try:
-                experiment = Experiment.of(merged)
-                for seed in extent.seeds_of(experiment.backbone):
-                    job = f"{name}-seed-{seed}-{experiment.model_copy(update={'seed': seed}).digest[:8]}"
-                    output_dir = folder / "runs" / job
-                    experiment = Experiment.of(merged | {"seed": seed, "output_dir": output_dir})
-                    jobs.append(Job(job, name, experiment, root / output_dir))
+                backbone = Experiment.of(base | configuration).backbone
+                merged = base | extent.backbones.get(backbone, {}) | configuration
+                tries = (extent.tries or {}).get(name, {"": [None]})
+                for tried, value in [(tried, value) for tried, values in tries.items() for value in values]:
+                    for seed in extent.seeds_of(backbone):
+                        experiment = Experiment.of(merged | ({tried: value} if tried else {}) | {"seed": seed})
+                        job = f"{name}-seed-{seed}-{experiment.digest[:8]}"
+                        output_dir = folder / "runs" / job
+                        experiment = experiment.model_copy(update={"output_dir": output_dir})
+                        jobs.append(Job(job, name, experiment, root / output_dir, tried))
             except InvalidParameter as error:
                 raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
-        rows: dict[tuple, str] = {}
+        rows: dict[tuple | str, str] = {}
         for job in jobs:
-            other = rows.get(_order(job))
-            rows[_order(job)] = job.configuration
+            row = job.name if job.tried else _order(job)
+            other = rows.get(row)
+            rows[row] = job.configuration
             if other is not None:
                 raise InvalidParameter(
                     f"configurations {other} and {job.configuration}, seed {job.experiment.seed}: the same row of the table "
                     "twice. Remove one, or give what differs in a profile of its own."
                 )
         return cls(
-            path.stem, path.resolve(), root / folder, tuple(sorted(jobs, key=_order)), extent.margin, extent.hours
+            path.stem,
+            path.resolve(),
+            root / folder,
+            tuple(sorted(jobs, key=_order)),
+            extent.margin,
+            extent.hours,
+            extent.search,
+            bool(extent.tries),
         )
 
     def configurations(self) -> list[Experiment]:
