@@ -1,11 +1,16 @@
 """What several tests share."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+
+from thaw import files
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,10 +38,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A cache with the drawn flowers and nothing else, to be copied: drawing them takes seconds."""
+    folder = tmp_path_factory.getbasetemp()
+    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "drawn"  # once for all workers
+    with files.alone([path]):
+        if not path.exists():
+            command = [sys.executable, "-c", "from thaw import data; data.prepare('drawn_flowers')"]
+            environment = os.environ | {"THAW_CACHE_DIR": str(path)}
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return path
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
+def cache(tmp_path_factory, drawn):
     """A cache of the test session's own."""
     path = tmp_path_factory.mktemp("cache")
+    shutil.copytree(drawn, path, dirs_exist_ok=True)
     os.environ["THAW_CACHE_DIR"] = str(path)
     return path
 

@@ -1,5 +1,6 @@
 """A data set in its three parts."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,9 @@ def write_examples(file: Path, examples: list[bytes]) -> None:
 
 
 @pytest.fixture
-def files_of_flowers(tmp_path, monkeypatch) -> list[Path]:
+def files_of_flowers(tmp_path, monkeypatch, drawn) -> list[Path]:
     """The files of a data set of the test's own, to be damaged."""
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
     return [Path(file) for file in data.prepare("drawn_flowers").info.splits["train"].filepaths]
 

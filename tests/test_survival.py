@@ -119,17 +119,19 @@ def below(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[str, tuple]:
+def undisturbed(tmp_path_factory, drawn) -> dict[str, tuple]:
     """What the stopped study below must end in: its experiments one by one, without the graph."""
     project = Project(tmp_path_factory.mktemp("undisturbed") / "project", [1, 2], {"finetune_epochs": 3})
+    shutil.copytree(drawn, project.folder / "cache")
     for job in project.study().jobs:
         command = [sys.executable, "-m", "thaw", "experiment", "tiny", job.name, "--threads", "1"]
         subprocess.run(command, cwd=project.folder, env=project.environment, check=True, capture_output=True)
     return project.results()
 
 
-def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_path, undisturbed):
+def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_path, drawn, undisturbed):
     project = Project(tmp_path / 'it\'s a `touch a` $(touch b) "&" name', [1, 2], {"finetune_epochs": 3})
+    shutil.copytree(drawn, project.folder / "cache")
     first = project.start()
     until(first, "0 of them finished already")
     status, said = project.report()
@@ -171,9 +173,10 @@ if amount == 6:
 """
 
 
-def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path):
+def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path, drawn):
     """Activations are made in several passes, so that some wait for what fails; the other study shares what can be shared."""
     project = Project(tmp_path / "project", [0, 2, 3, 6], {"study": {"hours": 40 / 3600}}, HARM)
+    shutil.copytree(drawn, project.folder / "cache")
     project.environment["THAW_DISK_GB"] = "0.0001"
     project.profile("other", study={"configurations": ["blocks-0"]})
     other = project.start("other")

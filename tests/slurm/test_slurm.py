@@ -70,7 +70,8 @@ def tiny(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path, tiny):
+def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path, drawn, tiny):
+    shutil.copytree(drawn, tmp_path / "cache")
     one, two = (Study.load(str(tiny), tmp_path / outputs, ROOT) for outputs in ("local", "outputs"))
     for job in one.jobs:  # without the graph, which other tests run on one machine
         command = ("experiment", tiny, job.name, "--threads", 1)
