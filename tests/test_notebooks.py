@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +214,26 @@ def test_nothing_finished_is_run_again(study, outputs):
     assert again.returncode == 0, again.stderr
     assert "3 of them finished already" in again.stdout and "epoch" not in again.stdout + again.stderr
     assert record_times(study) == before
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_clone_accepts_what_was_committed_whatever_its_times(study, tmp_path, monkeypatch, whole):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
+    shutil.copytree(study.outputs, tmp_path / "tiny", ignore=shutil.ignore_patterns(".*", "experiment.ipynb"))
+    files = sorted(path for path in (tmp_path / "tiny").rglob("*") if path.is_file())
+    for age, path in enumerate(files):  # the report older than the records
+        os.utime(path, (1e9 - age * (-1 if "runs" in path.parts else 1),) * 2)
+    before = {path: path.read_bytes() for path in files}
+    if not whole:
+        table = tmp_path / "tiny" / "results.csv"
+        table.write_text("\n".join(table.read_text().splitlines()[:-1]), encoding="utf-8")
+    reason = "It is small, and <b>that</b> is *all*."
+    again = thaw("--outputs", tmp_path, "report", TINY, "--reason", reason)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "3 of them finished already" in again.stdout
+    assert ("Now the summary" not in again.stdout) == whole, "a report of other records is made anew"
+    changed = {path.name for path in files if path.read_bytes() != before[path]}
+    assert "results.csv" not in changed and bool(changed) != whole
 
 
 def test_a_change_runs_only_what_depends_on_it(study, outputs, tmp_path):

@@ -1,11 +1,13 @@
 """The experiments of a profile, and where they leave their files."""
 
+import contextlib
+
 import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
 
-from thaw import files, places, record
+from thaw import files, record
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
 from thaw.study import Study, read_parameters
 
@@ -117,19 +119,19 @@ def test_unknown_profiles_and_configurations(tmp_path):
         Study.load(profile(tmp_path, study={"configurations": ["mobilenet-block-2"]}), tmp_path)
 
 
-@pytest.mark.parametrize("backup", [True, False])
-def test_a_record_without_its_notebook_is_made_again_where_that_takes_no_training(tmp_path, monkeypatch, backup):
-    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_path, stopped):
     study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
     (job,) = study.jobs
-    record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
-    if backup:
-        places.backup(job.experiment.digest).write_bytes(b"the last epoch")
+    with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext(), study.noting_failure(job.name):
+        record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+        if stopped:
+            raise KeyboardInterrupt
     with files.alone([job.directory / "experiment"]):
         assert study.set_aside_damaged() == []
         assert study.finished() == [job], "another process is at it"
     assert study.set_aside_damaged() == []
-    assert study.finished() == ([] if backup else [job])
+    assert study.finished() == ([] if stopped else [job]), "a notebook that was deleted is not missed"
 
 
 def test_a_record_that_cannot_be_read_is_put_aside_and_named(tmp_path):

@@ -221,13 +221,19 @@ def missing(results: Results) -> str:
 def write_tables(results: Results, folder: Path) -> None:
     """Write ``results.csv``, a run a row with every figure, and `table` as ``results.md`` and ``results.tex``."""
     note = mark(results.data["dataset"]).strip()
-    write_csv(record_rows(results.runs).assign(dataset=results.data["dataset"], note=note), folder / "results.csv")
+    write_csv(run_table(results), folder / "results.csv")
     frame, _ = table(results, with_original=False)
     caption, title = f"Test accuracy with 95 % intervals, {{}}. {note}".strip(), results.data["title"]
     as_markdown = f"{caption.format(markdown(title))}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n"
     as_latex = frame.to_latex(index=False, escape=True, caption=latex(caption.format(title)), label="tab:results")
     for name, text in ("results.md", as_markdown), ("results.tex", as_latex):
         write_whole(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
+
+
+def run_table(results: Results) -> pd.DataFrame:
+    """A run a row, with every figure."""
+    note = mark(results.data["dataset"]).strip()
+    return record_rows(results.runs).assign(dataset=results.data["dataset"], note=note)
 
 
 def power(results: Results) -> str:

@@ -209,12 +209,12 @@ def output_directory(experiment: Experiment) -> Path:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
-    write_whole(path, lambda partial: partial.write_bytes(_csv(table)))
+    write_whole(path, lambda partial: partial.write_bytes(as_csv(table)))
 
 
 def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
     """Write a run's files; ``record.json`` last, so that it vouches for the others."""
-    tables = dict(zip(TABLES, (_csv(history), _csv(predictions))))
+    tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
     record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
@@ -238,7 +238,8 @@ def end_if_diverged(directory: Path, experiment: Experiment, training: "Training
         )
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def as_csv(table: pd.DataFrame) -> bytes:
+    """A table as a CSV file's content."""
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -322,9 +322,10 @@ class Study:
         """Rename records that cannot be read, so that their experiments run again; what is wrong with each.
 
         One that was stopped between its record and the end of its notebook
-        loses the record: it makes both again from the backup of its last epoch.
+        loses the record: it makes both again from what its training has left.
+        A notebook that is missing for another reason is not missed.
         """
-        wrong = []
+        wrong, stopped = [], self.failures()
         for job in self.finished():
             with contextlib.suppress(_AtWork), alone([job.directory / "experiment"], _at_work):
                 record = job.directory / "record.json"
@@ -334,7 +335,7 @@ class Study:
                     record.replace(job.directory / "record.damaged.json")
                     wrong.append(str(error))
                 else:
-                    if not job.is_finished() and places.backup(job.experiment.digest).exists():
+                    if not job.is_finished() and job.name in stopped:
                         record.unlink()
         return wrong
 
