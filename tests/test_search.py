@@ -78,6 +78,20 @@ def test_a_search_that_does_not_exist(tmp_path):
         load(tmp_path, search="serch")
 
 
+def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, capfd, monkeypatch):
+    for folder in ("profiles", "configurations"):
+        (tmp_path / "params" / folder).mkdir(parents=True)
+    configuration = "backbone: mobilenet\nstrategy: frozen\nfinetune_epochs: 0\n"
+    (tmp_path / "params" / "configurations" / "frozen.yaml").write_text(configuration, encoding="utf-8")
+    profiles = {"mine": {"study": {"search": "other"}}, "other": {"study": {"tries": {"frzen": {"batch_size": [8]}}}}}
+    for name, parameters in profiles.items():
+        path = tmp_path / "params" / "profiles" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "mine"]) == 1
+    assert "'frzen': no such configuration. Did you mean 'frozen'?" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "accuracies, losses, chosen",
     [

@@ -93,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
 def report(options: argparse.Namespace) -> int:
     """Check everything, run the graph, and say where the report is; 1 if something is wrong or missing."""
     study = Study.load(options.profile, options.outputs)
+    if study.search:
+        Study.load(study.search, options.outputs)  # is read at the very end
     files.check_writable(study.outputs)
 
     def busy():
