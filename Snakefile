@@ -24,7 +24,10 @@ shared = plan(study)
 lost = {f"{runs}/{name}/record.json" for name in without}
 lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in without if name.startswith("weights-")}
 lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
-searched = [job.name for job in Study.load(study.search, outputs, root).finished()] if study.search else []
+if study.search:
+    from thaw import search
+
+    searched = [job.name for job in search.of(study, root).finished()]
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw', '--outputs', outputs])}"
 settings = workflow.resource_settings  # cores, and what a cluster's profile sets
@@ -78,7 +81,8 @@ for part in (part for part in shared.parts if part.name not in without):
         input:
             [ancient(path) for path in inputs(part)],
         output:
-            [update(temp(path) if part.passing else path) for path in part.outputs],
+            # Not of what is large: Snakemake keeps a copy of what is there until the job is done.
+            [temp(path) if part.passing else update(path) for path in part.outputs],
         params:
             part=part.name,
         priority: 1000
@@ -128,7 +132,7 @@ rule summary:
         reason=str(config.get("reason") or ""),
         jobs=list(jobs),  # so that it is run again when one is taken out
         margin=study.margin,
-        search=searched,  # the appendix
+        search=searched if study.search else [],  # the appendix
     shell:
         "{thaw} summary {study.path:q} --reason={params.reason:q}"
 

@@ -61,6 +61,7 @@ def test_values_of_a_backbone(tmp_path):
         ({"tries": {"mobilenet-frozen": {"batch_size": []}}}, "at least 1 item"),
         ({"tries": {"mobilenet-frozen": {"batch_size": ["many"]}}}, "batch_size = 'many'"),
         ({"tries": {"mobilenet-frozen": {"batch_size": [8, 8]}}}, "twice"),
+        ({"tries": {"mobilenet-frozen": {}}}, "at least 1 item"),
         ({"tries": TRIES, "configurations": ["mobilenet-frozen"]}, "both tries and configurations"),
         ({"backbones": {"mobilnet": {"batch_size": 8}}}, "Did you mean 'mobilenet'"),
         ({"backbones": {"mobilenet": {"epochs": 8}}}, "'epochs': not allowed here"),
@@ -90,6 +91,22 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
     monkeypatch.chdir(tmp_path)
     assert main(["report", "mine"]) == 1
     assert "'frzen': no such configuration. Did you mean 'frozen'?" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, parameters, words",
+    [
+        ("quick", {"dataset": "tf_flowers"}, "no search, for it has no study.tries"),
+        ("search", {"dataset": "tf_flowers", "max_examples": 100}, "its max_examples is None, the study's 100"),
+        ("search", {}, "its dataset is tf_flowers, the study's drawn_flowers"),
+    ],
+)
+def test_a_search_on_other_photos_is_refused(tmp_path, name, parameters, words):
+    """Their test photos may be among those that it chooses by."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers"} | parameters | {"study": {"search": name}}))
+    with pytest.raises(InvalidParameter, match=words):
+        search.of(Study.load(str(path), tmp_path, ROOT))
 
 
 @pytest.mark.parametrize(
@@ -135,11 +152,12 @@ def test_the_report_says_what_was_tried_and_what_it_does_with_it(tmp_path):
     study = load(tmp_path, tries={"mobilenet-blocks-2": TRIES["mobilenet-blocks-2"]})
     finish(study, [0.9, 0.8, None], [0.5] * 3)
     results = invented(flat, backbones=("mobilenet",))
-    assert "no search for them is recorded" in narrative.searched(results)
+    assert "no finished search for them is recorded" in narrative.searched(results)
     results = type(results)(results.runs, search=search.table(study))
     words, table = narrative.searched(results), narrative.search_table(results)
     assert (
         "0.01 is right on the most of the 6 validation photos, 90.0%" in words and "one beyond may be better" in words
     )
     assert "This study was run with 1e-05 all the same" in words
+    assert "1 of its 3 values is without figures" in words
     assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"] and table["Valid. acc."].tolist()[-1] == "–"

@@ -94,7 +94,9 @@ def report(options: argparse.Namespace) -> int:
     """Check everything, run the graph, and say where the report is; 1 if something is wrong or missing."""
     study = Study.load(options.profile, options.outputs)
     if study.search:
-        Study.load(study.search, options.outputs)  # is read at the very end
+        from thaw import search  # and with it pandas
+
+        search.of(study)  # read at the very end, and so checked here
     files.check_writable(study.outputs)
 
     def busy():
@@ -145,7 +147,7 @@ def _report(study: Study, options: argparse.Namespace) -> int:
             print(f"  {study.outputs / name}")
     if undone := failed.keys() & (names | {"latency"}):  # without what they share, experiments have made it themselves
         raise ThawError(
-            f"the report is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(undone))}; "
+            f"the {'search' if study.is_search else 'report'} is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(undone))}; "
             "it says why. The same command tries them again."
         )
     return 0
@@ -163,7 +165,7 @@ def settle_times(study: Study) -> None:
     from thaw.results import Results
 
     tables = [study.outputs / f"results.{kind}" for kind in ("csv", "md", "tex")]
-    with contextlib.suppress(InvalidRecord, OSError):  # records or a table are missing
+    with contextlib.suppress(InvalidRecord, OSError, ValueError):  # records or a table are missing or damaged
         if tables[0].read_bytes() == record.as_csv(narrative.run_table(Results.of(study))):
             for path in (report[0], report[1], *tables, *report[2:]):
                 path.touch()

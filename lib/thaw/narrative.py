@@ -622,7 +622,7 @@ def hard_words(results: Results) -> str:
 def searched(results: Results) -> str:
     """How the learning rates came about."""
     if results.search is None:
-        return "They are the profile's; no search for them is recorded."
+        return "They are the profile's; no finished search for them is recorded."
     lines = []
     for (backbone, label, parameter), rows in results.search.groupby(["backbone", "label", "parameter"], sort=False):
         who = f"- **{REGISTRY[backbone].title}**, `{parameter}`, tried on {label}"
@@ -633,6 +633,8 @@ def searched(results: Results) -> str:
         text = f"{who}: {best['value']:g} is right on the most of the {best['validation_photos']:.0f} validation photos, {best['validation_accuracy']:.1%}."
         if best["at_edge"] and len(rows) > 1:
             text += " It is the last one tried in its direction, so that one beyond may be better."
+        if lacking := int(rows["validation_loss"].isna().sum()):
+            text += f" {lacking} of its {len(rows)} values {_is(lacking)} without figures: diverged, or not finished."
         used = {
             run.record.parameters[parameter] for run in results.runs if run.record.parameters["backbone"] == backbone
         }
@@ -641,7 +643,7 @@ def searched(results: Results) -> str:
         lines.append(text)
     return "\n".join(
         [
-            "Tried beforehand, one configuration for each network, a value at a time; taken is the one that is right on the most "
+            "Tried beforehand, one configuration for each network and parameter, a value at a time; taken is the one that is right on the most "
             "validation photos after the last epoch, of equal ones the one with the lower loss. The test photos have no part in it. "
             "Values within a few points of each other would change places on other photos, and a value that suits one "
             "configuration need not suit the others of its network best.",

@@ -59,9 +59,9 @@ class Results:
         finished, missing = study.outcomes()
         measured = study.outputs / "latency.csv"
         found = None
-        if study.search:
+        if searched := search.of(study):
             with contextlib.suppress(InvalidRecord):  # its records are no part of this study
-                found = search.table(Study.load(study.search, study.outputs.parent))
+                found = search.table(searched)
         return cls(
             list(finished.values()),
             pd.read_csv(measured) if measured.is_file() else None,

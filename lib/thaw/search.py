@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from thaw.errors import InvalidParameter
 from thaw.study import Study
+
+
+def of(study: Study, root: Path | None = None) -> Study | None:
+    """The search that a study's values come from, if it names one.
+
+    Raises
+    ------
+    InvalidParameter
+        If that is no search, or one of other photos or weights: its
+        validation photos could be the study's test photos.
+    """
+    if study.search is None:
+        return None
+    found = Study.load(study.search, study.outputs.parent, root)
+    if not found.is_search:
+        raise InvalidParameter(f"{study.path}: study.search = {study.search!r}: no search, for it has no study.tries.")
+    for name in ("dataset", "max_examples", "image_size", "weights"):
+        theirs, ours = ({getattr(job.experiment, name) for job in jobs} for jobs in (found.jobs, study.jobs))
+        if theirs != ours:
+            raise InvalidParameter(
+                f"{study.path}: study.search = {study.search!r}: its {name} is {theirs.pop()}, the study's {ours.pop()}. "
+                "Search on the same photos, or their parts differ and test photos may take part in the choice."
+            )
+    return found
 
 
 def table(study: Study) -> pd.DataFrame:

@@ -61,7 +61,9 @@ class Extent(BaseModel):
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[str, Any]] = {}
     search: str | None = None
-    tries: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]] | None = Field(None, min_length=1)
+    tries: dict[str, Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]] | None = (
+        Field(None, min_length=1)
+    )
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Extent:

@@ -463,7 +463,9 @@ class _Backup(keras.callbacks.Callback):
             if about["key"] != self.key:
                 self.history.say(f"{self.path} is of other data or weights: trained anew")
                 return 0
-            with warnings.catch_warnings(action="error"):  # Keras only warns of an optimiser that does not fit
+            with warnings.catch_warnings(
+                action="error", category=UserWarning
+            ):  # Keras only warns of an optimiser that does not fit
                 network.load_weights(self.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning):
             for variable, value in zip(variables, fresh):  # those it could load before it failed
