@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from thaw import places
+from thaw import places, search
 from thaw.plan import plan
 from thaw.study import Study
 
@@ -24,10 +24,7 @@ shared = plan(study)
 lost = {f"{runs}/{name}/record.json" for name in without}
 lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in without if name.startswith("weights-")}
 lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
-if study.search:
-    from thaw import search
-
-    searched = [job.name for job in search.of(study, root).finished()]
+searched = search.of(study, root)
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw', '--outputs', outputs])}"
 settings = workflow.resource_settings  # cores, and what a cluster's profile sets
@@ -132,7 +129,7 @@ rule summary:
         reason=str(config.get("reason") or ""),
         jobs=list(jobs),  # so that it is run again when one is taken out
         margin=study.margin,
-        search=searched if study.search else [],  # the appendix
+        search=[job.name for job in searched.finished()] if searched else [],  # the appendix
     shell:
         "{thaw} summary {study.path:q} --reason={params.reason:q}"
 

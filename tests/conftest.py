@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from thaw import files
 
 ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests" / "tiny.yaml"
+REASON = "It is small, and <b>that</b> is *all*."
 
 has_flowers = pytest.mark.skipif(
     not (
@@ -30,7 +33,7 @@ has_weights = pytest.mark.skipif(
 )
 
 
-SLOWEST = ("test_survival", "test_notebooks", "test_slurm", "test_training")  # files, minutes each
+SLOWEST = ("test_survival", "test_notebooks", "test_training", "test_slurm")  # files, minutes each
 
 
 def pytest_collection_modifyitems(items):
@@ -39,16 +42,47 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory) -> Path:
-    """A cache with the drawn flowers and nothing else, to be copied: drawing them takes seconds."""
+def of_all_workers(tmp_path_factory) -> Path:
+    """A folder for what is made once in a session."""
     folder = tmp_path_factory.getbasetemp()
-    path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "drawn"  # once for all workers
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def drawn(of_all_workers) -> Path:
+    """A cache with the drawn flowers and nothing else, to be copied: drawing them takes seconds."""
+    path = of_all_workers / "drawn"
     with files.alone([path]):
         if not path.exists():
             command = [sys.executable, "-c", "from thaw import data; data.prepare('drawn_flowers')"]
             environment = os.environ | {"THAW_CACHE_DIR": str(path)}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def first_study(of_all_workers, drawn) -> Path:
+    """A folder with what ``report tests/tiny.yaml`` leaves in ``outputs`` and ``cache``, and what it said, in ``said``."""
+    folder = of_all_workers / "first"
+    with files.alone([folder]):
+        if not (folder / "said").exists():
+            shutil.copytree(drawn, folder / "cache", dirs_exist_ok=True)
+            command = [
+                sys.executable,
+                "-m",
+                "thaw",
+                "--outputs",
+                folder / "outputs",
+                "report",
+                TINY,
+                "--reason",
+                REASON,
+            ]
+            environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
+            run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            assert run.returncode == 0, run.stdout + run.stderr
+            (folder / "said").write_text(run.stderr + run.stdout, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,6 +139,14 @@ def tiny():
     return made_up_data(32)
 
 
+@functools.cache
+def orthogonal(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """A kernel that keeps a signal's size: tenths of a second each."""
+    import keras
+
+    return keras.initializers.Orthogonal(seed=seed)(shape).numpy()
+
+
 def enliven(base) -> None:
     """Give a network random weights that a signal survives: photos make a difference at its end."""
     import keras
@@ -116,7 +158,6 @@ def enliven(base) -> None:
             kernel[1, 1] += 1
             layer.kernel.assign(kernel)
         elif isinstance(layer, keras.layers.Conv2D):
-            orthogonal = keras.initializers.Orthogonal(seed=int(rng.integers(2**31)))
-            layer.kernel.assign(orthogonal(layer.kernel.shape))
+            layer.kernel.assign(orthogonal(tuple(layer.kernel.shape), int(rng.integers(2**31))))
         elif isinstance(layer, keras.layers.BatchNormalization):
             layer.beta.assign(rng.normal(0.2, 0.3, layer.beta.shape))

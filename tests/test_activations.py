@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import enliven, made_up_data
+from small_network import SMALL
 
 from thaw import activations, backbones, places, store, training, unfreeze
 from thaw.experiment import Experiment
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """A network more, as one adds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.REGISTRY, "small", SMALL)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -26,21 +35,21 @@ def fresh_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def network():
-    """MobileNet of random weights with a head; whoever takes it freezes what it wants."""
-    base = backbones.get("mobilenet").build(32)
+    """A network of random weights with a head; whoever takes it freezes what it wants."""
+    base = backbones.get("small").build(32)
     enliven(base)
     return base, training.add_head(base, 3)
 
 
 def experiment(**parameters) -> Experiment:
     return Experiment.of(
-        {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "dataset": "made_up", "weights": "none"}
+        {"backbone": "small", "strategy": "blocks", "amount": 1, "dataset": "made_up", "weights": "none"}
         | {"image_size": 32, "batch_size": 4, "head_epochs": 1, "finetune_epochs": 1}
         | parameters
     )
 
 
-def provide(network, wanted=("conv_pw_12_relu",), weights="these", **parameters):
+def provide(network, wanted=("block_2_relu",), weights="these", **parameters):
     said = []
     unfreeze.unfreeze(network[0], [])
     frontiers = [[layers] if isinstance(layers, str) else layers for layers in wanted]
@@ -99,32 +108,32 @@ def test_computed_once_and_then_read(network):
     assert "has seen all 16 photos once" in said[0]
     again, said = provide(network)
     assert said == []
-    np.testing.assert_array_equal(first["conv_pw_12_relu"][:], again["conv_pw_12_relu"][:])
-    about = again["conv_pw_12_relu"].about
+    np.testing.assert_array_equal(first["block_2_relu"][:], again["block_2_relu"][:])
+    about = again["block_2_relu"].about
     assert about["seconds"] > 0 and "reading takes 0.00 ms a photo, computing" in about["why"]
 
 
 def test_a_deeper_one_is_computed_from_a_shallower_one(network):
-    shallow, _ = provide(network, ["conv_pw_6_relu"])
-    deep, said = provide(network, ["conv_pw_12_relu", "pooled"])
-    assert "from conv_pw_6_relu" in said[0]
-    prefix = keras.Model(network[1].input, network[1].get_layer("conv_pw_12_relu").output)
+    shallow, _ = provide(network, ["block_1_relu"])
+    deep, said = provide(network, ["block_2_relu", "pooled"])
+    assert "from block_1_relu" in said[0]
+    prefix = keras.Model(network[1].input, network[1].get_layer("block_2_relu").output)
     photos = np.concatenate([part.images for part in made_up_data(32).parts]).astype(np.float32)
-    whole = prefix(backbones.get("mobilenet").preprocess(photos), training=False)
-    np.testing.assert_allclose(deep["conv_pw_12_relu"][:], whole, rtol=1e-4, atol=1e-5)
-    assert deep["pooled"].about["seconds"] > shallow["conv_pw_6_relu"].about["seconds"], "counted from the photos on"
+    whole = prefix(backbones.get("small").preprocess(photos), training=False)
+    np.testing.assert_allclose(deep["block_2_relu"][:], whole, rtol=1e-4, atol=1e-5)
+    assert deep["pooled"].about["seconds"] > shallow["block_1_relu"].about["seconds"], "counted from the photos on"
 
 
 def test_a_damaged_one_is_said_and_computed_again(network):
     first, _ = provide(network)
-    expected = first["conv_pw_12_relu"][:]
-    path = activations.folder(experiment()) / "conv_pw_12_relu.h5"
+    expected = first["block_2_relu"][:]
+    path = activations.folder(experiment()) / "block_2_relu.h5"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     again, said = provide(network)
     assert "damaged" in said[0] and "has seen all" in said[1]
-    np.testing.assert_array_equal(again["conv_pw_12_relu"][:], expected)
+    np.testing.assert_array_equal(again["block_2_relu"][:], expected)
 
 
 def test_that_of_other_weights_is_not_used(network):
@@ -226,7 +235,7 @@ def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
     made = experiment(precision="mixed_bfloat16", image_size=64)
     training.set_up(made)
     try:
-        base = backbones.get("mobilenet").build(64)
+        base = backbones.get("small").build(64)
         enliven(base)
         model = training.add_head(base, 3)
         result = training.train(model, base, made_up_data(64), "these", made, lambda line: None)
@@ -243,11 +252,11 @@ def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
 
 def test_what_has_served_longest_ago_makes_room(network, monkeypatch):
     """Disk for one and a half sets of activations, asked for two: the one not used for longest goes."""
-    provide(network, ["conv_pw_6_relu"], max_examples=20)
+    provide(network, ["block_1_relu"], max_examples=20)
     old = next(activations.root().rglob("*.h5"))
     os.utime(old, (0, 0))
     monkeypatch.setenv("THAW_DISK_GB", str(1.5 * old.stat().st_size / 1e9))
-    kept, _ = provide(network, ["conv_pw_6_relu"])
+    kept, _ = provide(network, ["block_1_relu"])
     assert kept and not old.exists()
 
 
@@ -260,14 +269,14 @@ def test_a_raised_budget_is_a_new_chance(network, monkeypatch):
     assert provide(network) == ({}, []) and not runs, "decided before"
     monkeypatch.setenv("THAW_DISK_GB", "1")
     kept, _ = provide(network)
-    assert kept.keys() == {"conv_pw_12_relu"} and runs
+    assert kept.keys() == {"block_2_relu"} and runs
 
 
 def test_for_what_cannot_fit_no_photo_is_run_and_nothing_deleted(network, monkeypatch):
     other, _ = provide(network, max_examples=20)
     monkeypatch.setenv("THAW_DISK_GB", "0.0001")
     monkeypatch.setattr(activations, "_in_batches", None)
-    assert provide(network, ["conv_pw_6_relu"]) == ({}, [])
+    assert provide(network, ["block_1_relu"]) == ({}, [])
     files = [path for path in activations.root().rglob("*.h5") if path.stat().st_size > store.SMALL]
     assert [path.stem for path in files] == list(other)
 
@@ -276,13 +285,13 @@ def test_what_only_has_no_room_for_now_is_tried_again(network, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store, "make_room", lambda *_: False)
         assert provide(network)[0] == {}
-    assert provide(network)[0].keys() == {"conv_pw_12_relu"}
+    assert provide(network)[0].keys() == {"block_2_relu"}
 
 
 def test_a_frontier_is_kept_whole_or_not_at_all(network, monkeypatch):
     """Of three frontiers one is too large, and one too slow to read: only what is kept is written to the end."""
-    frontiers = [["conv_pw_2_relu", "conv_pw_12_relu"], ["conv_pw_6_relu", "pooled"], ["conv_pw_12_relu"]]
-    monkeypatch.setenv("THAW_DISK_GB", str(3e5 / 1e9))
+    frontiers = [["block_1_pw", "block_1_pw_bn"], ["block_1_relu", "pooled"], ["block_2_relu"]]
+    monkeypatch.setenv("THAW_DISK_GB", str(2.2e5 / 1e9))
     slow = lambda writer, *_, **__: 1e9 if writer.path.stem == "pooled" else 0.0
     monkeypatch.setattr(store.Writer, "seconds_to_read", slow)
     finished, finish = [], store.Writer.finish
@@ -290,8 +299,8 @@ def test_a_frontier_is_kept_whole_or_not_at_all(network, monkeypatch):
     monkeypatch.setattr(store.Writer, "finish", lambda w, **about: finished.append(w.path.stem) or finish(w, **about))
     monkeypatch.setattr(store.Writer, "append", lambda w, rows: written.add(w.path.stem) or append(w, rows))
     kept, _ = provide(network, frontiers)
-    assert kept.keys() == {"conv_pw_12_relu"} and finished == ["conv_pw_12_relu"]
-    assert written == {"conv_pw_6_relu", "pooled", "conv_pw_12_relu"}, "the one that could not fit never was"
+    assert kept.keys() == {"block_2_relu"} and finished == ["block_2_relu"]
+    assert written == {"block_1_relu", "pooled", "block_2_relu"}, "the one that could not fit never was"
     data = made_up_data(32)
     reasons = [activations.why_not(experiment(), data, "these", frontier) for frontier in frontiers]
     assert "would not fit" in reasons[0] and "reading takes" in reasons[1] and reasons[2] == "not kept"

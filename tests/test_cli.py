@@ -96,7 +96,8 @@ def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
 def test_a_shared_part_that_could_not_be_kept_is_a_failure_with_its_reason(capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": {}}), encoding="utf-8")
+    extent = {"configurations": ["mobilenet-blocks-2", "mobilenet-blocks-4"]}
+    path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": extent}), encoding="utf-8")
     outputs = tmp_path / "outputs"
     study = Study.load(str(path), outputs)
     head = next(part.name for part in plan.plan(study).parts if part.kind == "head")

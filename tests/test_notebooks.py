@@ -14,7 +14,7 @@ import pypdfium2
 import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
-from conftest import ROOT
+from conftest import REASON, ROOT, TINY
 
 from thaw.latency import ROUNDS
 from thaw.narrative import DRAWN
@@ -22,7 +22,6 @@ from thaw.record import Record, Run
 from thaw.study import Study
 
 NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in ("experiment", "summary")}
-TINY = ROOT / "tests" / "tiny.yaml"
 
 
 def thaw(*arguments) -> subprocess.CompletedProcess:
@@ -40,18 +39,12 @@ def record_times(study: Study) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
+def outputs(first_study) -> Path:
+    return first_study / "outputs"
 
 
 @pytest.fixture(scope="module")
-def first_run(outputs) -> subprocess.CompletedProcess:
-    return thaw("--outputs", outputs, "report", TINY, "--reason", "It is small, and <b>that</b> is *all*.")
-
-
-@pytest.fixture(scope="module")
-def study(first_run, outputs) -> Study:
-    assert first_run.returncode == 0, first_run.stdout + first_run.stderr
+def study(outputs) -> Study:
     return Study.load(str(TINY), outputs, ROOT)
 
 
@@ -123,6 +116,7 @@ def test_every_experiment_leaves_a_whole_record(study):
 
 def test_the_executed_notebook_shows_it_all_without_a_warning(study):
     notebook = nbformat.read(study.jobs[1].directory / "experiment.ipynb", as_version=4)
+    assert notebook.metadata.papermill["input_path"] == notebook.metadata.papermill["output_path"] == "experiment.ipynb"
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     shown = " ".join(
@@ -140,13 +134,13 @@ def test_the_executed_notebook_shows_it_all_without_a_warning(study):
     assert DRAWN in shown
 
 
-def test_progress_is_shown(first_run):
-    lines = first_run.stdout + first_run.stderr
+def test_progress_is_shown(first_study):
+    lines = (first_study / "said").read_text(encoding="utf-8")
     assert "3 experiments, 0 of them finished already." in lines
     assert re.search(r"mobilenet-blocks-2, seed 0: epoch 2 of 2 \(fine-tuning\): training \d", lines)
     assert "Experiment 3 of 3 is finished" in lines
     assert "Traceback" not in lines and "WARNING" not in lines and "0000" not in lines
-    assert first_run.stdout.rstrip().endswith("report.pdf")
+    assert lines.rstrip().endswith("report.pdf")
 
 
 def test_the_table_of_results_is_that_of_the_records(study):
@@ -172,7 +166,7 @@ def test_the_reports_show_every_row_and_say_that_the_flowers_are_drawn(study):
     for text in (html.get_text(" "), pdf):
         text = re.sub(r"\s+", " ", text)
         assert "How much of a pre-trained network should one unfreeze?" in text
-        assert "It is small, and <b>that</b> is *all*." in text
+        assert REASON in text
         for run in (Run.read(job.directory) for job in study.jobs):
             assert f"{run.record.trainable_parameters:,}" in text and f"{run.record.test_accuracy:.1%}" in text
         for section in (
@@ -210,53 +204,58 @@ def test_the_html_report_in_a_browser(study):
 
 def test_nothing_finished_is_run_again(study, outputs):
     before = record_times(study)
-    again = thaw("--outputs", outputs, "report", TINY, "--reason", "It is small, and <b>that</b> is *all*.")
+    again = thaw("--outputs", outputs, "report", TINY, "--reason", REASON)
     assert again.returncode == 0, again.stderr
     assert "3 of them finished already" in again.stdout and "epoch" not in again.stdout + again.stderr
     assert record_times(study) == before
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_clone_accepts_what_was_committed_whatever_its_times(study, tmp_path, monkeypatch, whole):
-    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
-    shutil.copytree(study.outputs, tmp_path / "tiny", ignore=shutil.ignore_patterns(".*", "experiment.ipynb"))
-    files = sorted(path for path in (tmp_path / "tiny").rglob("*") if path.is_file())
-    for age, path in enumerate(files):  # the report older than the records
+def cloned(study: Study, folder: Path) -> list[Path]:
+    """The files of a study as a clone has them: without caches, and the report older than its records."""
+    shutil.copytree(study.outputs, folder / "tiny", ignore=shutil.ignore_patterns(".*", "experiment.ipynb"))
+    files = sorted(path for path in (folder / "tiny").rglob("*") if path.is_file())
+    for age, path in enumerate(files):
         os.utime(path, (1e9 - age * (-1 if "runs" in path.parts else 1),) * 2)
-    before = {path: path.read_bytes() for path in files}
+    return files
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_clone_accepts_what_was_committed_whatever_its_times(study, first_study, tmp_path, monkeypatch, whole):
+    cache = tmp_path / "cache" if whole else first_study / "cache"
+    monkeypatch.setenv("THAW_CACHE_DIR", str(cache))
+    before = {path: path.read_bytes() for path in cloned(study, tmp_path)}
     if not whole:
         table = tmp_path / "tiny" / "results.csv"
         table.write_text("\n".join(table.read_text().splitlines()[:-1]), encoding="utf-8")
-    reason = "It is small, and <b>that</b> is *all*."
-    again = thaw("--outputs", tmp_path, "report", TINY, "--reason", reason)
+    again = thaw("--outputs", tmp_path, "report", TINY, "--reason", REASON)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "3 of them finished already" in again.stdout
     assert ("Now the summary" not in again.stdout) == whole, "a report of other records is made anew"
-    changed = {path.name for path in files if path.read_bytes() != before[path]}
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
     assert "results.csv" not in changed and bool(changed) != whole
+    if whole:
+        assert not [path for path in cache.rglob("*") if path.is_file()], "no data was asked for"
 
 
-def test_a_change_runs_only_what_depends_on_it(study, outputs, tmp_path):
-    """One more epoch after unfreezing, and no ResNet50: the frozen base stands."""
+def test_a_change_runs_only_what_depends_on_it(study, outputs, first_study, tmp_path, monkeypatch):
+    """One configuration less, and one more epoch after unfreezing: the frozen base stands."""
+    monkeypatch.setenv("THAW_CACHE_DIR", str(first_study / "cache"))
     before = record_times(study)
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(
-        TINY.read_text(encoding="utf-8")
-        .replace("finetune_epochs: 1", "finetune_epochs: 2")
-        .replace(", resnet50-frozen", ""),
-        encoding="utf-8",
-    )
+    text = TINY.read_text(encoding="utf-8")
+    for old, new in ("finetune_epochs: 1", "finetune_epochs: 2"), (", resnet50-frozen]", "]"):
+        assert old in text
+        text = text.replace(old, new)
+    changed.write_text(text, encoding="utf-8")
     result = thaw("--outputs", outputs, "report", changed)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 experiments, 1 of them finished already" in result.stdout
     after = Study.load(str(changed), outputs, ROOT)
     assert record_times(study) == before, "what was finished is kept"
     times = record_times(after)
-    assert {name for name in times if times[name] == before[name]} == {"mobilenet-frozen"}
-    assert (
-        "3 epochs" not in (after.outputs / "results.csv").read_text()
-        and "Strategy B (2 blocks)" in (after.outputs / "results.csv").read_text()
-    )
+    assert [name for name in times if times[name] == before[name]] == ["mobilenet-frozen"]
+    rows = pd.read_csv(after.outputs / "results.csv")[["backbone", "amount", "epochs"]]
+    assert rows.to_numpy().tolist() == [["mobilenet", 0, 1], ["mobilenet", 2, 3]]
 
 
 def test_papermill_alone_is_enough(tmp_path):

@@ -90,7 +90,7 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
         path.write_text(yaml.safe_dump(parameters), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["report", "mine"]) == 1
-    assert "'frzen': no such configuration. Did you mean 'frozen'?" in capfd.readouterr().err
+    assert "study.tries: 'frzen': no such configuration. Did you mean 'frozen'?" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

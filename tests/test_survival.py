@@ -20,6 +20,7 @@ from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
 
 from thaw import activations, errors, files
+from thaw.execute import execute
 from thaw.study import Study, read_parameters
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
@@ -136,7 +137,7 @@ def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_
     until(first, "0 of them finished already")
     status, said = project.report()
     assert status == 1 and "another run of this study is at work" in said
-    until(first, "epoch 2 of 4 (fine-tuning)")
+    until(first, "epoch 3 of 4 (fine-tuning)")  # and so the epoch before it has been kept
     processes = below(first)
     assert any("ipykernel" in " ".join(process.cmdline()) for process in processes)
     began = time.monotonic()
@@ -157,6 +158,8 @@ def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_
     assert said.count("is finished:") <= 1, "what was finished is not run again"
     assert project.results() == undisturbed
     assert not [path for path in tmp_path.rglob("*") if path.name in ("a", "b")], "the folder's name is but a name"
+    notebook = nbformat.read(project.outputs / "tiny" / "summary.ipynb", as_version=4)
+    assert str(tmp_path) not in str(notebook.metadata), "nothing of where it was made"
     left = [path for path in project.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
     assert left == []
 
@@ -177,12 +180,13 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
     """Activations are made in several passes, so that some wait for what fails; the other study shares what can be shared."""
     project = Project(tmp_path / "project", [0, 2, 3, 6], {"study": {"hours": 40 / 3600}}, HARM)
     shutil.copytree(drawn, project.folder / "cache")
-    project.environment["THAW_DISK_GB"] = "0.0001"
-    project.profile("other", study={"configurations": ["blocks-0"]})
+    project.environment["THAW_DISK_GB"] = "0.0015"
+    project.profile("other", study={"tries": {"blocks-0": {"head_learning_rate": [1e-3]}}})
     other = project.start("other")
     status, said = project.report()
     said_by_other, _ = other.communicate()
     assert other.returncode == 0 and "Traceback" not in said_by_other, said_by_other
+    assert "What the validation photos favour" in said_by_other
     assert status == 1, said
     (alone,) = project.results("other").values()
     (same,) = project.results("tiny").values()
@@ -297,6 +301,14 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
 
 
+def test_an_interrupted_notebook_is_no_failure(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("raise KeyboardInterrupt")])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    with pytest.raises(KeyboardInterrupt):
+        execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, "a", hours=1)
+    assert sorted(path.name for path in tmp_path.glob("*.ipynb")) == ["a.ipynb"]
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, megabytes: int):
     folder.mkdir()
@@ -324,12 +336,13 @@ def test_a_full_output_disk_is_said_before_anything_is_run(tmp_path):
     assert status == 1 and "cannot be written to (No space left on device)" in said and "epoch" not in said
 
 
-def test_a_full_cache_costs_time_and_no_run(tmp_path):
+def test_a_full_cache_costs_time_and_no_run(tmp_path, drawn):
     """Photos and activations fit, the backup of 13 MB does not."""
     project = Project(tmp_path / "project", [1])
     (job,) = project.study().jobs
     command = [sys.executable, "-m", "thaw", "experiment", "tiny", job.name]
     with small_disk(project.folder / "cache", 14):
+        shutil.copytree(drawn, project.folder / "cache", dirs_exist_ok=True)
         run = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "the disk is full" in run.stderr

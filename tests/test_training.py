@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import enliven, has_flowers, has_weights, made_up_data
+from small_network import SMALL
 
 from thaw import activations, backbones, data, evaluation, places, training, unfreeze
 from thaw.experiment import Experiment
@@ -16,8 +17,9 @@ from thaw.experiment import Experiment
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path, monkeypatch):
-    """Nothing kept from an earlier test."""
+    """Nothing kept from an earlier test; and a network more, as one adds it."""
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(backbones.REGISTRY, "small", SMALL)
 
 
 def trained(data, say=lambda line: None, **parameters):
@@ -47,7 +49,7 @@ def trained(data, say=lambda line: None, **parameters):
 
 
 def test_two_phases_with_their_own_learning_rates(tiny):
-    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1)
+    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1)
     history = result.history
     assert history["epoch"].tolist() == [1, 2, 3, 4]
     assert history["phase"].tolist() == ["head", "head", "finetune", "finetune"]
@@ -58,7 +60,7 @@ def test_two_phases_with_their_own_learning_rates(tiny):
 
 
 def test_the_control_trains_its_head_as_long_and_without_a_second_phase(tiny):
-    result, _ = trained(tiny, backbone="mobilenet")
+    result, _ = trained(tiny, backbone="small")
     assert result.history["phase"].tolist() == ["head"] * 4
     assert result.history["learning_rate"].tolist() == [1e-2] * 4
     assert result.seconds["finetune"] == 0
@@ -68,7 +70,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny, tmp_path, m
     histories = []
     for number, seed in enumerate((1, 1, 2)):
         monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / str(number)))  # nothing to go on from
-        histories.append(trained(tiny, backbone="mobilenet", seed=seed)[0].history.drop(columns="seconds"))
+        histories.append(trained(tiny, backbone="small", seed=seed)[0].history.drop(columns="seconds"))
     first, again, other = histories
     assert first.equals(again) and not first.equals(other)
 
@@ -93,6 +95,8 @@ def test_every_epoch_has_its_own_order_and_every_photo_once():
             64,
             1,
         ),  # at a block's edge; at 32 pixels BatchNorm would have but four values to train on
+        ("resnet50", "frozen", 0, 32, 1),
+        ("resnet50", "blocks", 1, 32, 1),  # at a block's edge; main path and shortcut both start from it
         ("resnet50", "layers", 5, 32, 2),  # inside a residual block: main path and shortcut
     ],
 )
@@ -184,8 +188,8 @@ def stopped_after(data, line: str, **parameters):
     "parameters",
     [
         {"backbone": "mobilenet", "strategy": "blocks", "amount": 2},
-        {"backbone": "mobilenet", "strategy": "layers", "amount": 4, "augmentation": "flip"},
-        {"backbone": "mobilenet", "strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
+        {"backbone": "small", "strategy": "layers", "amount": 4, "augmentation": "flip"},
+        {"backbone": "small", "strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
     ],
     ids=str,
 )
@@ -200,7 +204,8 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_epoch_to_the_same_numbers(
     stopped_after(tiny, "epoch 2 of 5", **parameters)
     stopped_after(tiny, "epoch 4 of 5", **parameters)
     result, lines = trained(tiny, **parameters)
-    assert any("epochs to 3 of 5 were trained before: going on from there" in line for line in lines)
+    (path,) = places.cache("backups").glob("*.h5")
+    assert f"epochs to 3 of 5 were trained before: going on from there (backups/{path.name} in the cache)" in lines
     assert sum("fine-tuning" in line for line in lines) == 2, "no finished epoch is trained again"
     measured = ["seconds"]
     assert result.history.drop(columns=measured).equals(expected.history.drop(columns=measured))
@@ -210,7 +215,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_epoch_to_the_same_numbers(
 
 
 def test_backups_that_are_no_good_are_said_and_leave_no_trace(tiny, tmp_path, monkeypatch):
-    parameters = {"backbone": "mobilenet", "strategy": "blocks", "amount": 1}
+    parameters = {"backbone": "small", "strategy": "blocks", "amount": 1}
     expected, _ = trained(tiny, **parameters)
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "another"))
     stopped_after(tiny, "epoch 4 of 4", **parameters)
@@ -246,10 +251,10 @@ def test_backups_that_are_no_good_are_said_and_leave_no_trace(tiny, tmp_path, mo
 def test_a_loss_that_is_no_number_ends_the_run(tiny, monkeypatch, phase, epoch):
     rate = {f"{phase}_learning_rate": 1.0}
     monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: keras.optimizers.SGD(np.nan if rate == 1.0 else rate))
-    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1, **rate)
+    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1, **rate)
     assert result.diverged == epoch == len(result.history), "no epoch after it"
     assert any("diverged" in line for line in lines)
-    again, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1, **rate)
+    again, lines = trained(tiny, backbone="small", strategy="blocks", amount=1, **rate)
     assert again.diverged == epoch and not any(f"epoch {epoch} of 4" in line for line in lines), (
         "known from what is kept"
     )
@@ -263,5 +268,5 @@ def test_a_full_disk_costs_the_backup_and_not_the_run(tiny, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(keras.Model, "save_weights", full)
-    result, lines = trained(tiny, backbone="mobilenet", strategy="blocks", amount=1)
+    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1)
     assert len(result.history) == 4 and sum("the disk is full" in line for line in lines) == 4

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import psutil
 
-from thaw import files, places, plan
+from thaw import files, places, plan, search
 from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, nearest
 from thaw.record import write_csv
 from thaw.study import Study
@@ -93,10 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 def report(options: argparse.Namespace) -> int:
     """Check everything, run the graph, and say where the report is; 1 if something is wrong or missing."""
     study = Study.load(options.profile, options.outputs)
-    if study.search:
-        from thaw import search  # and with it pandas
-
-        search.of(study)  # read at the very end, and so checked here
+    search.of(study)  # read at the very end, and so checked here
     files.check_writable(study.outputs)
 
     def busy():
@@ -137,8 +134,6 @@ def _report(study: Study, options: argparse.Namespace) -> int:
         failed = more
         print(f"Going on without {', '.join(sorted(failed))}.", flush=True)
     if study.is_search:
-        from thaw import search  # and with it pandas
-
         found = search.table(study).drop(columns=["label", "at_edge"])
         print(f"What the validation photos favour:\n{found.to_string(index=False)}")
     else:
@@ -314,7 +309,9 @@ def summary(options: argparse.Namespace) -> None:
     from thaw.execute import execute
 
     study = Study.load(options.profile, options.outputs)
-    parameters = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason}
+    own = study.path.parent == (places.project() / "params" / "profiles").resolve()
+    profile = study.profile if own else str(study.path)  # no folder of this machine, if it need not be
+    parameters = {"profile": profile, "outputs": options.outputs, "reason": options.reason}
     print("Now the summary.", flush=True)
     notebook, executed = places.project() / "notebooks" / "summary.ipynb", study.outputs / "summary.ipynb"
     execute(notebook, executed, parameters, "summary", study.hours)

@@ -1,5 +1,6 @@
 """Notebooks run by papermill, with their progress shown and their files whole."""
 
+import logging
 import math
 import os
 import sys
@@ -9,12 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from thaw.errors import Diverged, ThawError, explained
 from thaw.files import write_whole
+
+# nbclient has a task watch the kernel; when both are interrupted, asyncio tells with a traceback that nobody asked the
+# task how it ended. What is raised here says it.
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: str, hours: float) -> None:
@@ -40,6 +46,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         kept beside `output` as ``<name>.failed.ipynb``, with the traceback,
         and what the libraries logged as ``<name>.log``. A run that has
         diverged is finished by that.
+    KeyboardInterrupt
+        If the kernel was interrupted.
     """
     failed, log = output.with_suffix(".failed.ipynb"), output.with_suffix(".log")
 
@@ -56,6 +64,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
                     execution_timeout=math.ceil(3600 * hours),
                 )
         except PapermillExecutionError as error:
+            if error.ename == KeyboardInterrupt.__name__:
+                raise KeyboardInterrupt from None
             if error.ename != Diverged.__name__:
                 partial.replace(failed)
                 raise
@@ -64,6 +74,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
             if partial.exists():
                 partial.replace(failed)
             raise
+        executed = nbformat.read(partial, as_version=4)  # to be published: without the folders of this machine
+        executed.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
+        nbformat.write(executed, partial)
 
     try:
         write_whole(output, run)

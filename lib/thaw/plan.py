@@ -65,11 +65,14 @@ class Plan:
 def plan(study: Study) -> Plan:
     """Find what the experiments of a study share; look it up where it has been found before.
 
-    Where all activations fit the disk's budget, those of a backbone are
+    A finished study shares nothing any more, and needs no data. Else, where
+    all activations fit the disk's budget, those of a backbone are
     computed in one pass. Else there are two lanes: the largest set sets the
     width of the one, what is left that of the other, and in each lane a pass
     waits until the experiments of the one before it are finished.
     """
+    if len(study.finished()) == len(study.jobs):
+        return Plan([], {})
     settings = [[job.name, str(job.directory)] for job in study.jobs]
     settings += [[name, os.environ.get(name)] for name in VARIABLES]
     settings.append(version("tensorflow"))  # in the files' names, and importing it takes seconds

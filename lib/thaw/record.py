@@ -180,7 +180,7 @@ class Record(BaseModel):
             **measured,
         )
 
-    @property
+    @cached_property
     def experiment(self) -> Experiment:
         """The parameters, validated again."""
         return Experiment.of(self.parameters)

@@ -54,7 +54,7 @@ class Results:
         Raises
         ------
         InvalidRecord
-            As `Study.runs` does.
+            As `Study.outcomes` does.
         """
         finished, missing = study.outcomes()
         measured = study.outputs / "latency.csv"

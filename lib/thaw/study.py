@@ -221,22 +221,23 @@ class Study:
         jobs = []
         for name in extent.tries or extent.configurations or sorted(configurations):
             if name not in configurations:
+                key = "tries" if extent.tries else "configurations"
                 raise UnknownProfile(
-                    f"study.configurations: {shown(name)}: no such configuration. {nearest(name[:100], configurations)}"
+                    f"study.{key}: {shown(name)}: no such configuration. {nearest(name[:100], configurations)}"
                 )
             _check_name(configurations[name])
             configuration = read_parameters(configurations[name])
             try:
                 backbone = Experiment.of(base | configuration).backbone
                 merged = base | extent.backbones.get(backbone, {}) | configuration
-                tries = (extent.tries or {}).get(name, {"": [None]})
-                for tried, value in [(tried, value) for tried, values in tries.items() for value in values]:
+                tries = extent.tries[name] if extent.tries else {}
+                for variant in [{tried: value} for tried, values in tries.items() for value in values] or [{}]:
                     for seed in extent.seeds_of(backbone):
-                        experiment = Experiment.of(merged | ({tried: value} if tried else {}) | {"seed": seed})
+                        experiment = Experiment.of(merged | variant | {"seed": seed})
                         job = f"{name}-seed-{seed}-{experiment.digest[:8]}"
                         output_dir = folder / "runs" / job
                         experiment = experiment.model_copy(update={"output_dir": output_dir})
-                        jobs.append(Job(job, name, experiment, root / output_dir, tried))
+                        jobs.append(Job(job, name, experiment, root / output_dir, "".join(variant)))
             except InvalidParameter as error:
                 raise type(error)(f"profile {path.stem}, configuration {name}:\n{error}") from None
         rows: dict[tuple | str, str] = {}
@@ -337,7 +338,7 @@ class Study:
                     record.replace(job.directory / "record.damaged.json")
                     wrong.append(str(error))
                 else:
-                    if not job.is_finished() and job.name in stopped:
+                    if job.name in stopped and not job.is_finished():
                         record.unlink()
         return wrong
 

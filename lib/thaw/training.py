@@ -463,9 +463,8 @@ class _Backup(keras.callbacks.Callback):
             if about["key"] != self.key:
                 self.history.say(f"{self.path} is of other data or weights: trained anew")
                 return 0
-            with warnings.catch_warnings(
-                action="error", category=UserWarning
-            ):  # Keras only warns of an optimiser that does not fit
+            # Keras only warns of an optimiser that does not fit.
+            with warnings.catch_warnings(action="error", category=UserWarning):
                 network.load_weights(self.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning):
             for variable, value in zip(variables, fresh):  # those it could load before it failed
@@ -476,7 +475,8 @@ class _Backup(keras.callbacks.Callback):
         self.peak_memory_mb = about["peak_memory_mb"]
         last = self.history.rows[-1]
         self.history.say(
-            f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there ({self.path})"
+            f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there "
+            f"(backups/{self.path.name} in the cache)"
         )
         return len(about["epochs"])
 

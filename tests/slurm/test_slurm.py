@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import MISSING, slurm
-from conftest import ROOT
+from conftest import ROOT, TINY
 
 from thaw.study import Study
 
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 CLUSTER = ROOT / "params" / "clusters" / "slurm" / "config.yaml"
-TINY = ROOT / "tests" / "tiny.yaml"
 
 
 def cluster_for(folder: Path) -> Path:
@@ -61,29 +60,18 @@ def kill_an_experiment(environment: dict[str, str], process: subprocess.Popen) -
     pytest.fail(f"no experiment was running:\n{process.communicate()[0]}")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path, first_study):
+    tiny = tmp_path / "tiny.yaml"
     profile = yaml.safe_load(TINY.read_text(encoding="utf-8"))
-    profile |= {"max_examples": 40, "study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
-    path = tmp_path_factory.mktemp("profile") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(profile), encoding="utf-8")
-    return path
-
-
-def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path, drawn, tiny):
-    shutil.copytree(drawn, tmp_path / "cache")
-    one, two = (Study.load(str(tiny), tmp_path / outputs, ROOT) for outputs in ("local", "outputs"))
-    for job in one.jobs:  # without the graph, which other tests run on one machine
-        command = ("experiment", tiny, job.name, "--threads", 1)
-        process = start(dict(os.environ), tmp_path / "cache", tmp_path / "local", *command)
-        shown, _ = process.communicate()
-        assert process.returncode == 0, shown
-    # What experiments share has been made: seven levels of jobs, each of which waits for the next look, would take minutes.
-    shutil.copytree(tmp_path / "cache", tmp_path / "shared", ignore=shutil.ignore_patterns("plans"))
+    profile |= {"study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
+    tiny.write_text(yaml.safe_dump(profile), encoding="utf-8")
+    one, two = (Study.load(str(tiny), folder / "outputs", ROOT) for folder in (first_study, tmp_path))
+    # With the photos and the head that are there: seven levels of jobs, each of which waits for the next look, take minutes.
+    shutil.copytree(first_study / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("plans"))
     with slurm() as environment:
         reason = """It's "$HOME", `here` & <there>"""  # passes through several shells
         more = ("--profile", cluster_for(tmp_path / "cluster"), "--reason", reason)
-        process = start(environment, tmp_path / "shared", tmp_path / "outputs", "report", tiny, *more)
+        process = start(environment, tmp_path / "cache", tmp_path / "outputs", "report", tiny, *more)
         killed = kill_an_experiment(environment, process)
         shown, _ = process.communicate()
         assert process.returncode == 0, shown
