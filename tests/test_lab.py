@@ -58,6 +58,8 @@ def test_open_run_all_and_see_the_result(lab, tmp_path):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(f"{lab}/lab/tree/notebooks/experiment.ipynb?reset")
         expect(page.get_by_role("heading", name="One experiment: unfreeze")).to_be_visible(timeout=60_000)
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        expect(idle).to_be_visible(timeout=120_000)  # without a kernel, JupyterLab clears the cells and runs none
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         record = tmp_path / "outputs" / "lab" / "mobilenet-blocks-1" / "record.json"
