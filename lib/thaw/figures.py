@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.backbones import REGISTRY, Backbone
 from thaw.record import in_original
@@ -30,7 +30,7 @@ STYLE = {
     "figure.dpi": 100,
     "svg.hashsalt": "thaw",
 }
-PERCENT = PercentFormatter(1, decimals=0)
+PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  # 2.5% as such, and no -0%
 
 
 def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> Figure:
@@ -384,9 +384,9 @@ def gap(rows: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
                 markerfacecolor="none",
                 markersize=5,
             )
-            for axes, top in ((column[0], row["gap_high"]), (column[1], ends[1])):
+            for axes, top in ((column[0], row["gap_high"]), (column[1], max(ends[1], row["validation_loss"]))):
                 axes.annotate(
-                    _short(row), (share, top), xytext=(0, 2), textcoords="offset points", fontsize=6.5, ha="center"
+                    _short(row), (share, top), xytext=(0, 4), textcoords="offset points", fontsize=6.5, ha="center"
                 )
         column[0].axhline(0, color="0.4", linewidth=0.8)
         column[0].set_title(REGISTRY[backbone].title)

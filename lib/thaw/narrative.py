@@ -33,8 +33,7 @@ def parameters_table(experiment: Experiment) -> pd.DataFrame:
 
 def weights(provenance: dict, backbone: Backbone) -> str:
     """Where a network's weights come from."""
-    official = "the official ones" if provenance["official"] else "not the official ones"
-    return f"**{backbone.title}**: {backbone.about}. Weights: **{markdown(provenance['title'])}** ({official}). {markdown(provenance['description'])}"
+    return f"**{backbone.title}**: {backbone.about}. Weights: **{markdown(provenance['title'])}** ({_official(provenance)}). {markdown(provenance['description'])}"
 
 
 def data(provenance: dict, classes: Sequence[str]) -> str:
@@ -112,9 +111,12 @@ def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
     photos = first.data["photos"]
     weights_of = {run.record.experiment.backbone: run.record.weights for run in results.runs}
     return {
-        "Profile": f"{profile}. {reason}".strip(),
+        "Profile": f"{profile}: {reason}" if reason else profile,
         "Data": f"{first.data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, {photos['test']:,} test",
-        **{f"{REGISTRY[name].title} weights": about["title"] for name, about in weights_of.items()},
+        **{
+            f"{REGISTRY[name].title} weights": f"{about['title']} ({_official(about)})"
+            for name, about in weights_of.items()
+        },
         "Experiments": f"{len(results.runs)} of {results.planned} finished, {results.seeds} a configuration",
         "Photos": f"{first.parameters['image_size']} pixels square",
         "Device": f"{first.device['name']}, {first.device['cores']} core{'s' * (first.device['cores'] > 1)} a run",
@@ -630,7 +632,7 @@ def searched(results: Results) -> str:
             lines.append(f"{who}: no run of it came to an end.")
             continue
         best = rows[rows["chosen"]].iloc[0]
-        text = f"{who}: {best['value']:g} is right on the most of the {best['validation_photos']:.0f} validation photos, {best['validation_accuracy']:.1%}."
+        text = f"{who}: {_value(best['value'])} is right on the most of the {best['validation_photos']:.0f} validation photos, {best['validation_accuracy']:.1%}."
         if best["at_edge"] and len(rows) > 1:
             text += " It is the last one tried in its direction, so that one beyond may be better."
         if lacking := int(rows["validation_loss"].isna().sum()):
@@ -639,7 +641,7 @@ def searched(results: Results) -> str:
             run.record.parameters[parameter] for run in results.runs if run.record.parameters["backbone"] == backbone
         }
         if used and used != {best["value"]}:
-            text += f" This study was run with {', '.join(f'{value:g}' for value in sorted(used))} all the same."
+            text += f" This study was run with {', '.join(map(_value, sorted(used)))} all the same."
         lines.append(text)
     return "\n".join(
         [
@@ -660,7 +662,7 @@ def search_table(results: Results) -> pd.DataFrame:
             REGISTRY[row["backbone"]].title,
             row["label"],
             row["parameter"],
-            f"{row['value']:g}",
+            _value(row["value"]),
             *(
                 (f"{row['validation_accuracy']:.1%}", f"{row['validation_loss']:.3f}")
                 if row["validation_loss"] == row["validation_loss"]
@@ -702,7 +704,10 @@ def provenance(results: Results) -> pd.DataFrame:
     )
     for backbone in dict.fromkeys(record.parameters["backbone"] for record in records):
         about = [record.weights for record in records if record.parameters["backbone"] == backbone]
-        text = _distinct(f"{weights['title']} (tensors' sha256 {weights['tensors_sha256'][:12]})" for weights in about)
+        text = _distinct(
+            f"{weights['title']}, {_official(weights)} (tensors' sha256 {weights['tensors_sha256'][:12]})"
+            for weights in about
+        )
         rows.append((f"weights of {REGISTRY[backbone].title}", text))
     rows.append(
         (
@@ -727,6 +732,10 @@ def provenance(results: Results) -> pd.DataFrame:
 def networks(results: Results) -> str:
     """The networks' names, for a title."""
     return " and ".join(REGISTRY[name].title for name in results.backbones)
+
+
+def _official(weights: dict) -> str:
+    return "the official ones" if weights["official"] else "not the official ones"
 
 
 def _remaining(gain: claims.Remaining) -> str:
@@ -784,6 +793,10 @@ def _name(row: pd.Series) -> str:
 def _distinct(values) -> str:
     """The different values, in their order."""
     return "; ".join(dict.fromkeys("all" if value is None else str(value) for value in values))
+
+
+def _value(parameter: float) -> str:
+    return np.format_float_positional(parameter, trim="-")  # 0.00001 rather than 1e-05
 
 
 def _count(number: int, what: str) -> str:
