@@ -43,7 +43,7 @@ def test_any_study_has_its_report(name):
     words = [
         write(results)
         for write in (
-            narrative.in_short,
+            narrative.method,
             narrative.power,
             narrative.accuracy,
             narrative.speed,
@@ -54,7 +54,7 @@ def test_any_study_has_its_report(name):
         )
     ]
     words += [narrative.too_few_too_many(results, verdicts), narrative.conclusion(results, verdicts)]
-    words += [narrative.verdicts_in_words(results, verdicts)]
+    words += [narrative.in_short(results, verdicts), narrative.verdicts_in_words(results, verdicts)]
     tables = [claims.table(results, verdicts), narrative.table(results)[0], narrative.cost_table(results)]
     for text in [*words, *(table.to_string() for table in tables)]:
         assert text and not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)

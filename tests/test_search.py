@@ -158,6 +158,6 @@ def test_the_report_says_what_was_tried_and_what_it_does_with_it(tmp_path):
     assert (
         "0.01 is right on the most of the 6 validation photos, 90.0%" in words and "one beyond may be better" in words
     )
-    assert "This study was run with 0.00001 all the same" in words
+    assert "This study was run with 0.00001." in words
     assert "1 of its 3 values is without figures" in words
     assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"] and table["Valid. acc."].tolist()[-1] == "–"

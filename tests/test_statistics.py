@@ -195,6 +195,57 @@ def test_a_configuration_that_is_worse_is_not_among_the_best():
     assert rows.loc[best, "amount"].tolist() in ([2, 3], [3, 2])
 
 
+def test_what_loses_to_any_is_not_among_the_best():
+    """Two that differ on few photos: the second is told to be better than a third, the best, with others, is not."""
+    photos = np.arange(400)
+    runs = [run(photos < 340, amount=1), run(photos < 370, amount=2), run((photos < 320) | (photos >= 344), amount=3)]
+    rows = statistics.by_configuration(runs)
+    pairs = statistics.pairwise(rows, runs)
+    assert rows["test_accuracy"].idxmax() == 2
+    assert pairs.loc[(pairs["first"] == 0) & (pairs["second"] == 1), "separated"].item()
+    assert not pairs.loc[(pairs["first"] == 1) & (pairs["second"] == 2), "separated"].item()
+    assert statistics.as_good_as_best(rows, pairs) == [2, 1]
+
+
+def with_sizes(runs: list[Run], sizes: list[int], validation: list[float]) -> list[Run]:
+    """The runs as if they had trained so many parameters."""
+    changed = [{"trainable_parameters": n, "validation_accuracy": v} for n, v in zip(sizes, validation)]
+    return [
+        run.model_copy(update={"record": run.record.model_copy(update=change)}) for run, change in zip(runs, changed)
+    ]
+
+
+def test_what_more_gains_is_asked_upwards_until_it_is_not_shown():
+    photos = np.arange(400)
+    accuracies = (300, 305, 360, 361, 359)  # the first two train as many
+    runs = [run(photos < right, amount=amount) for amount, right in enumerate(accuracies, 1)]
+    rows = statistics.by_configuration(with_sizes(runs, [10, 10, 20, 30, 40], [0.7, 0.8, 0.9, 0.9, 0.9]))
+    steps = statistics.what_more_gains(rows, runs)
+    assert list(steps.index) == [1, 2], "of equal ones the better on validation photos; it stops where nothing is shown"
+    assert [step.sign for step in steps] == [1, 0]
+    assert steps[1].mean == pytest.approx((360 - 305) / 400)
+    assert statistics.what_more_gains(rows[:2], runs).empty
+
+
+def test_of_like_configurations_training_more_is_called_a_gain_in_at_most_one_study_of_twenty():
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(300):
+        easy = rng.beta(4, 0.8, 100)
+        runs = [run(rng.random(100) < easy, amount=amount) for amount in range(1, 6)]
+        rows = statistics.by_configuration(with_sizes(runs, [1, 2, 3, 4, 5], [0.9] * 5))
+        called += any(step.sign > 0 for step in statistics.what_more_gains(rows, runs))
+    assert called / 300 <= ALPHA / 2 + 3 * np.sqrt(ALPHA / 2 * (1 - ALPHA / 2) / 300), "of two sides, one"
+
+
+def test_a_comparison_asked_the_other_way_round_has_the_same_answer():
+    rng = np.random.default_rng(0)
+    first, second = pair(rng, 200, 3, gain=0.05, seed_sd=0.02)
+    one, other = difference(first, second), difference(second, first)
+    assert one.p == other.p
+    assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
+
+
 def test_a_configuration_s_row_is_the_mean_over_its_seeds():
     runs = [run((1, 1, 0, 1), 0), run((0, 0, 0, 1), 1)]
     rows = statistics.by_configuration(runs)

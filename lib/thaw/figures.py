@@ -272,7 +272,10 @@ def latencies(
 
 
 def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
-    """Test accuracy over training time and over latency, with intervals, and the line of what nothing beats in both.
+    """Test accuracy over training time, with the line of what nothing beats in both, and over latency, with intervals.
+
+    Over latency there is no line: the configurations of a network run one and
+    the same graph, so that which of them is fastest is chance.
 
     Parameters
     ----------
@@ -286,7 +289,7 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(8, 3.8), layout="constrained")
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (column, label) in zip(panels, costs.items()):
-        front = _pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy())
+        front = _pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy()) if column != "latency" else []
         axes.step(rows[column].iloc[front], rows["test_accuracy"].iloc[front], where="post", color="0.3", linewidth=1)
         on_front = set(rows.index[front])
         for index, row in rows.iterrows():
@@ -353,7 +356,7 @@ def differences(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Figure:
 
 
 def gap(rows: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
-    """Training less validation accuracy, and the loss on unseen photos, over the share unfrozen; a column a network.
+    """Training less validation accuracy, and the loss on unseen photos, by what is unfrozen; a column a network.
 
     Parameters
     ----------
@@ -367,33 +370,34 @@ def gap(rows: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
     rows = rows.join(intervals)
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
-        panels = figure.subplots(2, len(backbones), sharex=True, sharey="row", squeeze=False)
+        panels = figure.subplots(2, len(backbones), sharex="col", sharey="row", squeeze=False)
     for column, backbone in zip(panels.T, backbones):
         part = rows[rows["backbone"] == backbone].sort_values("trainable_parameters", kind="stable")
-        shares = _beside(part["trainable_parameters"] / part["total_parameters"], least=0.06)
-        for share, (_, row) in zip(shares, part.iterrows()):
+        for position, (_, row) in enumerate(part.iterrows()):
             ahead = row["train_accuracy"] - row["validation_accuracy"]
-            _point(column[0], share, ahead, row["gap_low"], row["gap_high"], backbone, row["strategy"])
+            _point(column[0], position, ahead, row["gap_low"], row["gap_high"], backbone, row["strategy"])
             ends = row["test_loss_low"], row["test_loss_high"]
-            _point(column[1], share, row["test_loss"], *ends, backbone, row["strategy"])
+            _point(column[1], position, row["test_loss"], *ends, backbone, row["strategy"])
             column[1].plot(
-                share,
+                position,
                 row["validation_loss"],
                 MARKERS[row["strategy"]],
                 color="0.35",
                 markerfacecolor="none",
                 markersize=5,
             )
-            for axes, top in ((column[0], row["gap_high"]), (column[1], max(ends[1], row["validation_loss"]))):
-                axes.annotate(
-                    _short(row), (share, top), xytext=(0, 4), textcoords="offset points", fontsize=6.5, ha="center"
-                )
+        shares = part["trainable_parameters"] / part["total_parameters"]
+        names = [
+            f"{_short(row)}\n{PERCENT(round(share, 2 if share >= 0.01 else 4))}"
+            for share, (_, row) in zip(shares, part.iterrows())
+        ]
+        column[1].set_xticks(range(len(part)), names, fontsize=6.5)
         column[0].axhline(0, color="0.4", linewidth=0.8)
         column[0].set_title(REGISTRY[backbone].title)
-        column[1].set_xlabel("share of the parameters that train")
-        column[1].xaxis.set_major_formatter(PERCENT)
+        column[1].set_xlabel("share of the parameters that train, in their order")
         for axes in column:
-            axes.margins(x=0.1, y=0.12)
+            axes.grid(False, axis="x")
+            axes.margins(x=0.08, y=0.12)
     panels[0, 0].set_ylabel("training less\nvalidation accuracy")
     panels[0, 0].yaxis.set_major_formatter(PERCENT)
     panels[1, 0].set_ylabel("loss (nats)")
@@ -489,14 +493,6 @@ def _apart(counts: pd.Series) -> list[float]:
     positions: list[float] = []
     for count in sorted(counts):
         positions.append(max(count, 1.12 * positions[-1]) if positions else count)
-    return positions
-
-
-def _beside(values: Sequence[float], least: float) -> list[float]:
-    """Rising values, moved up where they would be less than `least` apart."""
-    positions: list[float] = []
-    for value in values:
-        positions.append(max(value, positions[-1] + least) if positions else value)
     return positions
 
 

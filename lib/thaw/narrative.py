@@ -123,8 +123,8 @@ def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
     }
 
 
-def in_short(results: Results) -> str:
-    """The answer to the question, a sentence a network, and what fine-tuning gains at all."""
+def in_short(results: Results, verdicts: dict[str, Verdict]) -> str:
+    """The answer to the question, a sentence a network; what fine-tuning gains at all; what of the original holds."""
     lines = []
     for backbone, rows in results.backbones.items():
         like = results.best(backbone)
@@ -133,24 +133,23 @@ def in_short(results: Results) -> str:
         if len(rows) == 1:
             rest = "It is the only configuration that was run."
         elif len(like) == 1:
-            rest = f"By {photos} it is told apart from every other configuration."
+            rest = f"By {photos} every other configuration is shown to be worse than some other."
         else:
-            others = f"{len(like) - 1} of the other {len(rows) - 1} configurations cannot be told from it"
+            others = f"{len(like) - 1} of the other {len(rows) - 1} configurations {_is(len(like) - 1)} not shown to be worse than any other"
             if len(like) == len(rows):
-                others = f"none of the other {len(rows) - 1} configurations can be told from it"
+                others = f"none of the other {len(rows) - 1} configurations is shown to be worse than any other"
             rest = f"By {photos}, {others}"
             if cheapest.name == top.name:
-                rest += ", and none that cannot trains fewer parameters."
+                rest += ", and none of those that train fewer parameters is enough."
             else:
-                rest += f"; of those that cannot, the one that trains the fewest parameters is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%})."
+                rest += f"; the least that is enough is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%}): that training more gains anything is not shown."
         lines.append(
             f"- **{REGISTRY[backbone].title}** is most accurate with {_name(top)}: {top['test_accuracy']:.1%} "
             f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
         )
-    gain = claims.remaining_gain(results)
-    if gain is not None:
-        lines.append(f"- **Unfreezing or training longer?** {_remaining(gain)}")
-    return "\n".join(lines)
+    lines += [f"- **Unfreezing or training longer?** {text}" for text in [remaining(results)] if text]
+    lines.append(f"- **What of the original holds?** {_counted(verdicts)}")
+    return "\n".join([*lines, *(f"- {markdown(text)}" for text in caveats(results))])
 
 
 def architectures(results: Results) -> str:
@@ -164,6 +163,32 @@ def architectures(results: Results) -> str:
         "Each ends in the same kind of head: global average pooling and one softmax layer. Frozen layers keep their weights, and frozen BatchNorm layers their statistics."
     )
     return "\n\n".join(paragraphs)
+
+
+def method(results: Results) -> str:
+    """How it was measured: the split, the phases, what is counted, and what an interval is."""
+    experiments = [run.record.experiment for run in results.runs]
+    head, more = min(e.head_epochs for e in experiments), max(e.finetune_epochs for e in experiments)
+    rates = (
+        "Learning rates are the profile's."
+        if results.search is None
+        else "Learning rates were chosen on the validation photos (see the appendix)."
+    )
+    lines = [
+        f"**Data.** {data(results.data, results.classes)} The split is by position in the data set's own order. {rates} Configurations are compared on the test photos.",
+        f"**Two phases.** The head alone is trained for {_count(head, 'epoch')} on the frozen base, then it and what is unfrozen for {more} more, "
+        f"by Adam, begun afresh for the second phase, in batches of {_of_networks(results, 'batch_size')}. Learning rates: {_of_networks(results, 'head_learning_rate')} for the head, "
+        f"{_of_networks(results, 'finetune_learning_rate')} after unfreezing. *Frozen, {_count(head, 'epoch')}* stops after the first phase, as the original's base does. "
+        f"The **control**, *frozen, {head + more} epochs*, trains the head for as long as the others train, at the head's rate throughout.",
+        "**Layers and blocks.** Strategy A counts Keras' layers from the end of the base, those without weights too. Strategy B counts blocks, the units that the architecture repeats: "
+        "a whole block trains or none of it. What is unfrozen trains with its BatchNorm.",
+        f"**Seeds.** A seed sets the head's first weights and the order of the training photos; all configurations of a seed begin with the same head. Configurations were run with {results.seeds}.",
+        f"**Intervals and tests.** Intervals hold at 95 %, each by itself: of one run's accuracy Wilson's, of several seeds a bootstrap over photos and seeds. Two configurations are compared on the same test photos: "
+        f"with one seed by McNemar's exact test, with several by that bootstrap. A difference inside {100 * results.margin:g} points either way is one that would not matter (the *margin*).",
+        "**The original** is an earlier analysis of ResNet50 and MobileNet on TF Flowers in 14 configurations: for each network a frozen base, the last 5, 10 and 40 layers, and the last 2, 4 and 10 blocks. "
+        "It gives a table of results, but neither its optimiser, nor learning rates, nor predictions.",
+    ]
+    return "\n\n".join(lines)
 
 
 def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, list[bool]]:
@@ -180,7 +205,7 @@ def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, l
         title = REGISTRY[row["backbone"]].title
         accuracy = f"{row['test_accuracy']:.1%} ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
         latency = row["latency"] if row["latency"] == row["latency"] else row["inference_ms_per_image"]
-        rows.append((title, row["label"], *_cells(row, accuracy, latency)))
+        rows.append((title, _label(row), *_cells(row, accuracy, latency)))
         is_original.append(False)
         match = in_original(row, results.original) if with_original else None
         if match is not None:
@@ -259,7 +284,7 @@ def power(results: Results) -> str:
             text += "So few photos show no difference in 8 of 10 studies, however large it is."
         else:
             text += (
-                f"Then a single comparison finds a true difference of {100 * least:.1f} points in 8 of 10 studies; "
+                f"A single comparison of such runs finds a true difference of {100 * least:.1f} points in 8 of 10 studies; "
                 "smaller ones are missed more often."
             )
         if len(pairs) > 1:
@@ -270,19 +295,22 @@ def power(results: Results) -> str:
 
 def seeds(results: Results) -> str:
     """What the seeds tell, or what one alone cannot."""
-    few, most = int(results.rows["seeds"].min()), int(results.rows["seeds"].max())
-    if most == 1:
+    several = results.rows[results.rows["seeds"] > 1]
+    if several.empty:
         return (
             "Each configuration was run with one seed. How far another one, with other initial weights of the head and another order of "
             "photos, would move an accuracy cannot be told from that: intervals and tests speak of the choice of test photos alone."
         )
-    deviations = results.rows["test_sd"]
-    pooled = float(np.sqrt((deviations**2).mean()))
-    text = (
-        f"Configurations were run with {results.seeds}. From seed to seed an accuracy varies with a standard deviation of "
-        f"{100 * pooled:.1f} points (pooled over configurations); intervals and tests take that in"
+    pooled = float(np.sqrt((several["test_sd"] ** 2).mean()))
+    single = results.rows[results.rows["seeds"] == 1]
+    text = f"Configurations were run with {results.seeds}. From seed to seed an accuracy varies with a standard deviation of {100 * pooled:.1f} points (pooled over "
+    if single.empty:
+        return f"{text}configurations); intervals and tests take that in."
+    names = _and(dict.fromkeys(REGISTRY[name].title for name in single["backbone"]))
+    return (
+        f"{text}the {len(several)} configurations with several); their intervals and tests take that in. Those of {names}, with one seed, speak of the choice of test photos alone, "
+        f"and are too narrow by what seeds would add; so is the part of {names} in comparisons of several networks."
     )
-    return f"{text}, but not of configurations with one seed, which show nothing of it." if few == 1 else f"{text}."
 
 
 def accuracy(results: Results) -> str:
@@ -450,7 +478,7 @@ def too_few_too_many(results: Results, verdicts: dict[str, Verdict]) -> str:
             )
             continue
         sentences.append(
-            f"**{REGISTRY[backbone].title}** fits its training photos least with {_name(lowest)} ({lowest['train_accuracy']:.1%}); "
+            f"**{REGISTRY[backbone].title}** fits its training photos least with {_name(lowest)} ({lowest['train_accuracy']:.1%} during the last epoch); "
             f"training is furthest ahead of validation with {_name(widest)} ({100 * widest['gap']:+.1f} points); "
             f"the validation loss is lowest with {_name(least)} ({least['validation_loss']:.3f})."
         )
@@ -476,11 +504,11 @@ def best(results: Results) -> str:
             continue
         names = ", ".join(f"{_name(row)} ({row['test_accuracy']:.1%})" for _, row in like.iterrows())
         if len(like) == 1:
-            text = f"**{title}**: {names} is best; every other configuration is shown to be worse."
+            text = f"**{title}**: {names} is best; every other configuration is shown to be worse than some other."
         else:
             text = (
-                f"**{title}**: {len(like)} of {len(rows)} configurations are not shown to be worse than the best: {names}. "
-                f"The cheapest of them, and so our choice, is **{_name(cheapest)}**: it trains {cheapest['trainable_parameters']:,.0f} parameters"
+                f"**{title}**: {len(like)} of {len(rows)} configurations are not shown to be worse than any other: {names}. {_steps(results, backbone)}"
+                f"The least that is enough, and so our choice, is **{_name(cheapest)}**: it trains {cheapest['trainable_parameters']:,.0f} parameters"
             )
             if cheapest.name != top.name:
                 effect = statistics.difference(results.of_row(top), results.of_row(cheapest))
@@ -496,7 +524,7 @@ def best(results: Results) -> str:
                 ]
                 equal = effect.equivalence(results.margin)
                 text += (
-                    f"{time}. The most accurate is {points(effect)} from it, {claims.in_p(pair['p'].item())} once corrected for all {len(pairs)} pairs. "
+                    f"{time}. The most accurate is {points(effect)} from it, by itself; corrected for all {len(pairs)} pairs, {claims.in_p(pair['p'].item())}. "
                     + (
                         f"That the two are within {100 * results.margin:g} points of each other is shown ({claims.in_p(equal)})."
                         if equal < statistics.ALPHA
@@ -507,22 +535,25 @@ def best(results: Results) -> str:
                 text += ", and it is the most accurate as well."
         paragraphs.append(text)
     paragraphs.append(
-        "*Not shown to be worse* means: on the same test photos McNemar's exact test (with several seeds a bootstrap over seeds and photos) does not tell the two apart at 5 %, "
-        "after Holm's correction over all pairs of the network's configurations. *Cheapest* means the fewest trainable parameters, and of equal ones the fewest epochs."
+        "*Not shown to be worse* means: on the same test photos McNemar's exact test (with several seeds a bootstrap over seeds and photos) finds no other configuration of the network more accurate at 5 %, "
+        "after Holm's correction over all pairs. *Enough* means that, and that all configurations that train more are not shown to be more accurate when taken together: tested from the fewest trainable "
+        "parameters up, each at 5 %, until the first that is not shown (Maurer, Hothorn and Lehmacher, 1995). Of configurations that train as many parameters, the one that is most accurate on the validation photos counts. "
+        "That a gain is not shown does not say that there is none. And the most accurate of several is somewhat less so on other photos than on those that it was picked by."
     )
     return "\n\n".join(paragraphs)
 
 
 def verdicts_in_words(results: Results, verdicts: dict[str, Verdict]) -> str:
     """How many claims are supported, contradicted and not decided."""
-    counts = {word: sum(v.verdict == word for v in verdicts.values()) for word in (SUPPORTED, CONTRADICTED)}
-    decided = sum(counts.values())
-    tested = {id: verdict for id, verdict in verdicts.items() if verdict.p is not None}
-    decided_by_p = sum(verdict.verdict != claims.UNDECIDED for verdict in tested.values())
-    stand = len(set(claims.stand(verdicts)) & set(tested))
+    tested = sum(verdict.p is not None for verdict in verdicts.values())
     text = (
-        f"Of {len(verdicts)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {len(verdicts) - decided} not decided. "
-        f"Each is decided by itself at 5 %, for an accuracy only where test and interval agree; corrected for the {len(tested)} that rest on a p value (Holm), {stand} of the {decided_by_p} verdicts among these stand."
+        f"{_counted(verdicts)} Each is decided by itself at 5 %, for an accuracy only where test and interval agree. An asterisk marks the verdicts that stand when all {tested} that rest on a p value "
+        "are corrected as one family (Holm). "
+    )
+    text += " ".join(
+        f"Added by us, and not among them: {_lower(claim.words[:-1])}: {verdicts[claim.id].verdict}."
+        for claim in claims.CLAIMS
+        if not claim.where
     )
     if results.data["dataset"] != "tf_flowers":
         text += " The claims are about TF Flowers: on other data the verdicts say whether the same holds there, and nothing of whether it held for the original."
@@ -560,52 +591,59 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
             if all(of[0]):
                 text += f" {REGISTRY[backbone].title} alone: {points(statistics.difference(*of[0]))}."
         lines.append(text)
-    gain = claims.remaining_gain(results)
-    if gain is not None:
-        lines.append(f"**Unfreezing or training longer.** {_remaining(gain)}")
+    if text := remaining(results):
+        lines.append(f"**Unfreezing or training longer.** {text}")
     for backbone, rows in results.backbones.items():
         if len(rows) > 1:
             cheapest = results.cheapest(backbone)
             lines.append(
                 f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}, until more photos or seeds show that more is worth it."
                 if len(results.best(backbone)) > 1
-                else f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}; everything else is shown to be worse."
+                else f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}; everything else is shown to be worse than some other."
             )
-    undecided = sum(verdict.verdict == claims.UNDECIDED for verdict in verdicts.values())
-    if undecided:
-        lines.append(f"**What these data leave open**: {undecided} of the {len(verdicts)} claims; the table has each.")
-    return "\n".join(f"- {line}" for line in lines)
+    text = f"**What of the original holds.** {_counted(verdicts)}"
+    standing = claims.stand(verdicts)
+    for word in SUPPORTED, CONTRADICTED:
+        said = [
+            claim.words[:-1] + r"\*" * (claim.id in standing)
+            for claim in claims.CLAIMS
+            if claim.where and verdicts[claim.id].verdict == word
+        ]
+        if said:
+            text += f" {_capital(word)}: {'; '.join(said)}."
+    lines.append(f"{text} The table of claims has each with its numbers; an asterisk is explained there.")
+    return "\n".join(f"- {line}" for line in [*lines, *map(markdown, caveats(results))])
 
 
 def hard_photos(results: Results, most: int = 10) -> pd.DataFrame:
-    """The test photos that most runs get wrong.
+    """The test photos that are wrong in most runs.
 
     Returns
     -------
     DataFrame
         A photo a row, the hardest first: key, label, said (the wrong class
-        most often predicted), wrong (so many of), runs. Photos that fewer than
-        half of the runs get wrong are left out.
+        most often predicted), wrong (in which share of the runs,
+        configurations weighing the same). Photos that are wrong in less than
+        half are left out.
     """
     said = pd.concat([run.predictions[["key", "label", "predicted"]] for run in results.runs])
     wrong = said[said["label"] != said["predicted"]]
     grouped = wrong.groupby("key", sort=True)
+    shares = [statistics.rightness(results.of_row(row)).mean(axis=0) for _, row in results.rows.iterrows()]
     table = pd.DataFrame(
         {
             "label": grouped["label"].first(),
             "said": grouped["predicted"].agg(lambda names: names.value_counts().index[0]),
-            "wrong": grouped.size(),
+            "wrong": pd.Series(1 - np.mean(shares, axis=0), index=results.runs[0].right.index).round(6),
         }
-    )
-    table["runs"] = len(results.runs)
-    return table[2 * table["wrong"] >= table["runs"]].nlargest(most, "wrong").reset_index()
+    ).rename_axis("key")
+    return table[table["wrong"] >= 0.5].nlargest(most, "wrong").reset_index()
 
 
 def hard_titles(hard: pd.DataFrame) -> list[str]:
     """A title for each photo of `hard_photos`."""
     return [
-        f"{one_line(row.label)}\nsaid: {one_line(row.said)}\n(wrong in {row.wrong} of {row.runs})"
-        for row in hard.itertuples()
+        f"{one_line(row.label)}\nsaid: {one_line(row.said)}\n(wrong in {row.wrong:.0%})" for row in hard.itertuples()
     ]
 
 
@@ -641,14 +679,14 @@ def searched(results: Results) -> str:
             run.record.parameters[parameter] for run in results.runs if run.record.parameters["backbone"] == backbone
         }
         if used and used != {best["value"]}:
-            text += f" This study was run with {', '.join(map(_value, sorted(used)))} all the same."
+            text += f" This study was run with {', '.join(map(_value, sorted(used)))}."
         lines.append(text)
     return "\n".join(
         [
-            "Tried beforehand, one configuration for each network and parameter, a value at a time; taken is the one that is right on the most "
+            "Tried beforehand, one configuration for each network and parameter, a value at a time; best is the one that is right on the most "
             "validation photos after the last epoch, of equal ones the one with the lower loss. The test photos have no part in it. "
             "Values within a few points of each other would change places on other photos, and a value that suits one "
-            "configuration need not suit the others of its network best.",
+            "configuration need not suit the others of its network: if it favours any, then the one that it was tried on and its like.",
             "",
             *lines,
         ]
@@ -668,7 +706,7 @@ def search_table(results: Results) -> pd.DataFrame:
                 if row["validation_loss"] == row["validation_loss"]
                 else ("–", "–")
             ),
-            "taken" if row["chosen"] else "",
+            ", ".join(word for word, is_so in (("best", row["chosen"]), ("used", _used(results, row))) if is_so),
         )
         for _, row in results.search.iterrows()
     ]
@@ -682,16 +720,7 @@ def provenance(results: Results) -> pd.DataFrame:
     what_differs = ("backbone", "strategy", "amount", "output_dir")
     for name in records[0].parameters:
         if name not in what_differs:
-            of = {
-                title: _distinct(
-                    record.parameters[name] for record in records if record.parameters["backbone"] == backbone
-                )
-                for backbone, title in ((backbone, REGISTRY[backbone].title) for backbone in results.backbones)
-            }
-            alike = len(set(of.values())) == 1
-            rows.append(
-                (name, next(iter(of.values())) if alike else "; ".join(f"{title}: {of[title]}" for title in of))
-            )
+            rows.append((name, _of_networks(results, name)))
     rows.append(("optimiser", "Adam, begun afresh after unfreezing"))
     rows.append(
         (
@@ -738,16 +767,92 @@ def _official(weights: dict) -> str:
     return "the official ones" if weights["official"] else "not the official ones"
 
 
-def _remaining(gain: claims.Remaining) -> str:
-    """What the control tells."""
-    text = f"Fine-tuning is {points(gain.over_short)} from the base frozen for the head's epochs alone, and {points(gain.over_control)} from one frozen for as many epochs"
-    if gain.share is None:
-        return f"{text}. The first is not shown to be a gain, so that there is no share of it to speak of."
-    if gain.share < 0:
-        return f"{text}: nothing of its gain remains when the frozen base may train as long."
-    if gain.share > 1:
-        return f"{text}: all of its gain remains when the frozen base may train as long."
-    return f"{text}: {gain.share:.0%} of its gain remains ({gain.low:.0%} to {gain.high:.0%}) when the frozen base may train as long."
+def caveats(results: Results) -> list[str]:
+    """What a reader has to know wherever a network is spoken of: whose weights are not the official ones."""
+    about = {REGISTRY[run.record.experiment.backbone].title: run.record.weights for run in results.runs}
+    return [
+        f"The weights of {title} are not the official ones: {one_line(weights['title'])}. "
+        f"What is said of {title}, and above all of what unfreezing gains in it, is said of these."
+        for title, weights in about.items()
+        if not weights["official"]
+    ]
+
+
+def remaining(results: Results) -> str:
+    """What the control tells, network by network; nothing where there is none."""
+    gains = {REGISTRY[name].title: claims.remaining_gain(results, name) for name in results.backbones}
+    texts = []
+    for title, gain in gains.items():
+        if gain is None:
+            continue
+        text = f"Fine-tuning {title}, its configurations together, is {points(gain.over_short)} from the base frozen for the head's epochs alone, and {points(gain.over_control)} from the control, frozen for as many epochs"
+        if gain.share is None:
+            text += ": the first is not shown to be a gain, so that there is no share of it to speak of."
+        else:
+            how_much = "nothing" if gain.high < 0 else "all" if gain.low > 1 else f"{gain.share:.0%}"
+            text += f": {how_much} of its gain remains when the frozen base may train as long (95 % interval: {gain.low:.0%} to {gain.high:.0%})."
+        texts.append(text)
+    return " ".join(texts)
+
+
+def title(row: pd.Series) -> str:
+    """A configuration for a figure: network, what trains, seeds."""
+    which = claims.short(row["strategy"], row["amount"])
+    return f"{REGISTRY[row['backbone']].title} {which}, {_count(row['seeds'], 'seed')}"
+
+
+def _label(row: pd.Series) -> str:
+    return f"{row['label']} (control)" if row["control"] else row["label"]
+
+
+def _counted(verdicts: dict[str, Verdict]) -> str:
+    """What becomes of the original's claims."""
+    words = [verdicts[claim.id].verdict for claim in claims.CLAIMS if claim.where]
+    standing = set(claims.stand(verdicts)) & {claim.id for claim in claims.CLAIMS if claim.where}
+    counts = {word: words.count(word) for word in (SUPPORTED, CONTRADICTED, claims.UNDECIDED)}
+    decided = counts[SUPPORTED] + counts[CONTRADICTED]
+    text = f"Of the original's {len(words)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {counts[claims.UNDECIDED]} not decided by these photos"
+    return (
+        f"{text}; when all are corrected together, {len(standing)} of the {decided} stand." if decided else f"{text}."
+    )
+
+
+def _steps(results: Results, backbone: str) -> str:
+    """From the fewest trainable parameters up, what training more gains."""
+    steps = results.gains[backbone]
+    if steps.empty:
+        return ""
+    said = [
+        f"{points(gain)} from {_name(results.rows.loc[index])} ({claims.in_p(gain.p)})" for index, gain in steps.items()
+    ]
+    last = (
+        "is shown to be a gain"
+        if steps.iloc[-1].sign > 0
+        else "is shown to be a loss"
+        if steps.iloc[-1].sign < 0
+        else "is not shown to be a gain"
+    )
+    which = "that" if len(steps) == 1 else "the last of these"
+    return f"From the fewest trainable parameters up, all configurations that train more are, taken together, {', '.join(said)}; {which} {last}. "
+
+
+def _of_networks(results: Results, name: str) -> str:
+    """A parameter's value, by network where these differ."""
+    of = {
+        REGISTRY[backbone].title: _distinct(
+            run.record.parameters[name] for run in results.runs if run.record.parameters["backbone"] == backbone
+        )
+        for backbone in results.backbones
+    }
+    if len({*of.values()}) == 1:
+        return next(iter(of.values()))
+    return "; ".join(f"{title}: {value}" for title, value in of.items())
+
+
+def _used(results: Results, tried: pd.Series) -> bool:
+    """Whether the study was run with a value that was tried."""
+    runs = (run.record.parameters for run in results.runs)
+    return any(run["backbone"] == tried["backbone"] and run[tried["parameter"]] == tried["value"] for run in runs)
 
 
 def _order(effect: Difference, first: str, second: str, plural: bool = False) -> str:
@@ -792,7 +897,8 @@ def _name(row: pd.Series) -> str:
 
 def _distinct(values) -> str:
     """The different values, in their order."""
-    return "; ".join(dict.fromkeys("all" if value is None else str(value) for value in values))
+    words = ("all" if v is None else _value(v) if isinstance(v, float) else str(v) for v in values)
+    return "; ".join(dict.fromkeys(words))
 
 
 def _value(parameter: float) -> str:
@@ -809,3 +915,11 @@ def _is(number: int) -> str:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
+def _and(words) -> str:
+    return " and ".join(words)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from thaw import places, search, statistics
+from thaw.backbones import REGISTRY
 from thaw.errors import InvalidRecord
 from thaw.record import Run
 from thaw.statistics import CONFIGURATION
@@ -97,12 +98,26 @@ class Results:
         return {name: statistics.pairwise(rows, self.runs) for name, rows in self.backbones.items()}
 
     def best(self, backbone: str) -> pd.DataFrame:
-        """The rows that are not shown to be worse than the most accurate, which comes first."""
+        """The rows that are not shown to be worse than any other, the most accurate first."""
         return self.rows.loc[statistics.as_good_as_best(self.backbones[backbone], self.pairs[backbone])]
 
+    @cached_property
+    def gains(self) -> dict[str, pd.Series]:
+        """Of each network, as `thaw.statistics.what_more_gains` gives it."""
+        return {name: statistics.what_more_gains(rows, self.runs) for name, rows in self.backbones.items()}
+
     def cheapest(self, backbone: str) -> pd.Series:
-        """Of `best` the row with the fewest trainable parameters; of equal ones the one with the fewest epochs."""
-        return self.best(backbone).sort_values(["trainable_parameters", "epochs"]).iloc[0]
+        """Of `best` the row with the fewest trainable parameters that training more is not shown to gain on.
+
+        Of equal ones the most accurate on the validation photos. Where `best`
+        has none of those, its row with the most trainable parameters.
+        """
+        like = self.best(backbone).sort_values(["trainable_parameters", "validation_accuracy"], ascending=[True, False])
+        steps = self.gains[backbone]
+        left = [index for index, gain in steps.items() if gain.sign > 0]
+        most = self.rows.loc[left, "trainable_parameters"].max() if left else 0
+        enough = like[like["trainable_parameters"] > most]
+        return (enough if len(enough) else like[::-1]).iloc[0]
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """The runs of a configuration, by seed."""
@@ -140,9 +155,14 @@ class Results:
 
     @property
     def seeds(self) -> str:
-        """How many seeds configurations were run with, in words."""
-        few, most = self.rows["seeds"].min(), self.rows["seeds"].max()
-        return f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
+        """How many seeds configurations were run with, in words; by network where these differ."""
+        words = {}
+        for name, rows in self.backbones.items():
+            few, most = rows["seeds"].min(), rows["seeds"].max()
+            words[name] = f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
+        if len({*words.values()}) == 1:
+            return next(iter(words.values()))
+        return ", ".join(f"{count} ({REGISTRY[name].title})" for name, count in words.items())
 
     @property
     def data(self) -> dict:
