@@ -88,15 +88,17 @@ def test_the_best_is_a_set_and_of_it_the_cheapest_is_chosen_where_nothing_is_tol
     assert (
         text.count("+0.0 points (-0.7 to +0.7) from the base frozen for 5 epochs (p > 0.999); that is not shown") == 2
     )
-    assert text.count("and so our choice, is the base frozen for 5 epochs") == 2
-    assert narrative.conclusion(results, claims.decide(results)).count("nothing (5 epochs of the head alone)") == 2
+    assert text.count("The least that is not ruled out is the base frozen for 5 epochs") == 2
+    assert (
+        narrative.conclusion(results, claims.decide(results)).count("also the least that is not ruled out") == 2
+    )
 
 
 def test_a_set_of_some_names_those_and_no_others():
     """Blocks are level, all else is worse: the fewest blocks are the choice."""
     results = invented(lambda b, s, a, c: {2: 0.9, 4: 0.91, 10: 0.92}[a] if s == BLOCKS else 0.6)
     paragraph = plain(narrative.best(results)).split("\n\n")[0]
-    assert "3 of 8 configurations" in paragraph and "our choice, is the last 2 blocks" in paragraph
+    assert "3 of 8 configurations" in paragraph and "not ruled out is the last 2 blocks" in paragraph
     named = paragraph.split(" From the fewest")[0]
     assert "layers" not in named and "frozen" not in named
     assert "The most accurate is +2.0 points" in paragraph

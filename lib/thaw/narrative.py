@@ -140,9 +140,9 @@ def in_short(results: Results, verdicts: dict[str, Verdict]) -> str:
                 others = f"none of the other {len(rows) - 1} configurations is shown to be worse than any other"
             rest = f"By {photos}, {others}"
             if cheapest.name == top.name:
-                rest += ", and none of those that train fewer parameters is enough."
+                rest += "; it is also the least that is not ruled out."
             else:
-                rest += f"; the least that is enough is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%}): that training more gains anything is not shown."
+                rest += f"; the least that is not ruled out is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%}): that training more gains anything is not shown."
         lines.append(
             f"- **{REGISTRY[backbone].title}** is most accurate with {_name(top)}: {top['test_accuracy']:.1%} "
             f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
@@ -508,7 +508,7 @@ def best(results: Results) -> str:
         else:
             text = (
                 f"**{title}**: {len(like)} of {len(rows)} configurations are not shown to be worse than any other: {names}. {_steps(results, backbone)}"
-                f"The least that is enough, and so our choice, is **{_name(cheapest)}**: it trains {cheapest['trainable_parameters']:,.0f} parameters"
+                f"The least that is not ruled out is **{_name(cheapest)}**: it trains {cheapest['trainable_parameters']:,.0f} parameters"
             )
             if cheapest.name != top.name:
                 effect = statistics.difference(results.of_row(top), results.of_row(cheapest))
@@ -536,7 +536,7 @@ def best(results: Results) -> str:
         paragraphs.append(text)
     paragraphs.append(
         "*Not shown to be worse* means: on the same test photos McNemar's exact test (with several seeds a bootstrap over seeds and photos) finds no other configuration of the network more accurate at 5 %, "
-        "after Holm's correction over all pairs. *Enough* means that, and that all configurations that train more are not shown to be more accurate when taken together: tested from the fewest trainable "
+        "after Holm's correction over all pairs. *Not ruled out* means that, and that all configurations that train more are not shown to be more accurate when taken together: tested from the fewest trainable "
         "parameters up, each at 5 %, until the first that is not shown (Maurer, Hothorn and Lehmacher, 1995). Of configurations that train as many parameters, the one that is most accurate on the validation photos counts. "
         "That a gain is not shown does not say that there is none. And the most accurate of several is somewhat less so on other photos than on those that it was picked by."
     )
@@ -595,11 +595,8 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
         lines.append(f"**Unfreezing or training longer.** {text}")
     for backbone, rows in results.backbones.items():
         if len(rows) > 1:
-            cheapest = results.cheapest(backbone)
             lines.append(
-                f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}, until more photos or seeds show that more is worth it."
-                if len(results.best(backbone)) > 1
-                else f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_choice(cheapest)}; everything else is shown to be worse than some other."
+                f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_advice(results, backbone)}"
             )
     text = f"**What of the original holds.** {_counted(verdicts)}"
     standing = claims.stand(verdicts)
@@ -789,10 +786,14 @@ def remaining(results: Results) -> str:
         if gain.share is None:
             text += ": the first is not shown to be a gain, so that there is no share of it to speak of."
         else:
-            how_much = "nothing" if gain.high < 0 else "all" if gain.low > 1 else f"{gain.share:.0%}"
-            text += f": {how_much} of its gain remains when the frozen base may train as long (95 % interval: {gain.low:.0%} to {gain.high:.0%})."
+            how_much = "nothing" if gain.high < 0 else "all" if gain.low > 1 else _share(gain.share)
+            text += f": {how_much} of its gain remains when the frozen base may train as long (95 % interval: {_share(gain.low)} to {_share(gain.high)})."
         texts.append(text)
     return " ".join(texts)
+
+
+def _share(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.0%}"  # no -0%
 
 
 def title(row: pd.Series) -> str:
@@ -869,11 +870,20 @@ def _than(first: float, second: float) -> str:
     return "as much as" if round(first, 1) == round(second, 1) else "more than" if first > second else "less than"
 
 
-def _choice(row: pd.Series) -> str:
-    """What to do, in running text."""
-    if row["strategy"] == "frozen":
-        return f"nothing ({row['epochs']} epochs of the head alone)"
-    return _name(row)
+def _advice(results: Results, backbone: str) -> str:
+    """What to do with a network, as far as that is shown."""
+    like, cheapest = results.best(backbone), results.cheapest(backbone)
+    top = like.iloc[0]
+    if len(like) == 1:
+        return f"{_name(top)}; everything else is shown to be worse than some other."
+    if cheapest.name == top.name:
+        return f"{_name(top)}, the most accurate and also the least that is not ruled out."
+    ahead = statistics.difference(results.of_row(top), results.of_row(cheapest))
+    times = top["training_seconds"] / cheapest["training_seconds"]
+    return (
+        f"the least that is not ruled out is {_name(cheapest)}. The most accurate, {_name(top)}, is {points(ahead)} from it by itself, at {times:.1f} times the training time; "
+        "that training more gains anything, more photos or seeds would have to show."
+    )
 
 
 def _cells(row: pd.Series, test_accuracy: str, latency: float) -> tuple[str, ...]:

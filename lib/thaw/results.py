@@ -107,17 +107,17 @@ class Results:
         return {name: statistics.what_more_gains(rows, self.runs) for name, rows in self.backbones.items()}
 
     def cheapest(self, backbone: str) -> pd.Series:
-        """Of `best` the row with the fewest trainable parameters that training more is not shown to gain on.
+        """Of `best` the row with the fewest trainable parameters that is not ruled out by `gains`.
 
-        Of equal ones the most accurate on the validation photos. Where `best`
-        has none of those, its row with the most trainable parameters.
+        Of equal ones the most accurate on the validation photos. Where all of
+        `best` are ruled out, its row with the most trainable parameters.
         """
         like = self.best(backbone).sort_values(["trainable_parameters", "validation_accuracy"], ascending=[True, False])
         steps = self.gains[backbone]
-        left = [index for index, gain in steps.items() if gain.sign > 0]
-        most = self.rows.loc[left, "trainable_parameters"].max() if left else 0
-        enough = like[like["trainable_parameters"] > most]
-        return (enough if len(enough) else like[::-1]).iloc[0]
+        out = [index for index, gain in steps.items() if gain.sign > 0]
+        most = self.rows.loc[out, "trainable_parameters"].max() if out else 0
+        left = like[like["trainable_parameters"] > most]
+        return (left if len(left) else like[::-1]).iloc[0]
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """The runs of a configuration, by seed."""
