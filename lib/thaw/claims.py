@@ -154,7 +154,7 @@ def best_of(which: Which, within: Which) -> Decide:
         effect = "; ".join(f"{points(effect)} from {short(*name)}" for effect, name in zip(effects, others))
         control = [run for run in results.runs if run.record.experiment.control and within(run.record.experiment)]
         if control:
-            effect += f"; {points(statistics.difference(meant, control))} from the control, which decides nothing here"
+            effect += f"; beside it, {points(statistics.difference(meant, control))} from the control"
         p = min(worse) if word == CONTRADICTED else max(effect.p for effect in effects)
         return Verdict(
             word,

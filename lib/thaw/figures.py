@@ -110,51 +110,41 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
 
 
 def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -> Figure:
-    """Test accuracy over trainable parameters, with intervals; the original's values hollow.
+    """Test accuracy of each configuration, in the order of their trainable parameters, with intervals.
 
     Parameters
     ----------
     table : DataFrame
         A configuration a row, as `thaw.statistics.by_configuration` gives it.
     original : DataFrame or None
-        The original's table; None leaves it out.
+        The original's table, whose values are hollow marks; None leaves it out.
     """
     backbones = table["backbone"].unique()
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 2.7 * len(backbones) + 0.4), layout="constrained")
-        panels = figure.subplots(len(backbones), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(backbones), sharey=True, squeeze=False)[0]
     for axes, backbone in zip(panels, backbones):
-        rows = table[table["backbone"] == backbone]
-        for x, (_, row) in zip(
-            _apart(rows["trainable_parameters"]), rows.sort_values("trainable_parameters").iterrows()
-        ):
+        rows = table[table["backbone"] == backbone].sort_values("trainable_parameters", kind="stable")
+        for x, (_, row) in enumerate(rows.iterrows()):
             _point(axes, x, row["test_accuracy"], row["test_low"], row["test_high"], backbone, row["strategy"])
-            axes.annotate(
-                _short(row),
-                (x, row["test_low"]),
-                xytext=(0, -4),
-                textcoords="offset points",
-                fontsize=7,
-                rotation=90,
-                ha="center",
-                va="top",
-            )
             match = in_original(row, original)
             if match is not None:
                 axes.plot(
-                    x,
+                    x + 0.25,
                     match["test_accuracy"],
                     MARKERS[row["strategy"]],
                     markerfacecolor="none",
                     color="0.45",
-                    markersize=6,
+                    markersize=5,
                 )
-        axes.set(xscale="log", ylabel=f"{REGISTRY[backbone].title}\ntest accuracy")
+        names = [f"{_short(row)}\n{_in_units(row['trainable_parameters'])}" for _, row in rows.iterrows()]
+        axes.set_xticks(range(len(rows)), names, fontsize=6.5)
+        axes.set(title=REGISTRY[backbone].title, xlabel="what trains, and how many parameters")
         axes.yaxis.set_major_formatter(PERCENT)
-        axes.margins(x=0.05)
-    low, high = panels[0].get_ylim()
-    panels[0].set_ylim(low - 0.15 * (high - low), min(high, 1.01))  # room for the names below
-    panels[-1].set_xlabel("trainable parameters")
+        axes.grid(False, axis="x")
+        axes.margins(x=0.06)
+    panels[0].set_ylabel("test accuracy")
+    panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 1.01))
     _strategy_legend(figure, table["strategy"].unique(), original is not None)
     return figure
 
@@ -488,12 +478,9 @@ def _point(
             bar.set_alpha(0.35)
 
 
-def _apart(counts: pd.Series) -> list[float]:
-    """Positions on a logarithmic axis, in rising order, moved apart where they would coincide."""
-    positions: list[float] = []
-    for count in sorted(counts):
-        positions.append(max(count, 1.12 * positions[-1]) if positions else count)
-    return positions
+def _in_units(count: float) -> str:
+    """A number of parameters in a few letters: '5 k', '1.1 M'."""
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
 
 
 def _short(row: pd.Series) -> str:
