@@ -207,24 +207,25 @@ def test_what_loses_to_any_is_not_among_the_best():
     assert statistics.as_good_as_best(rows, pairs) == [2, 1]
 
 
-def with_sizes(runs: list[Run], sizes: list[int], validation: list[float]) -> list[Run]:
+def with_sizes(runs: list[Run], sizes: list[int]) -> list[Run]:
     """The runs as if they had trained so many parameters."""
-    changed = [{"trainable_parameters": n, "validation_accuracy": v} for n, v in zip(sizes, validation)]
-    return [
-        run.model_copy(update={"record": run.record.model_copy(update=change)}) for run, change in zip(runs, changed)
-    ]
+    records = [run.record.model_copy(update={"trainable_parameters": size}) for run, size in zip(runs, sizes)]
+    return [run.model_copy(update={"record": record}) for run, record in zip(runs, records)]
 
 
 def test_what_more_gains_is_asked_upwards_until_it_is_not_shown():
     photos = np.arange(400)
-    accuracies = (300, 305, 360, 361, 359)  # the first two train as many
+    accuracies = (300, 305, 280, 360, 361, 359)  # the first two train as many
     runs = [run(photos < right, amount=amount) for amount, right in enumerate(accuracies, 1)]
-    rows = statistics.by_configuration(with_sizes(runs, [10, 10, 20, 30, 40], [0.7, 0.8, 0.9, 0.9, 0.9]))
-    steps = statistics.what_more_gains(rows, runs)
-    assert list(steps.index) == [1, 2], "of equal ones the better on validation photos; it stops where nothing is shown"
-    assert [step.sign for step in steps] == [1, 0]
-    assert steps[1].mean == pytest.approx((360 - 305) / 400)
-    assert statistics.what_more_gains(rows[:2], runs).empty
+    rows = statistics.by_configuration(with_sizes(runs, [10, 10, 15, 20, 30, 40]))
+    steps = statistics.what_more_gains(rows, rows.index, runs)
+    assert [step.sign for step in steps] == [1, 1, 1, 0], "it stops where nothing is shown"
+    assert steps[1].mean == pytest.approx(((280 + 360 + 361 + 359) / 4 - 305) / 400)
+    longer = rows.assign(epochs=[5, 20, 20, 20, 20, 20])
+    assert list(statistics.upwards(longer).index) == [1, 0, 2, 3, 4, 5], "of equal ones the longer trained first"
+    steps = statistics.what_more_gains(rows, [0, 3, 4], runs)
+    assert list(steps.index) == [0, 3], "what is ruled out already is not asked again"
+    assert statistics.what_more_gains(rows, [5], runs).empty
 
 
 def test_of_like_configurations_training_more_is_called_a_gain_in_at_most_one_study_of_twenty():
@@ -233,8 +234,8 @@ def test_of_like_configurations_training_more_is_called_a_gain_in_at_most_one_st
     for _ in range(100):
         easy = rng.beta(4, 0.8, 100)
         runs = [run(rng.random(100) < easy, amount=amount) for amount in range(1, 5)]
-        rows = statistics.by_configuration(with_sizes(runs, [1, 2, 3, 4], [0.9] * 4))
-        called += any(step.sign > 0 for step in statistics.what_more_gains(rows, runs))
+        rows = statistics.by_configuration(with_sizes(runs, [1, 2, 3, 4]))
+        called += any(step.sign > 0 for step in statistics.what_more_gains(rows, rows.index, runs))
     assert called / 100 <= ALPHA / 2 + 3 * np.sqrt(ALPHA / 2 * (1 - ALPHA / 2) / 100), "of two sides, one"
 
 

@@ -244,14 +244,17 @@ def less_in_every_row(first: str, second: str, quantity: Callable[[Run], float],
         if not pairs:
             return None
         less, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
-        word = SUPPORTED if less == len(pairs) else CONTRADICTED if more == len(pairs) else UNDECIDED
+        enough = len(pairs) >= 4  # of fewer, all may be so by chance
+        word = (
+            SUPPORTED if enough and less == len(pairs) else CONTRADICTED if enough and more == len(pairs) else UNDECIDED
+        )
         ratios = [b / a for a, b in pairs]
         means = np.mean(pairs, axis=0)
         effect = (
             f"{means[0]:,.0f} against {means[1]:,.0f} {unit} on average, less in {less} of {len(pairs)} configurations, "
             f"{REGISTRY[second].title} needs {min(ratios):.2f} to {max(ratios):.2f} times as much"
         )
-        return Verdict(word, effect, "counted on one machine, in all configurations or in none")
+        return Verdict(word, effect, "counted on one machine, in all of at least four configurations or in none")
 
     return decide
 
@@ -696,7 +699,7 @@ CLAIMS = (
     ),
     Claim(
         "blocks-layers-like",
-        "They also do at like numbers of trainable parameters.",
+        "Whole blocks also do better at like numbers of trainable parameters.",
         "3, strategy B",
         fine_tuned,
         like_parameters,

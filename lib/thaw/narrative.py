@@ -142,7 +142,7 @@ def in_short(results: Results, verdicts: dict[str, Verdict]) -> str:
             if cheapest.name == top.name:
                 rest += "; it is also the least that is not ruled out."
             else:
-                rest += f"; the least that is not ruled out is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%}): that training more gains anything is not shown."
+                rest += f"; the least that is not ruled out is **{_name(cheapest)}** ({cheapest['test_accuracy']:.1%}): that all that train more, taken together, gain on it is not shown."
         lines.append(
             f"- **{REGISTRY[backbone].title}** is most accurate with {_name(top)}: {top['test_accuracy']:.1%} "
             f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
@@ -172,14 +172,19 @@ def method(results: Results) -> str:
     rates = (
         "Learning rates are the profile's."
         if results.search is None
-        else "Learning rates were chosen on the validation photos (see the appendix)."
+        else "Learning rates were tried on the validation photos (see the appendix)."
     )
+    phases = (
+        f"**Two phases.** The head alone is trained for {_count(head, 'epoch')} on the frozen base, at a learning rate of {_of_networks(results, 'head_learning_rate')}, "
+        f"then it and what is unfrozen for {more} more, at {_of_networks(results, 'finetune_learning_rate')}, by Adam, begun afresh for the second phase, in batches of {_of_networks(results, 'batch_size')}."
+    )
+    if any(e.strategy == "frozen" and not e.control for e in experiments):
+        phases += f" *Frozen, {_count(head, 'epoch')}* stops after the first phase, as the original's base does."
+    if any(e.control for e in experiments):
+        phases += f" The **control**, *frozen, {head + more} epochs*, trains the head for as long as the others train, at the head's rate throughout."
     lines = [
         f"**Data.** {data(results.data, results.classes)} The split is by position in the data set's own order. {rates} Configurations are compared on the test photos.",
-        f"**Two phases.** The head alone is trained for {_count(head, 'epoch')} on the frozen base, then it and what is unfrozen for {more} more, "
-        f"by Adam, begun afresh for the second phase, in batches of {_of_networks(results, 'batch_size')}. Learning rates: {_of_networks(results, 'head_learning_rate')} for the head, "
-        f"{_of_networks(results, 'finetune_learning_rate')} after unfreezing. *Frozen, {_count(head, 'epoch')}* stops after the first phase, as the original's base does. "
-        f"The **control**, *frozen, {head + more} epochs*, trains the head for as long as the others train, at the head's rate throughout.",
+        phases,
         "**Layers and blocks.** Strategy A counts Keras' layers from the end of the base, those without weights too. Strategy B counts blocks, the units that the architecture repeats: "
         "a whole block trains or none of it. What is unfrozen trains with its BatchNorm.",
         f"**Seeds.** A seed sets the head's first weights and the order of the training photos; all configurations of a seed begin with the same head. Configurations were run with {results.seeds}.",
@@ -306,10 +311,10 @@ def seeds(results: Results) -> str:
     text = f"Configurations were run with {results.seeds}. From seed to seed an accuracy varies with a standard deviation of {100 * pooled:.1f} points (pooled over "
     if single.empty:
         return f"{text}configurations); intervals and tests take that in."
-    names = _and(dict.fromkeys(REGISTRY[name].title for name in single["backbone"]))
+    names = " and ".join(dict.fromkeys(REGISTRY[name].title for name in single["backbone"]))
     return (
-        f"{text}the {len(several)} configurations with several); their intervals and tests take that in. Those of {names}, with one seed, speak of the choice of test photos alone, "
-        f"and are too narrow by what seeds would add; so is the part of {names} in comparisons of several networks."
+        f"{text}the {_count(len(several), 'configuration')} with several); their intervals and tests take that in. Those of the {len(single)} with one seed ({names}) speak of the choice of "
+        "test photos alone, and are too narrow by what seeds would add; so is their part in comparisons with others."
     )
 
 
@@ -494,7 +499,7 @@ def too_few_too_many(results: Results, verdicts: dict[str, Verdict]) -> str:
 
 
 def best(results: Results) -> str:
-    """The set of configurations that are not told apart from the best, and the cheapest of them."""
+    """The configurations that are not shown to be worse than any other, and the least of them that is not ruled out."""
     paragraphs = []
     for backbone, rows in results.backbones.items():
         like, cheapest = results.best(backbone), results.cheapest(backbone)
@@ -537,7 +542,7 @@ def best(results: Results) -> str:
     paragraphs.append(
         "*Not shown to be worse* means: on the same test photos McNemar's exact test (with several seeds a bootstrap over seeds and photos) finds no other configuration of the network more accurate at 5 %, "
         "after Holm's correction over all pairs. *Not ruled out* means that, and that all configurations that train more are not shown to be more accurate when taken together: tested from the fewest trainable "
-        "parameters up, each at 5 %, until the first that is not shown (Maurer, Hothorn and Lehmacher, 1995). Of configurations that train as many parameters, the one that is most accurate on the validation photos counts. "
+        "parameters up (of equal ones the longer trained first), each at 5 %, until the first that is not shown (Maurer, Hothorn and Lehmacher, 1995). "
         "That a gain is not shown does not say that there is none. And the most accurate of several is somewhat less so on other photos than on those that it was picked by."
     )
     return "\n\n".join(paragraphs)
@@ -798,7 +803,7 @@ def _share(value: float) -> str:
 
 def title(row: pd.Series) -> str:
     """A configuration for a figure: network, what trains, seeds."""
-    which = claims.short(row["strategy"], row["amount"])
+    which = "control" if row["control"] else claims.short(row["strategy"], row["amount"])
     return f"{REGISTRY[row['backbone']].title} {which}, {_count(row['seeds'], 'seed')}"
 
 
@@ -812,9 +817,11 @@ def _counted(verdicts: dict[str, Verdict]) -> str:
     standing = set(claims.stand(verdicts)) & {claim.id for claim in claims.CLAIMS if claim.where}
     counts = {word: words.count(word) for word in (SUPPORTED, CONTRADICTED, claims.UNDECIDED)}
     decided = counts[SUPPORTED] + counts[CONTRADICTED]
-    text = f"Of the original's {len(words)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {counts[claims.UNDECIDED]} not decided by these photos"
+    text = f"Of the original's {len(words)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {counts[claims.UNDECIDED]} not decided"
     return (
-        f"{text}; when all are corrected together, {len(standing)} of the {decided} stand." if decided else f"{text}."
+        f"{text}; of the {_count(decided, 'verdict')}, {len(standing)} also when all are corrected together."
+        if decided
+        else f"{text}."
     )
 
 
@@ -882,7 +889,7 @@ def _advice(results: Results, backbone: str) -> str:
     times = top["training_seconds"] / cheapest["training_seconds"]
     return (
         f"the least that is not ruled out is {_name(cheapest)}. The most accurate, {_name(top)}, is {points(ahead)} from it by itself, at {times:.1f} times the training time; "
-        "that training more gains anything, more photos or seeds would have to show."
+        "whether that is worth it, more photos or seeds would have to show."
     )
 
 
@@ -929,7 +936,3 @@ def _capital(text: str) -> str:
 
 def _lower(text: str) -> str:
     return text[0].lower() + text[1:]
-
-
-def _and(words) -> str:
-    return " and ".join(words)

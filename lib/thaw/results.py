@@ -103,21 +103,17 @@ class Results:
 
     @cached_property
     def gains(self) -> dict[str, pd.Series]:
-        """Of each network, as `thaw.statistics.what_more_gains` gives it."""
-        return {name: statistics.what_more_gains(rows, self.runs) for name, rows in self.backbones.items()}
+        """Of each network, of its `best`, as `thaw.statistics.what_more_gains` gives it."""
+        return {
+            name: statistics.what_more_gains(rows, self.best(name).index, self.runs)
+            for name, rows in self.backbones.items()
+        }
 
     def cheapest(self, backbone: str) -> pd.Series:
-        """Of `best` the row with the fewest trainable parameters that is not ruled out by `gains`.
-
-        Of equal ones the most accurate on the validation photos. Where all of
-        `best` are ruled out, its row with the most trainable parameters.
-        """
-        like = self.best(backbone).sort_values(["trainable_parameters", "validation_accuracy"], ascending=[True, False])
-        steps = self.gains[backbone]
-        out = [index for index, gain in steps.items() if gain.sign > 0]
-        most = self.rows.loc[out, "trainable_parameters"].max() if out else 0
-        left = like[like["trainable_parameters"] > most]
-        return (left if len(left) else like[::-1]).iloc[0]
+        """Of `best` the first, from the fewest trainable parameters up, that `gains` does not rule out."""
+        out = [index for index, gain in self.gains[backbone].items() if gain.sign > 0]
+        # Never all of them: nothing is more accurate than the most accurate.
+        return statistics.upwards(self.best(backbone).drop(index=out)).iloc[0]
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """The runs of a configuration, by seed."""

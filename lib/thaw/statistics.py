@@ -405,32 +405,38 @@ def as_good_as_best(rows: pd.DataFrame, pairs: pd.DataFrame) -> list:
     return [top, *(index for index in rows.index if index != top and index not in worse)]
 
 
-def what_more_gains(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
-    """From the fewest trainable parameters up: how much more accurate all are, taken together, that train more.
+def upwards(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows from the fewest trainable parameters up, of equal ones the longer trained first."""
+    return rows.sort_values(["trainable_parameters", "epochs"], ascending=[True, False])
+
+
+def what_more_gains(rows: pd.DataFrame, candidates: Sequence, runs: Sequence[Run]) -> pd.Series:
+    """Going `upwards`: how much more accurate than each candidate all are, taken together, that train more.
 
     It goes up while that is shown at 5 %. Tests in an order that is fixed
     beforehand, each made only if the one before has shown something, call any
     of them falsely in at most 5 % of cases (Maurer, Hothorn & Lehmacher,
-    1995). Of rows that train as many, the one that is most accurate on the
-    validation photos stands for them.
+    1995).
 
     Parameters
     ----------
     rows : DataFrame
         Those of one network, of `by_configuration`.
+    candidates : sequence
+        The index of some of them, such as `as_good_as_best`.
     runs : sequence of Run
 
     Returns
     -------
     Series of Difference
         A step each, indexed like `rows`; the last is the first that is not
-        shown. Empty where all rows train as many.
+        shown. Empty where no row trains more than the first candidate.
     """
-    order = rows.sort_values(["trainable_parameters", "validation_accuracy"], ascending=[True, False])
-    order = order.drop_duplicates("trainable_parameters")
     steps = {}
-    for index, row in order[:-1].iterrows():
+    for index, row in upwards(rows.loc[list(candidates)]).iterrows():
         above = rows[rows["trainable_parameters"] > row["trainable_parameters"]]
+        if above.empty:
+            break
         more = [run for _, other in above.iterrows() for run in runs_of(other, runs)]
         steps[index] = difference(more, runs_of(row, runs))
         if steps[index].sign <= 0:
