@@ -67,7 +67,7 @@ def test_a_network_that_swallows_requests_costs_seconds(bare, monkeypatch):
 
 def test_it_runs_without_any_environment(bare):
     """On the bare interpreter, with nothing importable but the standard library."""
-    for arguments, expected in ([], "quick"), (["paper"], "paper It was asked for."):
+    for arguments, expected in ([], "quick"), (["paper"], "paper \n"):
         put = bare / "tensorflow_datasets" / "tf_flowers"
         if not put.exists():
             put_flowers(bare / "tensorflow_datasets")

@@ -97,4 +97,4 @@ def choose() -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    print(*(choose() if len(sys.argv) < 2 or not sys.argv[1] else (sys.argv[1], "It was asked for.")))
+    print(*(choose() if len(sys.argv) < 2 or not sys.argv[1] else (sys.argv[1], "")))

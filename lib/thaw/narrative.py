@@ -185,13 +185,13 @@ def method(results: Results) -> str:
     lines = [
         f"**Data.** {data(results.data, results.classes)} The split is by position in the data set's own order. {rates} Configurations are compared on the test photos.",
         phases,
-        "**Layers and blocks.** Strategy A counts Keras' layers from the end of the base, those without weights too. Strategy B counts blocks, the units that the architecture repeats: "
-        "a whole block trains or none of it. What is unfrozen trains with its BatchNorm.",
+        "**Layers and blocks.** Strategy A counts Keras' layers from the end of the base, those without weights too; strategy B counts whole blocks, the units that the architecture repeats. "
+        "What is unfrozen trains with its BatchNorm.",
         f"**Seeds.** A seed sets the head's first weights and the order of the training photos; all configurations of a seed begin with the same head. Configurations were run with {results.seeds}.",
         f"**Intervals and tests.** Intervals hold at 95 %, each by itself: of one run's accuracy Wilson's, of several seeds a bootstrap over photos and seeds. Two configurations are compared on the same test photos: "
         f"with one seed by McNemar's exact test, with several by that bootstrap. A difference inside {100 * results.margin:g} points either way is one that would not matter (the *margin*).",
         "**The original** is an earlier analysis of ResNet50 and MobileNet on TF Flowers in 14 configurations: for each network a frozen base, the last 5, 10 and 40 layers, and the last 2, 4 and 10 blocks. "
-        "It gives a table of results, but neither its optimiser, nor learning rates, nor predictions.",
+        "It gives a table of results, but neither optimiser, learning rates nor predictions.",
     ]
     return "\n\n".join(lines)
 
