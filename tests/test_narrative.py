@@ -140,7 +140,7 @@ def test_whose_weights_are_not_the_official_ones_is_said_wherever_verdicts_are()
 def test_how_it_was_measured_is_told_from_the_records():
     text = narrative.method(invented(flat, seeds=2))
     assert "The head alone is trained for 5 epochs" in text and "unfrozen for 15 more" in text
-    assert "*frozen, 20 epochs*" in text and "2 seeds" in text and "inside 2 points" in text
+    assert "*frozen, 20 epochs*" in text and "2 seeds" in text and "within 2 points" in text
     assert "are the profile's" in text, "no search"
 
 

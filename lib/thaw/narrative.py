@@ -189,7 +189,7 @@ def method(results: Results) -> str:
         "What is unfrozen trains with its BatchNorm.",
         f"**Seeds.** A seed sets the head's first weights and the order of the training photos; all configurations of a seed begin with the same head. Configurations were run with {results.seeds}.",
         f"**Intervals and tests.** Intervals hold at 95 %, each by itself: of one run's accuracy Wilson's, of several seeds a bootstrap over photos and seeds. Two configurations are compared on the same test photos: "
-        f"with one seed by McNemar's exact test, with several by that bootstrap. A difference inside {100 * results.margin:g} points either way is one that would not matter (the *margin*).",
+        f"with one seed by McNemar's exact test, with several by that bootstrap. A difference within {100 * results.margin:g} points would not matter (the *margin*).",
         "**The original** is an earlier analysis of ResNet50 and MobileNet on TF Flowers in 14 configurations: for each network a frozen base, the last 5, 10 and 40 layers, and the last 2, 4 and 10 blocks. "
         "It gives a table of results, but neither optimiser, learning rates nor predictions.",
     ]
