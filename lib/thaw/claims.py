@@ -79,11 +79,16 @@ def select(runs: Iterable[Run], which: Which) -> list[Run]:
     return [run for run in runs if not run.record.experiment.control and which(run.record.experiment)]
 
 
+def controls(runs: Iterable[Run], which: Which) -> list[Run]:
+    """Those runs of the control that are meant."""
+    return [run for run in runs if run.record.experiment.control and which(run.record.experiment)]
+
+
 def network(name: str, strategy: str = "", *amounts: int) -> Which:
     """Configurations of one network; of one strategy, 'tuned' for both that unfreeze; of some amounts."""
     return lambda e: (
         e.backbone == name
-        and (not strategy or e.strategy == strategy or (strategy == "tuned" and e.strategy != "frozen"))
+        and (not strategy or e.strategy == strategy or (strategy == "tuned" and fine_tuned(e)))
         and (not amounts or e.amount in amounts)
     )
 
@@ -134,7 +139,7 @@ def against_control(results: Results, first: Which, second: Which) -> str:
         return ""
     number = frozen.index(True)
     which = (first, second)[number]
-    sides[number] = [r for r in results.runs if r.record.experiment.control and which(r.record.experiment)]
+    sides[number] = controls(results.runs, which)
     return f"; against the control {points(statistics.difference(*sides))}" if all(sides) else ""
 
 
@@ -152,7 +157,7 @@ def best_of(which: Which, within: Which) -> Decide:
         worse = [p for e, p in zip(effects, statistics.holm([e.p for e in effects])) if e.mean < 0 and p < ALPHA]
         word = SUPPORTED if all(e.sign > 0 for e in effects) else CONTRADICTED if worse else UNDECIDED
         effect = "; ".join(f"{points(effect)} from {short(*name)}" for effect, name in zip(effects, others))
-        control = [run for run in results.runs if run.record.experiment.control and within(run.record.experiment)]
+        control = controls(results.runs, within)
         if control:
             effect += f"; beside it, {points(statistics.difference(meant, control))} from the control"
         p = min(worse) if word == CONTRADICTED else max(effect.p for effect in effects)
@@ -289,7 +294,7 @@ def rises(quantity: Callable[[Run], float], name: str, same_epochs: bool = False
             rows: dict[tuple, list[Run]] = {}
             for run in results.runs:
                 e = run.record.experiment
-                if e.backbone == backbone and (e.strategy != "frozen" or (same_epochs and e.control)):
+                if e.backbone == backbone and (fine_tuned(e) or (same_epochs and e.control)):
                     rows.setdefault((e.strategy, e.amount), []).append(run)
             if len(rows) < 4:
                 return None
@@ -502,8 +507,7 @@ class Remaining:
 def remaining_gain(results: Results, backbone: str) -> Remaining | None:
     """What the control tells of a network; None where runs are missing."""
     sides = [select(results.runs, network(backbone, strategy)) for strategy in ("tuned", "frozen")]
-    is_meant = network(backbone)
-    sides.append([r for r in results.runs if r.record.experiment.control and is_meant(r.record.experiment)])
+    sides.append(controls(results.runs, network(backbone)))
     if not all(sides):
         return None
     over_short, over_control = (statistics.difference(sides[0], sides[number]) for number in (1, 2))

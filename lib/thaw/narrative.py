@@ -453,7 +453,7 @@ def strategies(results: Results) -> str:
                 f"over their amounts, {_order(effect, 'whole blocks (strategy B)', 'a fixed number of layers (strategy A)', plural=True)}: "
                 f"{points(effect)} on average"
             )
-        control = [r for r in results.runs if r.record.experiment.control and r.record.experiment.backbone == backbone]
+        control = claims.controls(results.runs, claims.network(backbone))
         for name, words in ("layers", "strategy A"), ("blocks", "strategy B"):
             if of[name] and control:
                 effect = statistics.difference(of[name], control)
