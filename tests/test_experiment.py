@@ -1,11 +1,14 @@
 """Parameters: what is allowed, and what is said of what is not."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thaw.errors import InvalidParameter, UnknownBackbone, nearest
 from thaw.experiment import Experiment, parameters_in
+from thaw.study import Study
 
 GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
 
@@ -109,3 +112,25 @@ def test_nearest_names_all_that_is_allowed():
 @pytest.mark.parametrize("dataset", ["tf_flowers", "caltech101:3.0.1", "imagenet_v2/top-images:3.0.0", "kaggle:mnist"])
 def test_names_of_data_sets(dataset):
     assert Experiment.of(GOOD | {"dataset": dataset}).dataset == dataset
+
+
+class WithOneMore(Experiment):
+    """What `Experiment` becomes when a parameter joins."""
+
+    made_up: int = 7
+
+
+def test_a_parameter_that_joins_changes_no_digest_unless_it_is_used():
+    assert WithOneMore.of(GOOD).digest == Experiment.of(GOOD).digest
+    assert WithOneMore.of(GOOD | {"made_up": 8}).digest != Experiment.of(GOOD).digest
+
+
+@pytest.mark.parametrize("model", [Experiment, WithOneMore])
+@pytest.mark.parametrize("profile", ["paper", "search"])
+def test_the_committed_runs_are_found_as_they_are(profile, model, monkeypatch):
+    monkeypatch.setattr("thaw.study.Experiment", model)
+    monkeypatch.setattr("thaw.record.Experiment", model)
+    jobs = Study.load(profile).jobs
+    assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", profile, "runs").iterdir()}
+    for job in jobs:
+        assert job.read().record.experiment.digest[:8] == job.name[-8:]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -242,13 +243,48 @@ def test_rows_that_are_missing_are_noticed_though_the_file_is_whole(tmp_path):
             Run.read(tmp_path)
 
 
-@pytest.mark.parametrize("version", [1, 3, "2", None])
-def test_a_record_of_another_schema_version(tmp_path, version):
+@pytest.mark.parametrize("version", [0, 4, "3", None, True])
+def test_a_record_of_an_unknown_schema_version(tmp_path, version):
     record.save(tmp_path, *made_up_run())
     content = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": version}
     (tmp_path / "record.json").write_text(json.dumps(content))
     with pytest.raises(InvalidRecord, match="schema_version"):
         Run.read(tmp_path)
+
+
+def as_schema_2(content: dict) -> dict:
+    """The content of a record as schema 2 had it."""
+    return {name: value for name, value in content.items() if name not in ("network", "commit")} | {"schema_version": 2}
+
+
+def as_schema_1(content: dict) -> dict:
+    """The content of a record as schema 1 had it."""
+    left = {name: value for name, value in as_schema_2(content).items() if name not in ("files", "diverged", "activations")}
+    left["training_seconds"] = {phase: left["training_seconds"][phase] for phase in ("head", "finetune")}
+    return left | {"schema_version": 1}
+
+
+@pytest.mark.parametrize("older", [as_schema_1, as_schema_2])
+def test_a_record_of_an_older_schema_is_read(tmp_path, older):
+    made, history, predictions = made_up_run()
+    record.save(tmp_path, made, history, predictions)
+    content = json.loads((tmp_path / "record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps(older(content)))
+    run = Run.read(tmp_path)
+    assert run.record.schema_version == record.SCHEMA_VERSION and run.record.experiment == made.experiment
+    assert run.record.network["title"] == "MobileNet" and run.record.commit is None
+    assert run.record.test_accuracy == made.test_accuracy
+    pd.testing.assert_frame_equal(run.predictions, predictions)
+
+
+def test_a_record_names_the_commit_of_its_code(tmp_path, monkeypatch):
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    made, *_ = made_up_run()
+    assert made.commit in (head, f"{head}-dirty")
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))  # installed, and in no repository
+    assert record.commit() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert record.commit() is None
 
 
 def test_a_run_that_diverged_has_no_figures(tmp_path):

@@ -14,6 +14,13 @@ from thaw import backbones
 from thaw.errors import InvalidParameter, nearest
 
 Strategy = Literal["frozen", "layers", "blocks"]
+# The parameters of the first records. All of them are part of a run's digest; one that joined later only counts where
+# it differs from its default, so that no committed run is orphaned by a new feature. Never add to this list.
+FOUNDING = (
+    *("backbone", "strategy", "amount", "dataset", "weights", "image_size", "batch_size", "head_epochs"),
+    *("finetune_epochs", "head_learning_rate", "finetune_learning_rate", "precision", "augmentation", "activations"),
+    *("seed", "max_examples"),
+)
 # name, name/configuration:1.0.0, namespace:name: no part of it a folder to go up or out by.
 _DATASET = re.compile(r"(?!.*(\.\.|//|:/))[A-Za-z0-9]([\w.:/+=,-]{0,198}\w)?", re.ASCII)
 _SHORT = reprlib.Repr()
@@ -165,9 +172,19 @@ class Experiment(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A hash of all parameters but the output folder."""
+        """A hash of what names the run: all parameters but the output folder.
+
+        A parameter that joined after the first records counts only where it
+        differs from its default. A default never changes.
+        """
         parameters = self.model_dump(mode="json", exclude={"output_dir"})
-        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
+        counted = {
+            name: value
+            for name, value in parameters.items()
+            if name in FOUNDING or getattr(self, name) != defaults[name]
+        }
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
     @property
     def control(self) -> bool:

@@ -3,7 +3,9 @@
 import hashlib
 import importlib.metadata
 import io
+import json
 import platform
+import subprocess
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from thaw import places
+from thaw import backbones, places
 from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.files import check_writable, write_whole
@@ -21,7 +23,7 @@ from thaw.files import check_writable, write_whole
 if TYPE_CHECKING:  # records are read without Keras
     from thaw.training import Training
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TABLES = ("history.csv", "predictions.csv")
 LAST = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")  # of the last epoch
 FIGURES = ("trainable_parameters", "total_parameters", *LAST, "test_accuracy", "test_loss", "peak_memory_mb")
@@ -96,6 +98,13 @@ class WeightsProvenance(TypedDict):
     tensors_sha256: str
 
 
+class Network(TypedDict):
+    """What a report calls the network, and a sentence about it."""
+
+    title: str
+    about: str
+
+
 class Device(TypedDict):
     """The machine: see `thaw.evaluation.device`."""
 
@@ -131,11 +140,18 @@ class Record(BaseModel):
         Peak memory of the first GPU, in 1e6 bytes; None without one.
     data, weights : dict
         Where they come from, with a hash.
+    network : dict
+        The network's title, and a sentence about it.
+    versions : dict of str to str
+        Of the libraries that a result depends on.
+    commit : str or None
+        The git commit of the code that made the run, with ``-dirty`` behind it
+        if the code had changed since; None where the code is not in git.
     """
 
     model_config = _STRICT
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     parameters: dict[str, Any]
     files: dict[str, str] = {}
     diverged: Count | None = None
@@ -154,7 +170,9 @@ class Record(BaseModel):
     peak_device_memory_mb: Positive | None = None
     data: DataProvenance
     weights: WeightsProvenance
+    network: Network
     versions: dict[str, str]
+    commit: str | None = None
     device: Device
 
     @model_validator(mode="after")
@@ -170,13 +188,16 @@ class Record(BaseModel):
     def of(cls, experiment: Experiment, training: "Training", **measured: Any) -> "Record":
         """Build the record of a run: the last epoch's figures, and what was measured after it."""
         last = training.history.iloc[-1]
+        backbone = backbones.get(experiment.backbone)
         return cls(
             parameters=experiment.model_dump(mode="json"),
             diverged=training.diverged,
             **({} if training.diverged else {name: float(last[name]) for name in LAST}),
             training_seconds=training.seconds,
             activations=training.activations,
+            network={"title": backbone.title, "about": backbone.about},
             versions=versions(),
+            commit=commit(),
             **measured,
         )
 
@@ -190,6 +211,60 @@ def versions() -> dict[str, str]:
     """Versions of the libraries that a result depends on."""
     names = ("thaw", "tensorflow", "keras", "tensorflow-datasets", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def commit() -> str | None:
+    """The git commit of this code, ``-dirty`` behind it if the code has changed since; None where git does not track it."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, text=True)
+
+    try:
+        if git("ls-files", "--error-unmatch", here.name).returncode:
+            return None  # installed as a package, perhaps inside another project's repository
+        changed = git("diff", "--quiet", "HEAD", "--", ":/lib", ":/notebooks").returncode
+        return git("rev-parse", "HEAD").stdout.strip() + "-dirty" * bool(changed)
+    except OSError:  # there is no git
+        return None
+
+
+# ---- older schemas ------------------------------------------------------------------------------
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 added hashes of the tables, runs that diverged, and the frozen part's one pass."""
+    seconds = {"activations": 0.0} | content["training_seconds"]
+    return {"activations": {}} | content | {"training_seconds": seconds, "schema_version": 2}
+
+
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Schema 3 added the commit, and the network's title and description."""
+    name = content["parameters"]["backbone"]
+    title, about = _NETWORKS_OF_2.get(name, (name, "a network"))
+    return content | {"network": {"title": title, "about": about}, "schema_version": 3}
+
+
+_NETWORKS_OF_2 = {
+    "resnet50": (
+        "ResNet50",
+        "a chain of residual blocks in four groups (conv2 to conv5): each block adds what its three convolutions compute to "
+        "what came in, so that the signal and its gradient also have a direct way",
+    ),
+    "mobilenet": (
+        "MobileNet",
+        "a chain of depthwise-separable blocks: each filters every channel on its own (depthwise) and then mixes the "
+        "channels at each pixel (pointwise), at a fraction of a full convolution's cost",
+    ),
+}
+MIGRATIONS = {1: _from_1, 2: _from_2}
+
+
+def migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a ``record.json`` of any schema version, in the present one."""
+    while type(version := content.get("schema_version")) is int and version in MIGRATIONS:
+        content = MIGRATIONS[version](content)
+    return content
 
 
 def output_directory(experiment: Experiment) -> Path:
@@ -265,18 +340,21 @@ class Run(BaseModel):
         Raises
         ------
         InvalidRecord
-            If one is missing, damaged, or of another schema version.
+            If one is missing, damaged, or of a newer schema version.
         """
         try:
             contents = {name: (directory / name).read_bytes() for name in ("record.json", *TABLES)}
-            record = Record.model_validate_json(contents["record.json"], strict=True)
+            written = dict(json.loads(contents["record.json"]))
+            record = Record.model_validate_json(json.dumps(migrated(written)), strict=True)
             for name in TABLES:
-                if record.files.get(name) != hashlib.sha256(contents[name]).hexdigest():
+                digest = hashlib.sha256(contents[name]).hexdigest()
+                unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
+                if record.files.get(name, unhashed) != digest:
                     raise ValueError(f"{name} is not the one that was written")
             text = dict.fromkeys(("key", "label", "predicted"), str)
             history, predictions = (pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES)
             _agree(record, history, predictions)
-        except (OSError, ValueError, KeyError, InvalidParameter) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidParameter) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRecord(
                 f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
