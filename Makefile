@@ -13,7 +13,7 @@ help:  ## this list
 
 report:  ## run a study and export its report: PROFILE=demo, quick or paper; by itself quick if it can, else demo; CLUSTER=slurm: on a cluster
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
-	@choice=$$($(PYTHON) -I lib/thaw/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
+	@choice=$$($(PYTHON) -I lib/thaw/study/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
 	echo "Profile $$profile$${reason:+: $$reason}" && \
 	$(MAKE) --silent --no-print-directory environment && \
 	$(BIN)/python -m thaw report $$profile --reason "$$reason" $(if $(CLUSTER),--profile "$(CLUSTER)")

@@ -2,7 +2,7 @@
 #
 # `make report` runs it; by hand: snakemake --cores all --directory outputs/demo --config profile=demo
 #
-# An experiment's folder is named by a digest of its parameters (thaw.study), so
+# An experiment's folder is named by a digest of its parameters (thaw.study.study), so
 # whether one is up to date does not depend on file times.
 import os
 import shlex
@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from thaw import places, search
-from thaw.plan import plan
-from thaw.study import Study
+from thaw.disk import places
+from thaw.study import search
+from thaw.study.plan import plan
+from thaw.study.study import Study
 
 outputs = str(config.get("outputs") or "outputs")
 root = Path(workflow.basedir)

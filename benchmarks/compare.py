@@ -18,9 +18,11 @@ import time
 from pathlib import Path
 
 import pandas as pd
-
-from thaw import activations, backbones, plan, training
-from thaw.study import Study, read_parameters
+from thaw.network import backbones
+from thaw.study import plan
+from thaw.study.study import Study, read_parameters
+from thaw.training import activations
+from thaw.training import phases as training
 
 HERE = Path(__file__).parent
 HOW = {  # name: script, precision

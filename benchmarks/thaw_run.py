@@ -15,9 +15,11 @@ from pathlib import Path
 began = time.perf_counter()
 
 import h5py
-
-from thaw import backbones, data, evaluation, training
+from thaw.data import photos as data
 from thaw.experiment import Experiment
+from thaw.network import backbones
+from thaw.training import evaluation
+from thaw.training import phases as training
 
 experiment = Experiment.of(json.loads(sys.argv[1]))
 with tempfile.TemporaryDirectory() as cache:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
-from thaw import files
+from thaw.disk import atomic as files
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -54,7 +53,7 @@ def drawn(of_all_workers) -> Path:
     path = of_all_workers / "drawn"
     with files.alone([path]):
         if not path.exists():
-            command = [sys.executable, "-c", "from thaw import data; data.prepare('drawn_flowers')"]
+            command = [sys.executable, "-c", "from thaw.data.photos import photos; photos.prepare('drawn_flowers')"]
             environment = os.environ | {"THAW_CACHE_DIR": str(path)}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return path
@@ -116,7 +115,7 @@ def quick_corrections(monkeypatch):
 
 def made_up_data(size: int):
     """Random photos, `size` pixels square: eight train, four validate, four test."""
-    from thaw.data import Data, Photos
+    from thaw.data.photos import Data, Photos
 
     rng = np.random.default_rng(0)
 

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from test_record import made_up_run
-
-from thaw.record import Run
-from thaw.results import Results
+from thaw.records.record import Run
+from thaw.report.results import Results
 
 FROZEN, LAYERS, BLOCKS = "frozen", "layers", "blocks"
 CONFIGURATIONS = [

@@ -2,8 +2,7 @@
 
 import keras
 from keras import layers
-
-from thaw.backbones import Backbone
+from thaw.network.backbones import Backbone
 
 SMALL = Backbone("small", "Small", "small_network", "Small", r"block_(\d+)_", "three depthwise-separable blocks")
 

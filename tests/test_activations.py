@@ -11,9 +11,13 @@ import pytest
 import tensorflow as tf
 from conftest import enliven, made_up_data
 from small_network import SMALL
-
-from thaw import activations, backbones, places, store, training, unfreeze
+from thaw.disk import arrays as store
+from thaw.disk import places
 from thaw.experiment import Experiment
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.training import activations
+from thaw.training import phases as training
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,9 +4,8 @@ import re
 
 import pytest
 from invented import FROZEN, flat, invented
-
-from thaw import claims, figures, narrative
-from thaw.results import Results
+from thaw.report import claims, figures, narrative
+from thaw.report.results import Results
 
 pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwarnings("error")]
 

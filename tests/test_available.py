@@ -8,8 +8,7 @@ import time
 
 import pytest
 from conftest import ROOT
-
-from thaw import available
+from thaw.study import available
 
 
 @pytest.fixture
@@ -74,6 +73,6 @@ def test_it_runs_without_any_environment(bare):
             (bare / ".keras" / "models").mkdir(parents=True)
             for path in available.WEIGHTS.values():
                 (bare / ".keras" / "models" / os.path.basename(path)).touch()
-        command = [sys.executable, "-I", "-S", ROOT / "lib" / "thaw" / "available.py", *arguments]
+        command = [sys.executable, "-I", "-S", ROOT / "lib" / "thaw" / "study" / "available.py", *arguments]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert shown.startswith(expected)

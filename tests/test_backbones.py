@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 from conftest import has_weights
-
-from thaw import backbones, training, unfreeze
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.training import phases as training
 
 VGG16 = backbones.Backbone(
     name="vgg16",

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented import BLOCKS, FROZEN, LAYERS, SIZES, flat, invented
-
-from thaw import claims
-from thaw.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED
-from thaw.record import PhaseSeconds
-from thaw.results import Results
-from thaw.study import Job
+from thaw.records.record import PhaseSeconds
+from thaw.report import claims
+from thaw.report.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED
+from thaw.report.results import Results
+from thaw.study.study import Job
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 ORIGINAL = pd.read_csv("params/original.csv")

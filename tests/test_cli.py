@@ -6,10 +6,9 @@ from argparse import Namespace
 import pytest
 import yaml
 from conftest import ROOT
-
-from thaw import available, plan
 from thaw.__main__ import main, run_graph
-from thaw.study import Study, read_parameters
+from thaw.study import available, plan
+from thaw.study.study import Study, read_parameters
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml")
 

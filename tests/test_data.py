@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import has_flowers
-
-from thaw import data
+from thaw.data import photos as data
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter
 
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from thaw import drawn, pretraining
+from thaw.demo import drawn, pretraining
 
 
 def flower(kind, index):
@@ -115,7 +115,7 @@ def test_pretraining_leaves_weights_and_their_description(shortcut, tmp_path, ca
 
 def test_pretraining_that_fails_leaves_nothing(monkeypatch, tmp_path):
     base = tiny()
-    monkeypatch.setattr("thaw.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("thaw.disk.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         pretraining.pretrain("Tiny", base, lambda x: x / 255, tmp_path / "tiny.weights.h5", photos=16, epochs=1)
     assert list(tmp_path.iterdir()) == []

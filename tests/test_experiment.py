@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from thaw.errors import InvalidParameter, UnknownBackbone, nearest
 from thaw.experiment import Experiment, parameters_in
-from thaw.study import Study
+from thaw.study.study import Study
 
 GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
 
@@ -55,7 +54,7 @@ def test_everything_that_is_wrong_is_said_at_once():
 
 
 def test_an_unknown_backbone_has_its_own_error():
-    from thaw import backbones
+    from thaw.network import backbones
 
     with pytest.raises(UnknownBackbone, match="Did you mean 'resnet50'"):
         backbones.get("resnet5")
@@ -128,8 +127,8 @@ def test_a_parameter_that_joins_changes_no_digest_unless_it_is_used():
 @pytest.mark.parametrize("model", [Experiment, WithOneMore])
 @pytest.mark.parametrize("profile", ["paper", "search"])
 def test_the_committed_runs_are_found_as_they_are(profile, model, monkeypatch):
-    monkeypatch.setattr("thaw.study.Experiment", model)
-    monkeypatch.setattr("thaw.record.Experiment", model)
+    monkeypatch.setattr("thaw.study.study.Experiment", model)
+    monkeypatch.setattr("thaw.records.record.Experiment", model)
     jobs = Study.load(profile).jobs
     assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", profile, "runs").iterdir()}
     for job in jobs:

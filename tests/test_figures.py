@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from invented import BLOCKS, flat, invented
 from matplotlib.patches import Rectangle
-
-from thaw import figures
-
+from thaw.report import figures
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 

@@ -16,13 +16,13 @@ from invented import flat, invented
 from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
-
-from thaw import claims, figures, narrative, report
-from thaw.backbones import REGISTRY
-from thaw.export import export_html, export_pdf
-from thaw.record import Run
-from thaw.report import Figure, Table, TitlePage
-from thaw.results import Results
+from thaw.network.backbones import REGISTRY
+from thaw.records.record import Run
+from thaw.report import claims, figures, narrative
+from thaw.report import display as report
+from thaw.report.display import Figure, Table, TitlePage
+from thaw.report.export import export_html, export_pdf
+from thaw.report.results import Results
 
 NAMES = [
     "<script>alert(1)</script>",

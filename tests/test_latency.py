@@ -2,10 +2,9 @@
 
 import pandas as pd
 import pytest
-
-from thaw import latency
 from thaw.experiment import Experiment
-from thaw.results import Results
+from thaw.report.results import Results
+from thaw.study import latency
 
 TINY = {"dataset": "drawn_flowers", "weights": "none", "image_size": 32, "max_examples": 80}
 WHICH = [("mobilenet", "frozen", 0), ("mobilenet", "blocks", 2), ("resnet50", "layers", 5)]

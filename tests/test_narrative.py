@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented
-
-from thaw import claims, narrative, statistics
-from thaw.results import Results
-from thaw.study import Job
-
+from thaw.report import claims, narrative, statistics
+from thaw.report.results import Results
+from thaw.study.study import Job
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 

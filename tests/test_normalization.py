@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from thaw.normalization import FusedBatchNormalization
+from thaw.network.normalization import FusedBatchNormalization
 
 
 def stepped(kind, shape, dtype, scale, training):

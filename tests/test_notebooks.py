@@ -15,11 +15,10 @@ import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import REASON, ROOT, TINY
-
-from thaw.latency import ROUNDS
-from thaw.narrative import DRAWN
-from thaw.record import Record, Run
-from thaw.study import Study
+from thaw.records.record import Record, Run
+from thaw.report.narrative import DRAWN
+from thaw.study.latency import ROUNDS
+from thaw.study.study import Study
 
 NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in ("experiment", "summary")}
 

@@ -9,9 +9,8 @@ import yaml
 from conftest import has_flowers
 from hypothesis import given
 from hypothesis import strategies as st
-
-from thaw import plan
-from thaw.study import Study
+from thaw.study import plan
+from thaw.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from thaw import files, record
+from thaw.disk import atomic as files
 from thaw.errors import Diverged, InvalidRecord, OutputNotWritable
 from thaw.experiment import Experiment
-from thaw.record import Record, Run
-from thaw.training import Training
+from thaw.records import record
+from thaw.records.record import Record, Run
+from thaw.training.phases import Training
 
 
 def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Record, pd.DataFrame, pd.DataFrame]:

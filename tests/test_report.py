@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import pypdfium2
 import pytest
-from bs4 import BeautifulSoup
 from browser import assert_clean, chromium, has_chromium
-
+from bs4 import BeautifulSoup
 from thaw.errors import ReportError
-from thaw.export import export_html, export_pdf
-from thaw.report import Figure, Table, TitlePage
+from thaw.report.display import Figure, Table, TitlePage
+from thaw.report.export import export_html, export_pdf
 
 NASTY = (
     "<script>alert(1)</script> *a* _b_ **c** |d| `e` $f$ #g @h [x](y) ![i](j) \\k \\\\ \"l\" 'm' {n} ~o~ ^p^ "

@@ -6,10 +6,10 @@ from conftest import ROOT
 from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
-
-from thaw import data, record
-from thaw.results import Results
-from thaw.study import Study
+from thaw.data import photos as data
+from thaw.records import record
+from thaw.report.results import Results
+from thaw.study.study import Study
 
 
 def test_what_a_study_has_left(tmp_path):

@@ -10,10 +10,9 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-
 from thaw.errors import InvalidParameter, ThawError, UnknownProfile
 from thaw.experiment import Experiment
-from thaw.study import Study
+from thaw.study.study import Study
 
 KNOWN = [path.stem for path in (ROOT / "params" / "profiles").iterdir()]
 GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
@@ -299,8 +298,10 @@ class Bomb:
 
 
 def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
-    from thaw import backbones, store, training
+    from thaw.disk import arrays as store
     from thaw.errors import WeightsMismatch
+    from thaw.network import backbones
+    from thaw.training import phases as training
 
     harmful = {"kernel": np.array([Bomb()], dtype=object), "bias": np.array([Bomb()], dtype=object)}
     for name in ("mobilenet.h5", "mobilenet.weights.h5", "mobilenet.keras", "mobilenet.npz", "mobilenet.pkl"):

@@ -5,11 +5,13 @@ import yaml
 from conftest import ROOT
 from invented import flat, invented
 from test_record import made_up_run
-
-from thaw import narrative, places, record, search
 from thaw.__main__ import main
+from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownProfile
-from thaw.study import Study, read_parameters
+from thaw.records import record
+from thaw.report import narrative
+from thaw.study import search
+from thaw.study.study import Study, read_parameters
 
 TRIES = {
     "mobilenet-blocks-2": {"finetune_learning_rate": [1e-2, 1e-3, 1e-4]},

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_record import made_up_run
-
-from thaw import statistics
-from thaw.record import Run
-from thaw.statistics import ALPHA, difference
+from thaw.records.record import Run
+from thaw.report import statistics
+from thaw.report.statistics import ALPHA, difference
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 STUDIES = 1000

@@ -13,8 +13,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from thaw import store
+from thaw.disk import arrays as store
 
 KEY = {"data": "some", "layer": "pooled"}
 

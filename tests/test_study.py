@@ -6,10 +6,10 @@ import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
-
-from thaw import files, record
+from thaw.disk import atomic as files
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
-from thaw.study import Study, read_parameters
+from thaw.records import record
+from thaw.study.study import Study, read_parameters
 
 PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
 

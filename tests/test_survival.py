@@ -18,10 +18,11 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
-
-from thaw import activations, errors, files
-from thaw.execute import execute
-from thaw.study import Study, read_parameters
+from thaw import errors
+from thaw.disk import atomic as files
+from thaw.study.execute import execute
+from thaw.study.study import Study, read_parameters
+from thaw.training import activations
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
 
@@ -248,7 +249,8 @@ PROVIDE = """
 import sys
 sys.path.insert(0, "tests")
 from conftest import made_up_data
-from thaw import activations, backbones, training, unfreeze
+from thaw.network import backbones, unfreezing as unfreeze
+from thaw.training import activations, phases as training
 from thaw.experiment import Experiment
 experiment = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64, "weights": "none", "activations": "keep"})
 training.set_up(experiment)
@@ -278,7 +280,7 @@ def test_two_processes_that_want_the_same_activations_make_them_once(tmp_path, m
 
 
 def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
-    code = f"from pathlib import Path; from thaw import files\nwith files.alone([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
+    code = f"from pathlib import Path; from thaw.disk import atomic as files\nwith files.alone([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     said = []
@@ -293,7 +295,7 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
 
 
 def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
-    code = f"import os; from pathlib import Path; from thaw import files; files.write_whole(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
+    code = f"import os; from pathlib import Path; from thaw.disk import atomic as files; files.write_whole(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     (partial,) = tmp_path.iterdir()
     assert partial.name.startswith(".") and not (tmp_path / "a.csv").exists()

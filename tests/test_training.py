@@ -10,9 +10,13 @@ import pytest
 import tensorflow as tf
 from conftest import enliven, has_flowers, has_weights, made_up_data
 from small_network import SMALL
-
-from thaw import activations, backbones, data, evaluation, places, training, unfreeze
+from thaw.data import photos as data
+from thaw.disk import places
 from thaw.experiment import Experiment
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.training import activations, evaluation
+from thaw.training import phases as training
 
 
 @pytest.fixture(autouse=True)

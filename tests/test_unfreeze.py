@@ -10,11 +10,12 @@ import tensorflow as tf
 from conftest import ROOT, enliven
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from thaw import backbones, training, unfreeze
 from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
-from thaw.study import read_parameters
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.study.study import read_parameters
+from thaw.training import phases as training
 
 
 @functools.cache

@@ -1,9 +1,21 @@
 """Thaw: how much of a pre-trained network should one unfreeze?
 
-The modules, in the order in which data flow through them: `experiment` (the
-parameters of one run), `study` (the runs of a profile), `data`, `backbones`,
-`unfreeze`, `training`, `evaluation`, `record`, `statistics`, `figures`,
-`narrative`, `report`.
+The rooms, from the ground up; none imports one above it:
+
+`disk`, `errors`
+    files that appear whole, locks, arrays, folders; what can go wrong, in words
+`experiment`
+    what one run is: its validated parameters
+`network`, `data`
+    the pre-trained networks; the photos
+`training`
+    phases of training, on activations of the frozen part that are computed once
+`records`
+    what a finished run leaves on disk
+`study`
+    a profile's experiments as a graph of jobs
+`report`
+    from the records to tables, figures, sentences, HTML and PDF
 """
 
 import os

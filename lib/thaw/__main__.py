@@ -16,10 +16,12 @@ from typing import NoReturn
 
 import psutil
 
-from thaw import files, places, plan, search
+from thaw.disk import atomic as files
+from thaw.disk import places
 from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, nearest
-from thaw.record import write_csv
-from thaw.study import Study
+from thaw.records.record import write_csv
+from thaw.study import plan, search
+from thaw.study.study import Study
 
 SECONDS_TO_STOP = 10  # for the graph's processes to end by themselves
 
@@ -156,8 +158,9 @@ def settle_times(study: Study) -> None:
     report = [study.outputs / name for name in ("latency.csv", "summary.ipynb", "report.html", "report.pdf")]
     if (study.outputs / ".snakemake").exists() or not all(path.is_file() for path in report):
         return
-    from thaw import narrative, record
-    from thaw.results import Results
+    from thaw.records import record
+    from thaw.report import narrative
+    from thaw.report.results import Results
 
     tables = [study.outputs / f"results.{kind}" for kind in ("csv", "md", "tex")]
     with contextlib.suppress(InvalidRecord, OSError, ValueError):  # records or a table are missing or damaged
@@ -168,18 +171,18 @@ def settle_times(study: Study) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Find what is wrong with a profile, and plan its jobs."""
-    from thaw.execute import stderr_to
+    from thaw.study.execute import stderr_to
 
     study = Study.load(options.profile, options.outputs)
     with stderr_to(os.devnull):
-        from thaw import preflight
+        from thaw.study import check as preflight
     preflight.check(study)  # its downloads, if any, tell of their progress
     plan.plan(study)
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Make what experiments of a profile share."""
-    from thaw.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled, stderr_to
 
     limit_threads(options.threads)
     study = Study.load(options.profile, options.outputs)
@@ -260,7 +263,7 @@ def limit_threads(threads: str | None) -> None:
 
 def experiment(options: argparse.Namespace) -> None:
     """Run one experiment of a profile."""
-    from thaw.execute import execute
+    from thaw.study.execute import execute
 
     limit_threads(options.threads)
     study = Study.load(options.profile, options.outputs)
@@ -281,11 +284,11 @@ def experiment(options: argparse.Namespace) -> None:
 
 def latency(options: argparse.Namespace) -> None:
     """Measure the latency of a profile's configurations."""
-    from thaw.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled, stderr_to
 
     study = Study.load(options.profile, options.outputs)
     with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
-        from thaw.latency import measure
+        from thaw.study.latency import measure
 
         stream = Labelled(terminal, "latency")
         measured = measure(study.configurations(), lambda line: print(line, file=stream))
@@ -295,18 +298,18 @@ def latency(options: argparse.Namespace) -> None:
 def weights(options: argparse.Namespace) -> None:
     """Pre-train a backbone on drawn pictures."""
     limit_threads(options.threads)
-    from thaw.execute import stderr_to
+    from thaw.study.execute import stderr_to
 
     study = Study.load(options.profile, options.outputs)
     with study.noting_failure(f"weights-{options.backbone}"), stderr_to(os.devnull):
-        from thaw import backbones
+        from thaw.network import backbones
 
         backbones.drawn_weights(options.backbone)
 
 
 def summary(options: argparse.Namespace) -> None:
     """Run the summary notebook of a profile."""
-    from thaw.execute import execute
+    from thaw.study.execute import execute
 
     study = Study.load(options.profile, options.outputs)
     own = study.path.parent == (places.project() / "params" / "profiles").resolve()
@@ -319,7 +322,7 @@ def summary(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Export a notebook in the format of the output's suffix."""
-    from thaw.export import export_html, export_pdf
+    from thaw.report.export import export_html, export_pdf
 
     {".html": export_html, ".pdf": export_pdf}[options.output.suffix](options.notebook, options.output)
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from thaw import backbones
 from thaw.errors import InvalidParameter, nearest
+from thaw.network import backbones
 
 Strategy = Literal["frozen", "layers", "blocks"]
 # The parameters of the first records. All of them are part of a run's digest; one that joined later only counts where
@@ -36,7 +36,7 @@ class Experiment(BaseModel):
     Attributes
     ----------
     backbone : str
-        A name in the registry of `thaw.backbones`.
+        A name in the registry of `thaw.network.backbones`.
     strategy : {'frozen', 'layers', 'blocks'}
         Train the head alone; or, after it, the last `amount` layers (strategy
         A); or the last `amount` blocks (strategy B).

@@ -12,8 +12,7 @@ import pytest
 import yaml
 from cluster import MISSING, slurm
 from conftest import ROOT, TINY
-
-from thaw.study import Study
+from thaw.study.study import Study
 
 pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"needs SLURM (Debian: slurm-wlm, munge); not here: {', '.join(MISSING)}"

@@ -1,6 +1,6 @@
 """An executed notebook as one HTML file and as a PDF.
 
-What the notebook shows is in `thaw.report`; how it looks is said in
+What the notebook shows is in `thaw.report.display`; how it looks is said in
 ``template/``: ``report.css`` and ``report.typ``.
 """
 
@@ -19,9 +19,9 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
+from thaw.disk.atomic import write_whole
 from thaw.errors import ReportError
-from thaw.files import write_whole
-from thaw.report import IMAGE
+from thaw.report.display import IMAGE
 
 _TEMPLATE = Path(__file__).parent / "template"
 # DejaVu Sans: letters that Typst's own fonts lack, such as Arabic ones, in a class's name.

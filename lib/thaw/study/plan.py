@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from thaw import places
+import thaw
+from thaw.disk import places
+from thaw.disk.atomic import write_whole
 from thaw.experiment import Experiment
-from thaw.files import write_whole
-from thaw.study import Job, Study
+from thaw.study.study import Job, Study
 
 VARIABLES = ("THAW_CACHE_DIR", "THAW_DISK_GB", "TFDS_DATA_DIR", "THAW_WEIGHTS_DIR")  # what a plan depends on
 
@@ -76,7 +77,7 @@ def plan(study: Study) -> Plan:
     settings = [[job.name, str(job.directory)] for job in study.jobs]
     settings += [[name, os.environ.get(name)] for name in VARIABLES]
     settings.append(version("tensorflow"))  # in the files' names, and importing it takes seconds
-    source = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    source = b"".join(path.read_bytes() for path in sorted(Path(thaw.__file__).parent.rglob("*.py")))
     digest = hashlib.sha256(source + json.dumps(settings).encode()).hexdigest()
     path = places.cache("plans") / f"{digest[:16]}.json"
     try:
@@ -91,7 +92,11 @@ def plan(study: Study) -> Plan:
 
 def prepare(part: Part, experiment: Experiment, say: Callable[[str], None] = print) -> None:
     """Make one of the shared parts, for one of the experiments that share it."""
-    from thaw import activations, backbones, data, training, unfreeze
+    from thaw.data import photos as data
+    from thaw.network import backbones
+    from thaw.network import unfreezing as unfreeze
+    from thaw.training import activations
+    from thaw.training import phases as training
 
     training.set_up(experiment)
     photos = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
@@ -108,7 +113,9 @@ def prepare(part: Part, experiment: Experiment, say: Callable[[str], None] = pri
 
 
 def _make(study: Study) -> Plan:
-    from thaw import activations, data, training
+    from thaw.data import photos as data
+    from thaw.training import activations
+    from thaw.training import phases as training
 
     needs: dict[str, list[Path]] = {job.name: [] for job in study.jobs}
     parts: dict[str, Part] = {}
@@ -194,7 +201,11 @@ class _Group:
 
 def _groups(study: Study) -> list[_Group]:
     """What each experiment's last phase starts from, where it may be kept."""
-    from thaw import activations, backbones, data, training, unfreeze
+    from thaw.data import photos as data
+    from thaw.network import backbones
+    from thaw.network import unfreezing as unfreeze
+    from thaw.training import activations
+    from thaw.training import phases as training
 
     networks, groups = {}, []
     for job in study.jobs:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from thaw.errors import InvalidParameter
-from thaw.study import Study
+from thaw.study.study import Study
 
 
 def of(study: Study, root: Path | None = None) -> Study | None:

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from thaw import claims, statistics
-from thaw.backbones import REGISTRY, Backbone
-from thaw.claims import CONTRADICTED, SUPPORTED, Verdict, points, select
+from thaw.disk.atomic import write_whole
 from thaw.experiment import Experiment
-from thaw.files import write_whole
-from thaw.record import Record, in_original, write_csv
-from thaw.record import table as record_rows
-from thaw.report import latex, markdown, one_line
-from thaw.results import Results
-from thaw.statistics import Difference
+from thaw.network.backbones import REGISTRY, Backbone
+from thaw.records.record import Record, in_original, write_csv
+from thaw.records.record import table as record_rows
+from thaw.report import claims, statistics
+from thaw.report.claims import CONTRADICTED, SUPPORTED, Verdict, points, select
+from thaw.report.display import latex, markdown, one_line
+from thaw.report.results import Results
+from thaw.report.statistics import Difference
 
 DRAWN = "Drawn flowers, not photos: these numbers say nothing about TF Flowers."
 
@@ -75,7 +75,7 @@ def test_result(predictions: pd.DataFrame) -> str:
 
 
 def mistake_titles(mistakes: pd.DataFrame) -> list[str]:
-    """A title for each photo of `thaw.evaluation.confident_mistakes`."""
+    """A title for each photo of `thaw.training.evaluation.confident_mistakes`."""
     return [
         f"{one_line(row.label)}\nsaid: {one_line(row.predicted)}\n({row.probability:.0%} sure)"
         for row in mistakes.itertuples()

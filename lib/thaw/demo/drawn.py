@@ -1,7 +1,7 @@
 """Drawn photos, for a study that needs no download.
 
 `DrawnFlowers` is a TFDS data set (``drawn_flowers``) of five kinds of flowers; `draw_things` makes the photos of
-another task, which `thaw.pretraining` teaches to a network, so that the study has one to unfreeze. Every photo
+another task, which `thaw.demo.pretraining` teaches to a network, so that the study has one to unfreeze. Every photo
 depends on nothing but its seed and its index.
 """
 

@@ -10,12 +10,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from thaw import places, search, statistics
-from thaw.backbones import REGISTRY
+from thaw.disk import places
 from thaw.errors import InvalidRecord
-from thaw.record import Run
-from thaw.statistics import CONFIGURATION
-from thaw.study import Job, Study
+from thaw.network.backbones import REGISTRY
+from thaw.records.record import Run
+from thaw.report import statistics
+from thaw.report.statistics import CONFIGURATION
+from thaw.study import search
+from thaw.study.study import Job, Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Results:
     ----------
     runs : list of Run
     latency : DataFrame or None
-        As `thaw.latency.measure` gives it; None where it was not measured.
+        As `thaw.study.latency.measure` gives it; None where it was not measured.
     original : DataFrame or None
         The original's table, ``params/original.csv``.
     margin : float
@@ -36,7 +38,7 @@ class Results:
     missing : dict of Job to str
         Why there is no run of a job: it has failed, or diverged.
     search : DataFrame or None
-        As `thaw.search.table` gives it; None where there is no search, or
+        As `thaw.study.search.table` gives it; None where there is no search, or
         nothing of it is finished.
     """
 
@@ -94,7 +96,7 @@ class Results:
 
     @cached_property
     def pairs(self) -> dict[str, pd.DataFrame]:
-        """All comparisons within each network, as `thaw.statistics.pairwise` gives them."""
+        """All comparisons within each network, as `thaw.report.statistics.pairwise` gives them."""
         return {name: statistics.pairwise(rows, self.runs) for name, rows in self.backbones.items()}
 
     def best(self, backbone: str) -> pd.DataFrame:
@@ -103,7 +105,7 @@ class Results:
 
     @cached_property
     def gains(self) -> dict[str, pd.Series]:
-        """Of each network, of its `best`, as `thaw.statistics.what_more_gains` gives it."""
+        """Of each network, of its `best`, as `thaw.report.statistics.what_more_gains` gives it."""
         return {
             name: statistics.what_more_gains(rows, self.best(name).index, self.runs)
             for name, rows in self.backbones.items()
@@ -138,7 +140,7 @@ class Results:
 
     def photos(self, keys: Sequence[str]) -> np.ndarray | None:
         """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not on this machine."""
-        from thaw import data  # and with it TensorFlow
+        from thaw.data import photos as data  # and with it TensorFlow
 
         experiment = self.runs[0].record.experiment
         if not data.on_disk(experiment.dataset):

@@ -15,13 +15,14 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from thaw import backbones, places
+from thaw.disk import places
+from thaw.disk.atomic import check_writable, write_whole
 from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
-from thaw.files import check_writable, write_whole
+from thaw.network import backbones
 
 if TYPE_CHECKING:  # records are read without Keras
-    from thaw.training import Training
+    from thaw.training.phases import Training
 
 SCHEMA_VERSION = 3
 TABLES = ("history.csv", "predictions.csv")
@@ -58,7 +59,7 @@ class PhaseSeconds(BaseModel):
 
 
 class Activations(BaseModel):
-    """What a phase was trained on: see `thaw.activations`."""
+    """What a phase was trained on: see `thaw.training.activations`."""
 
     model_config = _STRICT
     frontier: list[str]
@@ -77,7 +78,7 @@ class PhotoCounts(TypedDict):
 
 
 class DataProvenance(TypedDict):
-    """What the photos are, with a hash: see `thaw.data.Data`."""
+    """What the photos are, with a hash: see `thaw.data.photos.Data`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     dataset: str
@@ -89,7 +90,7 @@ class DataProvenance(TypedDict):
 
 
 class WeightsProvenance(TypedDict):
-    """What the pre-trained weights are, with a hash: see `thaw.backbones.load`."""
+    """What the pre-trained weights are, with a hash: see `thaw.network.backbones.load`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     title: str
@@ -106,7 +107,7 @@ class Network(TypedDict):
 
 
 class Device(TypedDict):
-    """The machine: see `thaw.evaluation.device`."""
+    """The machine: see `thaw.training.evaluation.device`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     name: str

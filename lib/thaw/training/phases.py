@@ -17,12 +17,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw import activations, backbones, places, unfreeze
-from thaw.data import Data, Photos
-from thaw.evaluation import peak_memory_mb
+from thaw.data.photos import Data, Photos
+from thaw.disk import places
+from thaw.disk.arrays import Stored, make_room
+from thaw.disk.atomic import alone, kept_if_there_is_room, write_whole
 from thaw.experiment import Experiment
-from thaw.files import alone, kept_if_there_is_room, write_whole
-from thaw.store import Stored, make_room
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.training import activations
+from thaw.training.evaluation import peak_memory_mb
 
 BACKUPS = 4e9  # bytes of disk for the last epochs of runs
 

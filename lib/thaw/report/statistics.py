@@ -19,7 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from thaw.record import Run, table
+from thaw.records.record import Run, table
 
 LEVEL = 0.95  # of every interval
 ALPHA = 1 - LEVEL
@@ -109,7 +109,7 @@ def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        In the order of `runs`: the columns of `thaw.record.table`, with
+        In the order of `runs`: the columns of `thaw.records.record.table`, with
         ``seeds`` counted, ``test_sd`` the standard deviation of test accuracy
         over seeds (NaN of one), and ``test_low`` and ``test_high``.
     """

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from thaw.files import abandoned, partial_path
+from thaw.disk.atomic import abandoned, partial_path
 
 PIECE = 2**24  # bytes read at once where a file is read as a whole
 SMALL = 50_000  # bytes: a file that is no more holds a note alone

@@ -14,8 +14,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from thaw import backbones, data, evaluation, training, unfreeze
+from thaw.data import photos as data
 from thaw.experiment import Experiment
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.training import evaluation
+from thaw.training import phases as training
 
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
 ROUNDS = {1: 20, 32: 6}  # by the number of photos in a call

@@ -11,7 +11,7 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
-from thaw.data import Photos
+from thaw.data.photos import Photos
 
 
 def compiled(model: keras.Model, preprocess: Callable) -> Callable:

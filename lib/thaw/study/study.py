@@ -13,13 +13,12 @@ from typing import Annotated, Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from thaw import places
-from thaw.backbones import REGISTRY
+from thaw.disk import places
+from thaw.disk.atomic import alone, write_whole
 from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, explained, first_line, nearest
 from thaw.experiment import Experiment, in_words, shown
-from thaw.files import alone, write_whole
-from thaw.record import Run
-
+from thaw.network.backbones import REGISTRY
+from thaw.records.record import Run
 
 NOT_RUN = "it has not been run"
 TUNED = (

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from thaw.drawn import LICENCE, SIDE, THINGS, draw_things
-from thaw.files import write_whole
+from thaw.demo.drawn import LICENCE, SIDE, THINGS, draw_things
+from thaw.disk.atomic import write_whole
 
 
 class _Progress(keras.callbacks.Callback):

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact, permutation_test, rankdata
 
-from thaw import statistics
-from thaw.backbones import REGISTRY
-from thaw.record import Run
-from thaw.results import Results
-from thaw.statistics import ALPHA, Difference
+from thaw.network.backbones import REGISTRY
+from thaw.records.record import Run
+from thaw.report import statistics
+from thaw.report.results import Results
+from thaw.report.statistics import ALPHA, Difference
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decided"
 SIGNED = {1: SUPPORTED, -1: CONTRADICTED, 0: UNDECIDED}

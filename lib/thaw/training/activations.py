@@ -22,11 +22,13 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from thaw import backbones, places, store
-from thaw.data import Data
+from thaw.data.photos import Data
+from thaw.disk import arrays as store
+from thaw.disk import places
+from thaw.disk.arrays import Stored
+from thaw.disk.atomic import alone, is_full
 from thaw.experiment import Experiment
-from thaw.files import alone, is_full
-from thaw.store import Stored
+from thaw.network import backbones
 
 BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
 

@@ -15,8 +15,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from thaw.disk.atomic import write_whole
 from thaw.errors import Diverged, ThawError, explained
-from thaw.files import write_whole
 
 # nbclient has a task watch the kernel; when both are interrupted, asyncio tells with a traceback that nobody asked the
 # task how it ended. What is raised here says it.

@@ -4,8 +4,8 @@ import math
 
 import keras
 
-from thaw.backbones import Backbone
 from thaw.errors import InvalidParameter
+from thaw.network.backbones import Backbone
 
 
 def unfrozen(base: keras.Model, backbone: Backbone, strategy: str, amount: int) -> list[keras.layers.Layer]:

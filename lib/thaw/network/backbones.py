@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw import files, places
+from thaw.disk import atomic as files
+from thaw.disk import places
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, first_line, nearest
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and a parameter can be checked without it
@@ -51,7 +52,7 @@ class Backbone:
 
     def build(self, image_size: int, weights: str | None = None) -> keras.Model:
         """The network for photos of (image_size, image_size, 3), with Keras' own or random weights."""
-        from thaw.normalization import fuse
+        from thaw.network.normalization import fuse
 
         builder = getattr(importlib.import_module(self.module), self.builder)
         network = builder(weights=weights, include_top=False, input_shape=(image_size, image_size, 3))
@@ -225,7 +226,7 @@ def drawn_weights(name: str) -> Path:
     """The file of weights pre-trained on drawn pictures, made if need be."""
     path = places.drawn_weights(name)
     if not path.exists():
-        from thaw import drawn, pretraining  # TFDS and all: only where something is to be drawn
+        from thaw.demo import drawn, pretraining  # TFDS and all: only where something is to be drawn
 
         backbone = get(name)
         with files.alone([path]):

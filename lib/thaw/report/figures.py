@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from thaw.backbones import REGISTRY, Backbone
-from thaw.record import in_original
-from thaw.report import one_line
+from thaw.network.backbones import REGISTRY, Backbone
+from thaw.records.record import in_original
+from thaw.report.display import one_line
 
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
@@ -115,7 +115,7 @@ def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -
     Parameters
     ----------
     table : DataFrame
-        A configuration a row, as `thaw.statistics.by_configuration` gives it.
+        A configuration a row, as `thaw.report.statistics.by_configuration` gives it.
     original : DataFrame or None
         The original's table, whose values are hollow marks; None leaves it out.
     """
@@ -206,7 +206,7 @@ def latencies(
     rows : DataFrame
         A configuration a row.
     calls : callable
-        As `thaw.results.Results.calls`.
+        As `thaw.report.results.Results.calls`.
     original : DataFrame or None
         The original's table, whose values are hollow marks.
     """
@@ -270,7 +270,7 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
     Parameters
     ----------
     rows : DataFrame
-        As `thaw.results.Results.rows`.
+        As `thaw.report.results.Results.rows`.
     """
     costs = {"training_seconds": "seconds of training"}
     if rows["latency"].notna().all():
@@ -308,7 +308,7 @@ def differences(rows: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Figure:
     rows : DataFrame
         A configuration a row.
     pairs : dict of DataFrame
-        By network, as `thaw.statistics.pairwise` gives them.
+        By network, as `thaw.report.statistics.pairwise` gives them.
     """
     most = max(max(abs(effect.mean) for effect in part["difference"]) for part in pairs.values() if len(part)) or 0.01
     with rc_context(STYLE):

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from thaw import available, backbones, data, files, unfreeze
+from thaw.data import photos as data
+from thaw.disk import atomic as files
 from thaw.errors import DataNotFound, ThawError
-from thaw.study import Study
+from thaw.network import backbones
+from thaw.network import unfreezing as unfreeze
+from thaw.study import available
+from thaw.study.study import Study
 
 
 def check(study: Study) -> None:

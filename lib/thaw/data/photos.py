@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from thaw import drawn, places, store
+from thaw.demo import drawn
+from thaw.disk import arrays as store
+from thaw.disk import places
+from thaw.disk.arrays import Stored
+from thaw.disk.atomic import alone, is_full
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, OutputNotWritable, first_line, nearest
-from thaw.files import alone, is_full
-from thaw.store import Stored
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 

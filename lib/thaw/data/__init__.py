@@ -1,0 +1,1 @@
+"""A data set's photos, decoded once, split and put into batches."""

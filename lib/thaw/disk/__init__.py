@@ -1,0 +1,1 @@
+"""Files that appear whole, locks, arrays on disk and the folders they are in. Knows no network, data or study."""

@@ -1,0 +1,1 @@
+"""From the records to tables, figures, sentences, and the exported report."""
