@@ -51,9 +51,9 @@ def of_all_workers(tmp_path_factory) -> Path:
 def drawn(of_all_workers) -> Path:
     """A cache with the drawn flowers and nothing else, to be copied: drawing them takes seconds."""
     path = of_all_workers / "drawn"
-    with files.alone([path]):
+    with files.locked([path]):
         if not path.exists():
-            command = [sys.executable, "-c", "from thaw.data.photos import photos; photos.prepare('drawn_flowers')"]
+            command = [sys.executable, "-c", "from thaw.data import photos; photos.prepare('drawn_flowers')"]
             environment = os.environ | {"THAW_CACHE_DIR": str(path)}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return path
@@ -63,7 +63,7 @@ def drawn(of_all_workers) -> Path:
 def first_study(of_all_workers, drawn) -> Path:
     """A folder with what ``report tests/tiny.yaml`` leaves in ``outputs`` and ``cache``, and what it said, in ``said``."""
     folder = of_all_workers / "first"
-    with files.alone([folder]):
+    with files.locked([folder]):
         if not (folder / "said").exists():
             shutil.copytree(drawn, folder / "cache", dirs_exist_ok=True)
             command = [

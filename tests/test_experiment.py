@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thaw.errors import InvalidParameter, UnknownBackbone, nearest
+from thaw.errors import InvalidParameter, UnknownBackbone, did_you_mean
 from thaw.experiment import Experiment, parameters_in
 from thaw.study.study import Study
 
@@ -104,8 +104,8 @@ def test_the_parameters_of_a_notebook_are_its_plain_values():
 
 
 def test_nearest_names_all_that_is_allowed():
-    assert nearest("blocs", ["frozen", "layers", "blocks"]) == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
-    assert nearest("zzz", ["b", "a"]) == "Allowed: a, b."
+    assert did_you_mean("blocs", ["frozen", "layers", "blocks"]) == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    assert did_you_mean("zzz", ["b", "a"]) == "Allowed: a, b."
 
 
 @pytest.mark.parametrize("dataset", ["tf_flowers", "caltech101:3.0.1", "imagenet_v2/top-images:3.0.0", "kaggle:mnist"])

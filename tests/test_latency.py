@@ -13,7 +13,7 @@ WHICH = [("mobilenet", "frozen", 0), ("mobilenet", "blocks", 2), ("resnet50", "l
 @pytest.fixture(scope="module")
 def measured() -> pd.DataFrame:
     experiments = [Experiment.of({"backbone": b, "strategy": s, "amount": a} | TINY) for b, s, a in WHICH]
-    return latency.measure(experiments, say=lambda line: None, rounds={1: 6, 4: 2})
+    return latency.measure(experiments, log=lambda line: None, rounds={1: 6, 4: 2})
 
 
 def test_every_configuration_has_every_call_in_every_round(measured):

@@ -113,7 +113,7 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     (tmp_path / "old.csv").write_text("old")
     for name in ("new.csv", "old.csv"):
         with pytest.raises(RuntimeError):
-            files.write_whole(tmp_path / name, half)
+            files.write_atomic(tmp_path / name, half)
     assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
     assert (tmp_path / "old.csv").read_text() == "old"
 

@@ -309,7 +309,7 @@ def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
             np.savez(file, **harmful, about="{}")
         with pytest.raises(WeightsMismatch):
             backbones.load("mobilenet", 32, str(tmp_path / name))
-        assert store.find(tmp_path / name, {}, say=lambda _: None) is None
+        assert store.find(tmp_path / name, {}, log=lambda _: None) is None
 
     # A head that says it is of just these data and weights, and holds a pickled object.
     made = Experiment.of({"backbone": "mobilenet", "strategy": "frozen", "image_size": 32, "head_epochs": 1})

@@ -127,7 +127,7 @@ def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_pat
         record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
         if stopped:
             raise KeyboardInterrupt
-    with files.alone([job.directory / "experiment"]):
+    with files.locked([job.directory / "experiment"]):
         assert study.set_aside_damaged() == []
         assert study.finished() == [job], "another process is at it"
     assert study.set_aside_damaged() == []

@@ -189,9 +189,9 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
     assert other.returncode == 0 and "Traceback" not in said_by_other, said_by_other
     assert "What the validation photos favour" in said_by_other
     assert status == 1, said
-    (alone,) = project.results("other").values()
+    (locked,) = project.results("other").values()
     (same,) = project.results("tiny").values()
-    assert alone[1:] == same[1:], "the same frozen base, whoever made what it needs"
+    assert locked[1:] == same[1:], "the same frozen base, whoever made what it needs"
     reasons = {2: "kernel died", 3: "more than 0.0111111 hours", 6: "diverged: after epoch 2"}
     study = project.study()
     finished, missing = study.outcomes()
@@ -280,7 +280,7 @@ def test_two_processes_that_want_the_same_activations_make_them_once(tmp_path, m
 
 
 def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
-    code = f"from pathlib import Path; from thaw.disk import atomic as files\nwith files.alone([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
+    code = f"from pathlib import Path; from thaw.disk import atomic as files\nwith files.locked([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     said = []
@@ -290,16 +290,16 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
         process.kill()
         process.wait()
 
-    with files.alone([tmp_path / "a", tmp_path / "b"], kill):
+    with files.locked([tmp_path / "a", tmp_path / "b"], kill):
         assert said == ["waiting"]
 
 
 def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
-    code = f"import os; from pathlib import Path; from thaw.disk import atomic as files; files.write_whole(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
+    code = f"import os; from pathlib import Path; from thaw.disk import atomic as files; files.write_atomic(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     (partial,) = tmp_path.iterdir()
     assert partial.name.startswith(".") and not (tmp_path / "a.csv").exists()
-    files.write_whole(tmp_path / "b.csv", lambda path: path.write_text("whole"))
+    files.write_atomic(tmp_path / "b.csv", lambda path: path.write_text("whole"))
     assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
 
 

@@ -26,7 +26,7 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setitem(backbones.REGISTRY, "small", SMALL)
 
 
-def trained(data, say=lambda line: None, **parameters):
+def trained(data, log=lambda line: None, **parameters):
     experiment = Experiment.of(
         {
             "strategy": "frozen",
@@ -46,7 +46,7 @@ def trained(data, say=lambda line: None, **parameters):
     lines = []
 
     def tell(line):
-        say(line)
+        log(line)
         lines.append(line)
 
     return training.train(model, base, data, "random", experiment, tell), lines
@@ -161,7 +161,7 @@ def test_real_weights_on_real_photos_learn_the_flowers():
     training.set_up(experiment)
     base, _ = backbones.load("mobilenet", 96, "imagenet")
     model = training.add_head(base, len(photos.classes))
-    history = training.train(model, base, photos, "imagenet", experiment, say=lambda line: None).history
+    history = training.train(model, base, photos, "imagenet", experiment, log=lambda line: None).history
     order = tf.data.Dataset.range(len(photos.validation)).batch(32)
     prepare = backbones.get("mobilenet").preprocess
     inputs = training.batches([photos.validation.images], photos.validation.labels, order, prepare)
@@ -180,12 +180,12 @@ class Stopped(Exception):
 def stopped_after(data, line: str, **parameters):
     """A run up to a line that it says."""
 
-    def say(said):
+    def log(said):
         if line in said:
             raise Stopped
 
     with pytest.raises(Stopped):
-        trained(data, say, **parameters)
+        trained(data, log, **parameters)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_training_changes_the_unfrozen_weights_and_no_others(tiny, monkeypatch, 
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))  # no head from another test
     tf.config.run_functions_eagerly(True)  # one step of each phase: not worth a graph
     try:
-        training.train(model, base, tiny, "random", experiment, say=lambda line: None)
+        training.train(model, base, tiny, "random", experiment, log=lambda line: None)
     finally:
         tf.config.run_functions_eagerly(False)
     changed = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], weight.numpy())}

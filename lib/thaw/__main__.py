@@ -18,7 +18,7 @@ import psutil
 
 from thaw.disk import atomic as files
 from thaw.disk import places
-from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, nearest
+from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, did_you_mean
 from thaw.records.record import write_csv
 from thaw.study import plan, search
 from thaw.study.study import Study
@@ -107,7 +107,7 @@ def report(options: argparse.Namespace) -> int:
                 f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another."
             )
     signal.signal(signal.SIGTERM, _terminated)
-    with files.alone([study.outputs / "study"], busy):
+    with files.locked([study.outputs / "study"], busy):
         return _report(study, options)
 
 
@@ -188,7 +188,7 @@ def prepare(options: argparse.Namespace) -> None:
     study = Study.load(options.profile, options.outputs)
     parts = {part.name: part for part in plan.plan(study).parts}
     if options.name not in parts:
-        raise UnknownProfile(f"{options.name!r}: no part of {study.profile}. {nearest(options.name, parts)}")
+        raise UnknownProfile(f"{options.name!r}: no part of {study.profile}. {did_you_mean(options.name, parts)}")
     part = parts[options.name]
     experiment = next(job.experiment for job in study.jobs if job.name == part.job)
     with study.noting_failure(part.name), stderr_to(os.devnull) as terminal:
@@ -211,7 +211,7 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     """
     root = places.project()
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", study.outputs]
-    # Every file appears whole or not at all, and `files.alone` does better than a lock that outlives its process.
+    # Every file appears whole or not at all, and `files.locked` does better than a lock that outlives its process.
     command += ["--keep-going", "--ignore-incomplete", "--nolock", "--rerun-triggers", "mtime", "params"]
     if options.cluster:
         folder = root / "params" / "clusters" / options.cluster
@@ -224,7 +224,7 @@ def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] 
     settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason, "without": [*without]}
     # In a file: on a cluster, what a command line says passes through several shells.
     path = study.outputs / ".snakemake" / "config.json"
-    files.write_whole(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
+    files.write_atomic(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
     command += ["--configfile", path]
     mark = {"THAW_RUN": secrets.token_hex(8)}
     graph = subprocess.Popen(command, env=os.environ | mark)
@@ -269,11 +269,11 @@ def experiment(options: argparse.Namespace) -> None:
     study = Study.load(options.profile, options.outputs)
     jobs = {job.name: job for job in study.jobs}
     if options.name not in jobs:
-        raise UnknownProfile(f"{options.name!r}: no experiment of {study.profile}. {nearest(options.name, jobs)}")
+        raise UnknownProfile(f"{options.name!r}: no experiment of {study.profile}. {did_you_mean(options.name, jobs)}")
     job = jobs[options.name]
     parameters = job.experiment.model_dump(mode="json")
     waiting = partial(print, f"{job.label}: another process runs it; waiting for that.", flush=True)
-    with files.alone([job.directory / "experiment"], waiting), study.noting_failure(job.name):
+    with files.locked([job.directory / "experiment"], waiting), study.noting_failure(job.name):
         executed = job.directory / "experiment.ipynb"
         if job.is_finished():
             return  # by a process that was waited for, or before the graph could note it

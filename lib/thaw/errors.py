@@ -56,7 +56,7 @@ class ReportError(ThawError):
     """A report that could not be exported."""
 
 
-def nearest(name: object, allowed: Iterable[str]) -> str:
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
     """Say what was allowed, the likeliest first.
 
     Parameters

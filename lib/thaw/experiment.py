@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from thaw.errors import InvalidParameter, nearest
+from thaw.errors import InvalidParameter, did_you_mean
 from thaw.network import backbones
 
 Strategy = Literal["frozen", "layers", "blocks"]
@@ -245,13 +245,13 @@ def _one_in_words(error: dict[str, Any], model: type[BaseModel], prefix: str) ->
     readable = isinstance(field, str) and field.isprintable() and len(field) <= 100
     name = prefix + (field if readable else shown(field))
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        hint = nearest(field if readable else "", model.model_fields)
+        hint = did_you_mean(field if readable else "", model.model_fields)
         return f"{name}: no such {'entry' if prefix else 'parameter'}. {hint}"
     if error["type"] == "missing":
         return f"{name}: missing. Give it in a configuration or a profile."
     if error["type"] == "literal_error":
         close = given[:100] if isinstance(given, str) else ""
-        return f"{name} = {shown(given)}: not allowed. {nearest(close, model.model_fields[field].annotation.__args__)}"
+        return f"{name} = {shown(given)}: not allowed. {did_you_mean(close, model.model_fields[field].annotation.__args__)}"
     message = error["msg"].removeprefix("Value error, ")
     if not field:
         return message

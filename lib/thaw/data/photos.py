@@ -15,8 +15,8 @@ from thaw.demo import drawn
 from thaw.disk import arrays as store
 from thaw.disk import places
 from thaw.disk.arrays import Stored
-from thaw.disk.atomic import alone, is_full
-from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, OutputNotWritable, first_line, nearest
+from thaw.disk.atomic import is_full, locked
+from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, OutputNotWritable, did_you_mean, first_line
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
@@ -120,7 +120,7 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     }
     kept = store.find(path, key)
     if kept is None:
-        with alone([path]):
+        with locked([path]):
             kept = store.find(path, key) or _decode(builder, count, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
@@ -220,7 +220,7 @@ def prepare(dataset: str) -> tfds.core.DatasetBuilder:
         If TFDS has no such data set, or it is not one of labelled images, or
         of too few.
     """
-    with alone([places.cache("photos") / dataset.replace("/", "-")]):
+    with locked([places.cache("photos") / dataset.replace("/", "-")]):
         builder = _fetched(dataset)
     keys = builder.info.supervised_keys
     features = builder.info.features
@@ -284,5 +284,5 @@ def _silently():
 
 
 def _nearest(dataset: str) -> str:
-    close = nearest(dataset, ["drawn_flowers", *tfds.list_builders(with_community_datasets=False)])
+    close = did_you_mean(dataset, ["drawn_flowers", *tfds.list_builders(with_community_datasets=False)])
     return close.split(" Allowed:")[0] + " See tfds.list_builders() for all."

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from thaw.demo.drawn import LICENCE, SIDE, THINGS, draw_things
-from thaw.disk.atomic import write_whole
+from thaw.disk.atomic import write_atomic
 
 
 class _Progress(keras.callbacks.Callback):
@@ -141,7 +141,7 @@ def pretrain(backbone, base, preprocess, path, photos=1600, epochs=None, side=No
         about["sha256"] = hashlib.sha256(partial.read_bytes()).hexdigest()
         beside = path.with_name(path.name.removesuffix(".weights.h5") + ".json")
         # Before the weights appear: they are what is looked for.
-        write_whole(beside, lambda part: part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8"))
+        write_atomic(beside, lambda part: part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8"))
 
-    write_whole(path, save)
+    write_atomic(path, save)
     return about

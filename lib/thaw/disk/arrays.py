@@ -131,7 +131,7 @@ class Writer:
         self._h5.close()
 
 
-def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print, verify: bool = True) -> Stored | None:
+def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print, verify: bool = True) -> Stored | None:
     """Open an array that was made from just this.
 
     Parameters
@@ -139,7 +139,7 @@ def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print,
     path : Path
     key : mapping
         What it must have been made from.
-    say : callable
+    log : callable
         Is told of a file that is there but is of no use.
     verify : bool
         Whether to compare the values with their hash, which reads them all.
@@ -148,10 +148,10 @@ def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print,
     -------
     Stored or None
     """
-    with _sound(path, say):
+    with _sound(path, log):
         file = path.open("rb")  # all is read from this one, whatever takes its place meanwhile
         with h5py.File(file) as h5:
-            about = _about(h5, path, key, say)
+            about = _about(h5, path, key, log)
             if about is None or "values" not in h5:
                 return None
             values = h5["values"]
@@ -170,10 +170,10 @@ def find(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print,
         return Stored(file, offset, dtype, shape, range(shape[0]), about, expected)
 
 
-def note(path: Path, key: Mapping[str, Any], say: Callable[[str], None] = print) -> dict | None:
+def note(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print) -> dict | None:
     """What was noted of an array, kept or given up; None if there is no such file, or it is of something else."""
-    with _sound(path, say), path.open("rb") as file, h5py.File(file) as h5:
-        return _about(h5, path, key, say)
+    with _sound(path, log), path.open("rb") as file, h5py.File(file) as h5:
+        return _about(h5, path, key, log)
 
 
 def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] = ()) -> bool:
@@ -221,19 +221,19 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
 
 
 @contextlib.contextmanager
-def _sound(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _sound(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Leave a file alone that cannot be read, and say so unless there is none: h5py raises many kinds."""
     try:
         yield
     except FileNotFoundError:
         pass
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        say(f"{path} is damaged: not used")
+        log(f"{path} is damaged: not used")
 
 
-def _about(h5: h5py.File, path: Path, key: Mapping[str, Any], say: Callable[[str], None]) -> dict | None:
+def _about(h5: h5py.File, path: Path, key: Mapping[str, Any], log: Callable[[str], None]) -> dict | None:
     if h5["key"].asstr()[()] != _text(key):
-        say(f"{path} is of other data, weights or settings: not used")
+        log(f"{path} is of other data, weights or settings: not used")
         return None
     return dict(json.loads(h5["about"].asstr()[()]))
 

@@ -16,7 +16,7 @@ import psutil
 from thaw.errors import OutputNotWritable
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Make a file appear whole or not at all.
 
     Parameters
@@ -62,7 +62,7 @@ def abandoned(partial: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def locked(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let no other process, on this machine or on others that share the disk, make these files meanwhile.
 
     The locks are the system's own, so that they end with the process however
@@ -96,14 +96,14 @@ def alone(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) -> 
 
 
 @contextlib.contextmanager
-def kept_if_there_is_room(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+def kept_if_there_is_room(path: Path, log: Callable[[str], None]) -> Iterator[None]:
     """Go on without a file of the cache where the disk is full, and say so."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # HDF5 raises either
         if not is_full(error):
             raise
-        say(f"the disk is full: {path} is not kept")
+        log(f"the disk is full: {path} is not kept")
 
 
 def is_full(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from thaw.disk import atomic as files
 from thaw.disk import places
-from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, first_line, nearest
+from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound, did_you_mean, first_line
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and a parameter can be checked without it
     import keras
@@ -111,7 +111,7 @@ def get(name: str) -> Backbone:
         If the registry has none.
     """
     if name not in REGISTRY:
-        raise UnknownBackbone(f"backbone = {name!r}: not in the registry. {nearest(name, REGISTRY)}")
+        raise UnknownBackbone(f"backbone = {name!r}: not in the registry. {did_you_mean(name, REGISTRY)}")
     return REGISTRY[name]
 
 
@@ -229,7 +229,7 @@ def drawn_weights(name: str) -> Path:
         from thaw.demo import drawn, pretraining  # TFDS and all: only where something is to be drawn
 
         backbone = get(name)
-        with files.alone([path]):
+        with files.locked([path]):
             if not path.exists():  # else another process has made it meanwhile
                 pretraining.pretrain(backbone.title, backbone.build(drawn.SIDE), backbone.preprocess, path)
     return path

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 from thaw.disk import places
-from thaw.disk.atomic import check_writable, write_whole
+from thaw.disk.atomic import check_writable, write_atomic
 from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.network import backbones
@@ -285,7 +285,7 @@ def output_directory(experiment: Experiment) -> Path:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
-    write_whole(path, lambda partial: partial.write_bytes(as_csv(table)))
+    write_atomic(path, lambda partial: partial.write_bytes(as_csv(table)))
 
 
 def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -295,7 +295,7 @@ def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
     for name, content in contents.items():
-        write_whole(directory / name, lambda partial, content=content: partial.write_bytes(content))
+        write_atomic(directory / name, lambda partial, content=content: partial.write_bytes(content))
 
 
 def end_if_diverged(directory: Path, experiment: Experiment, training: "Training", **measured: Any) -> None:

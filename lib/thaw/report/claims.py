@@ -544,7 +544,7 @@ def gains_over_control(results: Results) -> Verdict | None:
 def own_accuracy(first: Which, second: Which) -> Own:
     """What the original's test accuracies are, as photos, and what could be told from them."""
 
-    def say(original):
+    def log(original):
         sides = [original[[bool(which(row)) for row in original.itertuples()]] for which in (first, second)]
         photos = [(side["test_accuracy"] * ORIGINAL_PHOTOS).round().astype(int) for side in sides]
         text = f"{span(photos[0])} against {span(photos[1])} photos of {ORIGINAL_PHOTOS}"
@@ -553,32 +553,32 @@ def own_accuracy(first: Which, second: Which) -> Own:
         p = float(fisher_exact([right, [ORIGINAL_PHOTOS - count for count in right]]).pvalue)
         return f"{text}, {means[0] - means[1]:+.1f} on average; unpaired {in_p(p)}"
 
-    return say
+    return log
 
 
 def own_latency(first: Which, second: Which) -> Own:
     """The original's milliseconds, and how far they are apart for one and the same graph."""
 
-    def say(original):
+    def log(original):
         sides = [original[[bool(which(row)) for row in original.itertuples()]] for which in (first, second)]
         spans = [span(side["inference_ms_per_image"].round().astype(int)) for side in sides]
         same = original.groupby("backbone")["inference_ms_per_image"].agg(lambda ms: ms.max() / ms.min()).max()
         return f"{spans[0]} against {spans[1]} ms; but one and the same graph differs by a factor of {same:.1f} in it"
 
-    return say
+    return log
 
 
 def own_rank(quantity: Callable[[pd.DataFrame], pd.Series], name: str) -> Own:
     """Rank correlations in the original's fine-tuned rows."""
 
-    def say(original):
+    def log(original):
         texts = []
         for backbone, rows in original[original["strategy"] != "frozen"].groupby("backbone", sort=False):
             rho, p = rank_correlation(rows["trainable_parameters"].to_list(), quantity(rows).to_list())
             texts.append(f"{REGISTRY[backbone].title} {rho:+.2f} ({in_p(p)})")
         return f"rank correlation of {name}: {', '.join(texts)}"
 
-    return say
+    return log
 
 
 def span(values: pd.Series) -> str:

@@ -19,7 +19,7 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
-from thaw.disk.atomic import write_whole
+from thaw.disk.atomic import write_atomic
 from thaw.errors import ReportError
 from thaw.report.display import IMAGE
 
@@ -63,7 +63,7 @@ def export_html(notebook: Path, html: Path) -> None:
         place = {"metadata": {"path": str(Path(notebook).parent)}}
         page, _ = exporter.from_notebook_node(_executed(notebook), place)
         content = _finished(page, Path(notebook).stem)
-        write_whole(html, lambda partial: partial.write_text(content, encoding="utf-8"))
+        write_atomic(html, lambda partial: partial.write_text(content, encoding="utf-8"))
 
 
 def export_pdf(notebook: Path, pdf: Path) -> None:
@@ -113,7 +113,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
         main = Path(folder, "report.typ")
         main.write_text(source, encoding="utf-8")
         content = typst.compile(main, root=folder, font_paths=[_FONTS], ignore_system_fonts=True, timestamp=0)
-        write_whole(pdf, lambda partial: partial.write_bytes(content))
+        write_atomic(pdf, lambda partial: partial.write_bytes(content))
 
 
 def _config(priority: list[str]) -> Config:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from thaw.disk.atomic import write_whole
+from thaw.disk.atomic import write_atomic
 from thaw.experiment import Experiment
 from thaw.network.backbones import REGISTRY, Backbone
 from thaw.records.record import Record, in_original, write_csv
@@ -259,7 +259,7 @@ def write_tables(results: Results, folder: Path) -> None:
     as_markdown = f"{caption.format(markdown(title))}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n"
     as_latex = frame.to_latex(index=False, escape=True, caption=latex(caption.format(title)), label="tab:results")
     for name, text in ("results.md", as_markdown), ("results.tex", as_latex):
-        write_whole(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
+        write_atomic(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
 
 
 def run_table(results: Results) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from thaw.disk.atomic import write_whole
+from thaw.disk.atomic import write_atomic
 from thaw.errors import Diverged, ThawError, explained
 
 # nbclient has a task watch the kernel; when both are interrupted, asyncio tells with a traceback that nobody asked the
@@ -79,7 +79,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         nbformat.write(executed, partial)
 
     try:
-        write_whole(output, run)
+        write_atomic(output, run)
     except PapermillExecutionError as error:
         known = {kind.__name__ for kind in _kinds(ThawError)}
         message = error.evalue if error.ename in known else explained(error.ename, error.evalue)

@@ -27,7 +27,7 @@ WARM_UP = 2
 
 
 def measure(
-    experiments: Sequence[Experiment], say: Callable[[str], None] = print, rounds: dict[int, int] = ROUNDS
+    experiments: Sequence[Experiment], log: Callable[[str], None] = print, rounds: dict[int, int] = ROUNDS
 ) -> pd.DataFrame:
     """Time every configuration, on single photos and on batches, compiled and by ``predict``.
 
@@ -39,7 +39,7 @@ def measure(
     ----------
     experiments : sequence of Experiment
         One a configuration, all of the same data set and photo size.
-    say : callable
+    log : callable
         Told of the progress.
     rounds : dict of int to int
         Rounds, by photos in a call.
@@ -56,13 +56,13 @@ def measure(
     classes, photos = len(images.classes), images.test.images[np.arange(max(rounds)) % len(images.test)]
     calls = []
     for number, experiment in enumerate(experiments, start=1):
-        say(f"building {number} of {len(experiments)}: {experiment.backbone}, {experiment.label}")
+        log(f"building {number} of {len(experiments)}: {experiment.backbone}, {experiment.label}")
         calls.append(_calls(experiment, classes))
     machine = evaluation.device()
     rows = []
     order = np.random.default_rng(0)
     for count, repeats in rounds.items():
-        say(f"{repeats} rounds of calls with {count} photo{'s' * (count > 1)}")
+        log(f"{repeats} rounds of calls with {count} photo{'s' * (count > 1)}")
         turns = [(experiment, name) for experiment in range(len(experiments)) for name in CALLS]
         for number in range(-WARM_UP, repeats):
             for position in order.permutation(len(turns)):

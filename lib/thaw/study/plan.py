@@ -18,7 +18,7 @@ from pathlib import Path
 
 import thaw
 from thaw.disk import places
-from thaw.disk.atomic import write_whole
+from thaw.disk.atomic import write_atomic
 from thaw.experiment import Experiment
 from thaw.study.study import Job, Study
 
@@ -86,11 +86,11 @@ def plan(study: Study) -> Plan:
     except (OSError, ValueError, TypeError, KeyError):
         made = _make(study)  # Keras and both networks: seconds
         text = json.dumps(asdict(made))
-        write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8"))
         return made
 
 
-def prepare(part: Part, experiment: Experiment, say: Callable[[str], None] = print) -> None:
+def prepare(part: Part, experiment: Experiment, log: Callable[[str], None] = print) -> None:
     """Make one of the shared parts, for one of the experiments that share it."""
     from thaw.data import photos as data
     from thaw.network import backbones
@@ -101,15 +101,15 @@ def prepare(part: Part, experiment: Experiment, say: Callable[[str], None] = pri
     training.set_up(experiment)
     photos = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
     if part.kind == "photos":
-        say(f"{sum(map(len, photos.parts)):,} are decoded and resized")
+        log(f"{sum(map(len, photos.parts)):,} are decoded and resized")
         return
     base, provenance = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
     model = training.add_head(base, len(photos.classes), experiment.seed)
     if part.kind == "head":
-        training.train_head(model, base, photos, provenance["tensors_sha256"], experiment, say)
+        training.train_head(model, base, photos, provenance["tensors_sha256"], experiment, log)
     else:
         unfreeze.unfreeze(base, [])
-        activations.provide(model, part.frontiers, photos, provenance["tensors_sha256"], experiment, say)
+        activations.provide(model, part.frontiers, photos, provenance["tensors_sha256"], experiment, log)
 
 
 def _make(study: Study) -> Plan:

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.disk import places
-from thaw.disk.atomic import alone, write_whole
-from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, explained, first_line, nearest
+from thaw.disk.atomic import locked, write_atomic
+from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, did_you_mean, explained, first_line
 from thaw.experiment import Experiment, in_words, shown
 from thaw.network.backbones import REGISTRY
 from thaw.records.record import Run
@@ -28,7 +28,7 @@ TUNED = (
 )  # what may differ by backbone, and be searched for
 
 
-class Extent(BaseModel):
+class StudySettings(BaseModel):
     """A profile's ``study`` section: what the graph makes of it.
 
     Attributes
@@ -65,14 +65,14 @@ class Extent(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Extent:
+    def _names_are_known(self) -> StudySettings:
         for allowed, names in (
             (REGISTRY, self.backbones),
             (TUNED, [name for values in (*self.backbones.values(), *(self.tries or {}).values()) for name in values]),
         ):
             if unknown := set(names) - set(allowed):
                 raise ValueError(
-                    f"study: {shown(min(unknown))}: not allowed here. {nearest(min(unknown)[:100], allowed)}"
+                    f"study: {shown(min(unknown))}: not allowed here. {did_you_mean(min(unknown)[:100], allowed)}"
                 )
         if self.tries and self.configurations:
             raise ValueError("study: has both tries and configurations. Remove one: tries names its configurations.")
@@ -84,7 +84,7 @@ class Extent(BaseModel):
             return self.seeds
         if backbone not in self.seeds:
             raise InvalidParameter(
-                f"study.seeds: has none for the backbone {backbone!r}. {nearest(backbone, self.seeds)}"
+                f"study.seeds: has none for the backbone {backbone!r}. {did_you_mean(backbone, self.seeds)}"
             )
         return self.seeds[backbone]
 
@@ -160,7 +160,7 @@ class Study:
     jobs : tuple of Job
     margin, hours : float
     search : str or None
-        See `Extent`.
+        See `StudySettings`.
     is_search : bool
         Whether it is one: its runs try values, and make no report.
     """
@@ -197,16 +197,16 @@ class Study:
         configurations = {path.stem: path for path in (root / "params" / "configurations").glob("*.yaml")}
         path = profiles.get(profile, Path(profile))
         if not os.path.isfile(path):  # unlike Path's, of any text whatever
-            raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {nearest(profile[:100], profiles)}")
+            raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile[:100], profiles)}")
         _check_name(path)
         base = read_parameters(path)
         plan = base.get("study", {})
         if not isinstance(plan, dict):
-            raise InvalidParameter(f"{path}: study = {shown(plan)}: not a mapping. {nearest('', Extent.model_fields)}")
+            raise InvalidParameter(f"{path}: study = {shown(plan)}: not a mapping. {did_you_mean('', StudySettings.model_fields)}")
         try:
-            extent = Extent.model_validate(plan)
+            extent = StudySettings.model_validate(plan)
         except ValidationError as error:
-            raise InvalidParameter(f"{path}:\n{in_words(error, Extent, 'study.')}") from None
+            raise InvalidParameter(f"{path}:\n{in_words(error, StudySettings, 'study.')}") from None
         for name, instead in (("seed", "study: {seeds: [...]}"), ("output_dir", "--outputs")):
             if name in base:
                 raise InvalidParameter(
@@ -214,7 +214,7 @@ class Study:
                 )
         if extent.search is not None and extent.search not in profiles:
             raise UnknownProfile(
-                f"{path}: study.search = {shown(extent.search)}: no such profile. {nearest(extent.search[:100], profiles)}"
+                f"{path}: study.search = {shown(extent.search)}: no such profile. {did_you_mean(extent.search[:100], profiles)}"
             )
         folder = Path(outputs) / path.stem
         jobs = []
@@ -222,7 +222,7 @@ class Study:
             if name not in configurations:
                 key = "tries" if extent.tries else "configurations"
                 raise UnknownProfile(
-                    f"study.{key}: {shown(name)}: no such configuration. {nearest(name[:100], configurations)}"
+                    f"study.{key}: {shown(name)}: no such configuration. {did_you_mean(name[:100], configurations)}"
                 )
             _check_name(configurations[name])
             configuration = read_parameters(configurations[name])
@@ -329,7 +329,7 @@ class Study:
         """
         wrong, stopped = [], self.failures()
         for job in self.finished():
-            with contextlib.suppress(_AtWork), alone([job.directory / "experiment"], _at_work):
+            with contextlib.suppress(_AtWork), locked([job.directory / "experiment"], _at_work):
                 record = job.directory / "record.json"
                 try:
                     job.read()
@@ -357,7 +357,7 @@ class Study:
 
         def write(text: str) -> None:
             with contextlib.suppress(OSError):  # the disk may be what is wrong
-                write_whole(note, lambda partial: partial.write_text(text, encoding="utf-8"))
+                write_atomic(note, lambda partial: partial.write_text(text, encoding="utf-8"))
 
         write("it was stopped from outside, or its machine was lost")
         try:

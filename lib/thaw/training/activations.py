@@ -26,7 +26,7 @@ from thaw.data.photos import Data
 from thaw.disk import arrays as store
 from thaw.disk import places
 from thaw.disk.arrays import Stored
-from thaw.disk.atomic import alone, is_full
+from thaw.disk.atomic import is_full, locked
 from thaw.experiment import Experiment
 from thaw.network import backbones
 
@@ -176,7 +176,7 @@ def provide(
     data: Data,
     weights: str,
     experiment: Experiment,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Stored]:
     """Find layers' outputs for all photos on disk, or compute and keep them where that pays.
 
@@ -195,7 +195,7 @@ def provide(
     weights : str
         The hash of the backbone's weights.
     experiment : Experiment
-    say : callable
+    log : callable
 
     Returns
     -------
@@ -205,30 +205,30 @@ def provide(
         the ``seconds`` that it took from the photos on, ``seconds_a_photo``
         once the first batch was through, and ``why`` it is kept.
     """
-    kept, due = _found(frontiers, data, weights, experiment, say)
+    kept, due = _found(frontiers, data, weights, experiment, log)
     if not due:
         return kept
     here, missing = folder(experiment), set(chain(*due)) - kept.keys()
     files = [here / f"{layer}.h5" for layer in missing]
-    with alone(files, lambda: say("another process computes the same: waiting for it")):
+    with locked(files, lambda: log("another process computes the same: waiting for it")):
         kept, due = _found(frontiers, data, weights, experiment, lambda line: None)  # made meanwhile, it may be
         if not due:
             return kept
         try:
-            return kept | _compute_from_nearest(model, due, kept, data, weights, experiment, say)
+            return kept | _compute_from_nearest(model, due, kept, data, weights, experiment, log)
         except (OSError, RuntimeError) as error:  # HDF5 raises either
             if not is_full(error):
                 raise
-            say(f"the disk is full: nothing more is kept in {here}")
+            log(f"the disk is full: nothing more is kept in {here}")
             return kept
 
 
-def _found(frontiers, data, weights, experiment, say) -> tuple[dict[str, Stored], list[Collection[str]]]:
+def _found(frontiers, data, weights, experiment, log) -> tuple[dict[str, Stored], list[Collection[str]]]:
     """What is kept, and the frontiers that have to be computed."""
     kept = {
         layer: found
         for layer in dict.fromkeys(chain(*frontiers))
-        if (found := _find(layer, data, weights, experiment, say))
+        if (found := _find(layer, data, weights, experiment, log))
     }
     due = []
     for frontier in frontiers:
@@ -238,24 +238,24 @@ def _found(frontiers, data, weights, experiment, say) -> tuple[dict[str, Stored]
     return kept, due
 
 
-def _find(layer, data, weights, experiment, say) -> Stored | None:
+def _find(layer, data, weights, experiment, log) -> Stored | None:
     path = folder(experiment) / f"{layer}.h5"
-    return store.find(path, key(experiment, data.provenance["sha256"], weights, layer), say)
+    return store.find(path, key(experiment, data.provenance["sha256"], weights, layer), log)
 
 
-def _compute_from_nearest(model, due, kept, data, weights, experiment, say) -> dict[str, Stored]:
+def _compute_from_nearest(model, due, kept, data, weights, experiment, log) -> dict[str, Stored]:
     """Compute what is missing of some frontiers from the deepest layers on disk."""
     here, missing = folder(experiment), set(chain(*due)) - kept.keys()
     others = {path.stem for path in here.glob("*.h5")} & {layer.name for layer in model.layers} - missing
     while True:  # until all that it starts from is sound
         names = nearest(model, missing, others)
         found = {
-            name: kept.get(name) or _find(name, data, weights, experiment, say) for name in names if name in others
+            name: kept.get(name) or _find(name, data, weights, experiment, log) for name in names if name in others
         }
         if all(found.values()):
             break
         others -= {name for name in found if not found[name]}
-    return _compute(model, due, kept, names, found, data, weights, experiment, say)
+    return _compute(model, due, kept, names, found, data, weights, experiment, log)
 
 
 def why_not(experiment: Experiment, data: Data, weights: str, frontier: Collection[str]) -> str:
@@ -276,7 +276,7 @@ def _rejection(experiment: Experiment, data: Data, weights: str, frontier: Colle
     return next((note for note in notes if not note["kept"] and note.get("frontier") == sorted(frontier)), None)
 
 
-def _compute(model, frontiers, kept, names, found, data, weights, experiment, say) -> dict[str, Stored]:
+def _compute(model, frontiers, kept, names, found, data, weights, experiment, log) -> dict[str, Stored]:
     """Run the photos from some layers' outputs (names; found are those on disk) to the frontiers that pay.
 
     Of a frontier, those that are kept already are not computed again.
@@ -367,7 +367,7 @@ def _compute(model, frontiers, kept, names, found, data, weights, experiment, sa
                 writer(layer).give_up(kept=False, why=reason, budget=limit, frontier=sorted(frontier))
         if closed:
             start = f" from {' and '.join(found)}" if found else ""
-            say(f"the frozen part has seen all {photos:,} photos once{start}: {taken:.1f} s")
+            log(f"the frozen part has seen all {photos:,} photos once{start}: {taken:.1f} s")
         return closed
     finally:
         for output in writers.values():

@@ -20,7 +20,7 @@ import tensorflow as tf
 from thaw.data.photos import Data, Photos
 from thaw.disk import places
 from thaw.disk.arrays import Stored, make_room
-from thaw.disk.atomic import alone, kept_if_there_is_room, write_whole
+from thaw.disk.atomic import kept_if_there_is_room, locked, write_atomic
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
@@ -187,7 +187,7 @@ def train(
     data: Data,
     weights: str,
     experiment: Experiment,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Training:
     """Train the head alone, then the head with the unfrozen part.
 
@@ -208,19 +208,19 @@ def train(
     weights : str
         The hash of the backbone's weights.
     experiment : Experiment
-    say : callable
+    log : callable
         Is given a line after each epoch.
     """
     layers = unfreeze.unfrozen(base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
     unfreeze.unfreeze(base, layers)
     cut = activations.cut(model)
-    kept = _provide(model, list(cut.frontier) if cut.saves else [], data, weights, experiment, say)
-    history, head = train_head(model, base, data, weights, experiment, say)
+    kept = _provide(model, list(cut.frontier) if cut.saves else [], data, weights, experiment, log)
+    history, head = train_head(model, base, data, weights, experiment, log)
     phases, peak = {"head": head}, 0.0
     if layers and diverged(history) is None:
         unfreeze.unfreeze(base, layers)
         phase = _Phase(experiment, data, model, cut, kept, weights)
-        told = _History(history, "finetune", experiment.finetune_learning_rate, experiment.epochs, say)
+        told = _History(history, "finetune", experiment.finetune_learning_rate, experiment.epochs, log)
         history, peak = phase.fit(range(len(history), experiment.epochs), told, places.backup(experiment.digest))
         phases["finetune"] = phase.note
     else:
@@ -236,7 +236,7 @@ def train_head(
     data: Data,
     weights: str,
     experiment: Experiment,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> tuple[pd.DataFrame, dict]:
     """Train the head alone, or take it over from a run that has.
 
@@ -255,11 +255,11 @@ def train_head(
         As one of ``Training.activations``, and ``seconds``.
     """
     path = head_path(experiment)
-    with alone([path], lambda: say("another process trains the same head: waiting for it")):
-        return _train_head(path, model, base, data, weights, experiment, say)
+    with locked([path], lambda: log("another process trains the same head: waiting for it")):
+        return _train_head(path, model, base, data, weights, experiment, log)
 
 
-def _train_head(path, model, base, data, weights, experiment, say) -> tuple[pd.DataFrame, dict]:
+def _train_head(path, model, base, data, weights, experiment, log) -> tuple[pd.DataFrame, dict]:
     unfreeze.unfreeze(base, [])
     epochs = range(experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs)
     key = {"data": data.provenance["sha256"], "weights": weights, "tensorflow": tf.__version__}
@@ -271,17 +271,17 @@ def _train_head(path, model, base, data, weights, experiment, say) -> tuple[pd.D
                     model.get_layer("head").set_weights([kept["kernel"], kept["bias"]])
                     history = pd.DataFrame(about["history"])
                     last = history["validation_accuracy"].iloc[-1]
-                    say(
+                    log(
                         f"the head was trained before, {len(history)} epoch{'s' * (len(history) > 1)}: validation {last:.1%}"
                     )
                     return history, about["note"]
-                say(f"{path} is of other data or weights: trained anew")
+                log(f"{path} is of other data or weights: trained anew")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-            say(f"{path} is damaged: trained anew")
+            log(f"{path} is damaged: trained anew")
     cut = activations.cut(model)
-    kept = _provide(model, list(cut.frontier), data, weights, experiment, say)
+    kept = _provide(model, list(cut.frontier), data, weights, experiment, log)
     phase = _Phase(experiment, data, model, cut, kept, weights)
-    told = _History(pd.DataFrame(), "head", experiment.head_learning_rate, experiment.epochs, say)
+    told = _History(pd.DataFrame(), "head", experiment.head_learning_rate, experiment.epochs, log)
     backup = path.with_suffix(".backup.weights.h5")
     history, _ = phase.fit(epochs, told, backup)
     kernel, bias = model.get_layer("head").get_weights()
@@ -291,8 +291,8 @@ def _train_head(path, model, base, data, weights, experiment, say) -> tuple[pd.D
         with partial.open("wb") as file:
             np.savez(file, kernel=kernel, bias=bias, about=about)
 
-    with kept_if_there_is_room(path, say):
-        write_whole(path, save)
+    with kept_if_there_is_room(path, log):
+        write_atomic(path, save)
     backup.unlink(missing_ok=True)
     return history, phase.note
 
@@ -307,11 +307,11 @@ def head_path(experiment: Experiment) -> Path:
     return places.cache("heads") / f"{experiment.backbone}-seed-{experiment.seed}-{digest}.npz"
 
 
-def _provide(model, frontier, data, weights, experiment, say) -> dict[str, Stored]:
+def _provide(model, frontier, data, weights, experiment, log) -> dict[str, Stored]:
     """Activations, where they may be kept at all."""
     if not frontier or experiment.activations == "compute" or experiment.augmentation != "none":
         return {}
-    return activations.provide(model, [frontier], data, weights, experiment, say)
+    return activations.provide(model, [frontier], data, weights, experiment, log)
 
 
 class _Phase:
@@ -401,14 +401,14 @@ class _Phase:
 class _History(keras.callbacks.Callback):
     """Adds a phase's epochs to a history, and tells of each."""
 
-    def __init__(self, before: pd.DataFrame, phase: str, learning_rate: float, epochs: int, say: Callable):
+    def __init__(self, before: pd.DataFrame, phase: str, learning_rate: float, epochs: int, log: Callable):
         super().__init__()
-        self.rows, self.phase, self.learning_rate, self.total, self.say = (
+        self.rows, self.phase, self.learning_rate, self.total, self.log = (
             before.to_dict("records"),
             phase,
             learning_rate,
             epochs,
-            say,
+            log,
         )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -425,12 +425,12 @@ class _History(keras.callbacks.Callback):
         }
         self.began = now
         self.rows.append(row)
-        self.say(
+        self.log(
             f"epoch {epoch + 1} of {self.total} ({'head alone' if self.phase == 'head' else 'fine-tuning'}): "
             f"training {row['train_accuracy']:.1%}, validation {row['validation_accuracy']:.1%}, {row['seconds']:.1f} s"
         )
         if self.diverged:
-            self.say(
+            self.log(
                 f"diverged: the loss is {row['train_loss']:.4g} in training, {row['validation_loss']:.4g} in validation"
             )
             self.model.stop_training = True
@@ -464,7 +464,7 @@ class _Backup(keras.callbacks.Callback):
             with h5py.File(self.path) as file:
                 about = json.loads(file["thaw"].asstr()[()])
             if about["key"] != self.key:
-                self.history.say(f"{self.path} is of other data or weights: trained anew")
+                self.history.log(f"{self.path} is of other data or weights: trained anew")
                 return 0
             # Keras only warns of an optimiser that does not fit.
             with warnings.catch_warnings(action="error", category=UserWarning):
@@ -472,12 +472,12 @@ class _Backup(keras.callbacks.Callback):
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning):
             for variable, value in zip(variables, fresh):  # those it could load before it failed
                 variable.assign(value)
-            self.history.say(f"{self.path} is damaged: trained anew")
+            self.history.log(f"{self.path} is damaged: trained anew")
             return 0
         self.history.rows += about["epochs"]
         self.peak_memory_mb = about["peak_memory_mb"]
         last = self.history.rows[-1]
-        self.history.say(
+        self.history.log(
             f"epochs to {last['epoch']} of {self.history.total} were trained before: going on from there "
             f"(backups/{self.path.name} in the cache)"
         )
@@ -496,8 +496,8 @@ class _Backup(keras.callbacks.Callback):
             math.prod(weight.shape) * 4 for weight in self.model.weights
         )  # with Adam's two averages, at most
         if not make_room(self.path.parent, size, BACKUPS, [self.path]):
-            self.history.say(f"the disk is full: {self.path} is not kept")
+            self.history.log(f"the disk is full: {self.path} is not kept")
             return
-        with kept_if_there_is_room(self.path, self.history.say):
-            write_whole(self.path, save)
+        with kept_if_there_is_room(self.path, self.history.log):
+            write_atomic(self.path, save)
         self.history.began = time.perf_counter()  # it belongs to no epoch
