@@ -76,8 +76,8 @@ def test_a_demo_study_killed_thirty_times_ends_in_the_same_results(tmp_path, cap
         print(f"\n{shown}")
 
 
-def kill_often(folder: Path, undisturbed: Path, undisturbed: float) -> str:
-    """Kill a study again and again, and compare it with one that took `locked` seconds; the figures in a line."""
+def kill_often(folder: Path, undisturbed: Path, seconds: float) -> str:
+    """Kill a study again and again, and compare it with one that took `seconds`; the figures in a line."""
     seed = random.randrange(10**6)
     random.seed(seed)
     killed = Study.load("demo", folder / "outputs", ROOT)
@@ -99,7 +99,7 @@ def kill_often(folder: Path, undisturbed: Path, undisturbed: float) -> str:
         process = start(folder)
         # From the first seconds on, but long enough on average for the study to get on.
         try:
-            status = process.wait(None if kills == KILLS else random.uniform(1, 2 * locked / KILLS + 20))
+            status = process.wait(None if kills == KILLS else random.uniform(1, 2 * seconds / KILLS + 20))
             break
         except subprocess.TimeoutExpired:
             below = psutil.Process(process.pid).children(recursive=True)
@@ -119,6 +119,6 @@ def kill_often(folder: Path, undisturbed: Path, undisturbed: float) -> str:
     epochs = Counter(re.findall(r"  (.*): epoch (\d+) of", said))
     again = sum(count - 1 for count in epochs.values())
     return (
-        f"seed {seed}: {kills} kills; {time.monotonic() - began:.0f} s, {undisturbed:.0f} s undisturbed; "
+        f"seed {seed}: {kills} kills; {time.monotonic() - began:.0f} s, {seconds:.0f} s undisturbed; "
         f"{again} of {len(epochs)} epochs trained again; {said.count('going on from there')} times gone on within a phase"
     )
