@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from test_record import made_up_run
-from thaw.records.record import Run
+from thaw.records.runs import Run
 from thaw.report.results import Results
 
 FROZEN, LAYERS, BLOCKS = "frozen", "layers", "blocks"

@@ -17,7 +17,7 @@ from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
 from thaw.network.backbones import REGISTRY
-from thaw.records.record import Run
+from thaw.records.runs import Run
 from thaw.report import claims, figures, narrative
 from thaw.report import display as report
 from thaw.report.display import Figure, Table, TitlePage

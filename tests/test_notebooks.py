@@ -15,7 +15,8 @@ import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import REASON, ROOT, TINY
-from thaw.records.record import Record, Run
+from thaw.records.record import Record
+from thaw.records.runs import Run
 from thaw.report.narrative import DRAWN
 from thaw.study.latency import ROUNDS
 from thaw.study.study import Study

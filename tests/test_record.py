@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thaw.errors import Diverged, InvalidRecord
 from thaw.experiment import Experiment
-from thaw.records import record
-from thaw.records.record import Record, Run
+from thaw.records import record, runs
+from thaw.records.record import Record
+from thaw.records.runs import Run
 from thaw.training.phases import Training
 
 
@@ -74,7 +75,7 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
 
 def test_a_run_comes_back_as_it_was_saved(tmp_path):
     made, history, predictions = made_up_run()
-    record.save(tmp_path, made, history, predictions)
+    runs.save(tmp_path, made, history, predictions)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "predictions.csv", "record.json"]
     run = Run.read(tmp_path)
     assert run.record.model_copy(update={"files": {}}) == made
@@ -115,14 +116,14 @@ def test_the_record_holds_the_contract_s_fields(tmp_path):
     ids=["missing", "truncated", "another schema", "no predictions", "binary"],
 )
 def test_a_damaged_run_is_named(tmp_path, damage):
-    record.save(tmp_path, *made_up_run())
+    runs.save(tmp_path, *made_up_run())
     damage(tmp_path)
     with pytest.raises(InvalidRecord, match="not a run's record.*Delete the folder"):
         Run.read(tmp_path)
 
 
 def test_many_runs_make_a_table():
-    rows = record.table(
+    rows = runs.runs_table(
         Run(record=made, history=history, predictions=predictions)
         for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))
     )
@@ -156,7 +157,7 @@ def read_or_refused(folder) -> Run | None:
 
 def assert_sound(run: Run) -> None:
     """What a table says of a run cannot be but what its predictions and epochs say."""
-    (row,) = record.table([run]).to_dict("records")
+    (row,) = runs.runs_table([run]).to_dict("records")
     assert row["test_correct"] == row["test_accuracy"] * row["test_photos"] == 3
     assert 0 <= row["train_accuracy"] <= 1 and row["train_loss"] >= 0 and np.isfinite(row["train_loss"])
     assert row["validation_loss"] == run.history["validation_loss"].iloc[-1]
@@ -167,7 +168,7 @@ def assert_sound(run: Run) -> None:
 @given(data=st.data())
 def test_a_record_with_anything_in_it_is_refused_or_sound(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    record.save(folder, *made_up_run())
+    runs.save(folder, *made_up_run())
     content = json.loads((folder / "record.json").read_text())
     where, path = content, []
     while True:
@@ -195,7 +196,7 @@ def test_a_record_with_anything_in_it_is_refused_or_sound(data, tmp_path_factory
 )
 def test_other_bytes_anywhere_are_refused_or_change_nothing_that_counts(name, start, length, instead, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    record.save(folder, *made_up_run())
+    runs.save(folder, *made_up_run())
     content = (folder / name).read_bytes()
     position = int(start * len(content))
     changed = content[:position] + instead + content[position + length :]
@@ -210,14 +211,14 @@ def test_rows_that_are_missing_are_noticed_though_the_file_is_whole(tmp_path):
     """A table that was cut and then vouched for: not by accident, but by a script of somebody's."""
     made, history, predictions = made_up_run()
     for tables in (history.iloc[:-1], predictions), (history, predictions.iloc[:-1]):
-        record.save(tmp_path, made, *tables)
+        runs.save(tmp_path, made, *tables)
         with pytest.raises(InvalidRecord, match="say different things"):
             Run.read(tmp_path)
 
 
 @pytest.mark.parametrize("version", [0, 4, "3", None, True])
 def test_a_record_of_an_unknown_schema_version(tmp_path, version):
-    record.save(tmp_path, *made_up_run())
+    runs.save(tmp_path, *made_up_run())
     content = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": version}
     (tmp_path / "record.json").write_text(json.dumps(content))
     with pytest.raises(InvalidRecord, match="schema_version"):
@@ -239,7 +240,7 @@ def as_schema_1(content: dict) -> dict:
 @pytest.mark.parametrize("older", [as_schema_1, as_schema_2])
 def test_a_record_of_an_older_schema_is_read(tmp_path, older):
     made, history, predictions = made_up_run()
-    record.save(tmp_path, made, history, predictions)
+    runs.save(tmp_path, made, history, predictions)
     content = json.loads((tmp_path / "record.json").read_text())
     (tmp_path / "record.json").write_text(json.dumps(older(content)))
     run = Run.read(tmp_path)
@@ -266,7 +267,7 @@ def test_a_run_that_diverged_has_no_figures(tmp_path):
     experiment, measured = made.experiment, {name: getattr(made, name) for name in ("data", "weights", "device")}
     counts = {"trainable_parameters": 10, "total_parameters": 100, "peak_memory_mb": 1.0}
     with pytest.raises(Diverged, match="after epoch 20 .*Give a smaller learning rate"):
-        record.end_if_diverged(tmp_path, experiment, training, **counts, **measured)
+        runs.end_if_diverged(tmp_path, experiment, training, **counts, **measured)
     run = Run.read(tmp_path)
     assert run.record.diverged == 20 and run.record.test_accuracy is None and run.record.train_loss is None
     assert len(run.history) == 20 and run.predictions.empty

@@ -7,7 +7,7 @@ from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
 from thaw.data import photos as data
-from thaw.records import record
+from thaw.records import runs
 from thaw.report.results import Results
 from thaw.study.study import Study
 
@@ -15,7 +15,7 @@ from thaw.study.study import Study
 def test_what_a_study_has_left(tmp_path):
     only = {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"], "margin": 0.03}
     study = Study.load(profile(tmp_path, study=only), tmp_path)
-    record.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
+    runs.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
     results = Results.of(study)
     assert (len(results.runs), results.planned, results.margin) == (1, 2, 0.03)
     assert results.latency is None and results.rows["latency"].isna().all()

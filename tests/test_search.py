@@ -8,7 +8,7 @@ from test_record import made_up_run
 from thaw.__main__ import main
 from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownProfile
-from thaw.records import record
+from thaw.records import record, runs
 from thaw.report import narrative
 from thaw.study import search
 from thaw.study.study import Study, read_parameters
@@ -37,7 +37,7 @@ def finish(study: Study, accuracies, losses) -> None:
             made = made.model_copy(update={**nothing, "diverged": 1})
         else:
             made = made.model_copy(update=last)
-        record.save(job.directory, made, history, predictions)
+        runs.save(job.directory, made, history, predictions)
 
 
 def test_one_value_at_a_time_and_the_rest_as_the_profile_has_it(tmp_path):

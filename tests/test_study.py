@@ -8,7 +8,7 @@ from conftest import ROOT
 from test_record import made_up_run
 from thaw.disk import atomic as files
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
-from thaw.records import record
+from thaw.records import runs
 from thaw.study.study import Study, read_parameters
 
 PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
@@ -89,7 +89,7 @@ def test_finished_jobs_are_those_with_a_record(tmp_path):
         profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
     )
     assert study.finished() == []
-    record.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
+    runs.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
     assert study.finished() == [study.jobs[0]]
     assert study.jobs[0].directory.parent == tmp_path / "mine" / "runs"
 
@@ -124,7 +124,7 @@ def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_pat
     study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
     (job,) = study.jobs
     with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext(), study.noting_failure(job.name):
-        record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+        runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
         if stopped:
             raise KeyboardInterrupt
     with files.locked([job.directory / "experiment"]):
@@ -137,7 +137,7 @@ def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_pat
 def test_a_record_that_cannot_be_read_is_put_aside_and_named(tmp_path):
     study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
     (job,) = study.jobs
-    record.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+    runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
     (job.directory / "history.csv").write_text("half")
     (wrong,) = study.set_aside_damaged()
     assert str(job.directory) in wrong and study.finished() == []
@@ -207,6 +207,6 @@ def test_runs_of_other_data_or_weights_are_not_mixed(tmp_path):
     for job, digest in zip(study.jobs, ("a", "b")):
         made, history, predictions = made_up_run(**job.experiment.model_dump())
         other = made.model_copy(update={"data": {**made.data, "sha256": digest}})
-        record.save(job.directory, other, history, predictions)
+        runs.save(job.directory, other, history, predictions)
     with pytest.raises(InvalidRecord, match="not the data of"):
         study.outcomes()

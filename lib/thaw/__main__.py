@@ -19,7 +19,7 @@ import psutil
 from thaw.disk import atomic as files
 from thaw.disk import places
 from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, did_you_mean
-from thaw.records.record import write_csv
+from thaw.records.runs import write_csv
 from thaw.study import plan, search
 from thaw.study.study import Study
 
@@ -158,13 +158,13 @@ def settle_times(study: Study) -> None:
     report = [study.outputs / name for name in ("latency.csv", "summary.ipynb", "report.html", "report.pdf")]
     if (study.outputs / ".snakemake").exists() or not all(path.is_file() for path in report):
         return
-    from thaw.records import record
+    from thaw.records import runs
     from thaw.report import narrative
     from thaw.report.results import Results
 
     tables = [study.outputs / f"results.{kind}" for kind in ("csv", "md", "tex")]
     with contextlib.suppress(InvalidRecord, OSError, ValueError):  # records or a table are missing or damaged
-        if tables[0].read_bytes() == record.as_csv(narrative.run_table(Results.of(study))):
+        if tables[0].read_bytes() == runs.as_csv(narrative.run_table(Results.of(study))):
             for path in (report[0], report[1], *tables, *report[2:]):
                 path.touch()
 

@@ -11,49 +11,35 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from thaw.data import splits
 from thaw.demo import drawn
-from thaw.disk import arrays as store
-from thaw.disk import places
-from thaw.disk.arrays import Stored
-from thaw.disk.atomic import is_full, locked
+from thaw.disk import arrays, places
+from thaw.disk.arrays import StoredArray
+from thaw.disk.atomic import is_full
+from thaw.disk.budget import make_room
+from thaw.disk.locks import locked
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, OutputNotWritable, did_you_mean, first_line
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls what TensorFlow has deprecated; no reader can help that
 
-SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
 _RESTORE = "Nothing was made of the rest. Restore the files, or delete that folder to have TFDS prepare it again."
 FEWEST = 20  # photos: of fewer, hardly one would be left to test on
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Some photos of a data set, in order.
-
-    Attributes
-    ----------
-    images : ndarray or Stored of uint8, (n, size, size, 3)
-        On disk where the data set is: index it to read some.
-    labels : ndarray of int64, (n,)
-    keys : ndarray of str, (n,)
-        TFDS' own name of each photo, the same on every machine.
-    """
-
-    images: np.ndarray | Stored
-    labels: np.ndarray
-    keys: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
 class Data:
-    """A data set in its three parts.
+    """A data set's photos, and which of them train, validate and test.
 
     Attributes
     ----------
-    train, validation, test : Photos
+    images : ndarray or StoredArray of uint8, (photos, size, size, 3)
+        In the data set's own order. On disk: index it to read some.
+    labels : ndarray of int64, (photos,)
+    keys : ndarray of str, (photos,)
+        TFDS' own name of each photo, the same on every machine.
+    train, validation, test : ndarray of int64
+        Positions of photos.
     classes : tuple of str
         A name for each label.
     provenance : dict
@@ -61,16 +47,17 @@ class Data:
         keys, labels and pixels in their order.
     """
 
-    train: Photos
-    validation: Photos
-    test: Photos
+    images: np.ndarray | StoredArray
+    labels: np.ndarray
+    keys: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
     classes: tuple[str, ...]
     provenance: dict
 
-    @property
-    def parts(self) -> tuple[Photos, Photos, Photos]:
-        """The three, in the data set's order."""
-        return self.train, self.validation, self.test
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data:
@@ -103,7 +90,6 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
     image_key, label_key = builder.info.supervised_keys
     total = builder.info.splits["train"].num_examples
     count = min(total, max_examples or total)
-    ends = np.round(np.cumsum(SHARES) * count).astype(int)  # TFDS' own rounding of train[:75%], ...
 
     def squeeze(example):
         image = tf.image.resize(example[image_key], (image_size, image_size), antialias=True)
@@ -118,55 +104,60 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
         "photos": count,
         "tensorflow": tf.__version__,  # it decodes and resizes
     }
-    kept = store.find(path, key)
+    kept = arrays.find(path, key)
     if kept is None:
         with locked([path]):
-            kept = store.find(path, key) or _decode(builder, count, squeeze, path, key, image_size)
+            kept = arrays.find(path, key) or _decode(builder, count, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
-    parts = [Photos(kept.part(a, b), labels[a:b], keys[a:b]) for a, b in zip((0, *ends.tolist()), ends.tolist())]
+    train, validation, test = splits.by_position(count)
     return Data(
-        *parts,
+        kept,
+        labels,
+        keys,
+        train,
+        validation,
+        test,
         classes=tuple(builder.info.features[label_key].names),
         provenance={
             "dataset": builder.info.name,
             "version": str(builder.info.version),
             "title": title(builder.info.name),
             "description": " ".join(builder.info.description.split()),
-            "photos": {"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2]), "available": total},
+            "photos": {"train": len(train), "validation": len(validation), "test": len(test), "available": total},
             "sha256": digest.hexdigest(),
         },
     )
 
 
-def _decode(builder, count: int, squeeze, path: Path, key: dict, image_size: int) -> Stored:
+def _decode(builder, count: int, squeeze, path: Path, key: dict, image_size: int) -> StoredArray:
     """Decode and resize photos, and keep them."""
     # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
     examples = _examples(builder, count).map(squeeze, num_parallel_calls=4, deterministic=True)
-    store.make_room(path.parent, count * image_size**2 * 3, KEPT)
-    writer = store.Writer(path, key, tf.uint8, (count, image_size, image_size, 3))
+    shape = (count, image_size, image_size, 3)
+    make_room(path.parent, arrays.size(shape, "uint8"), KEPT)
     labels, keys = [], []
     try:
-        for image, label, name in examples.as_numpy_iterator():
-            writer.append(image[None])
-            labels.append(int(label))
-            keys.append(name.decode())
-        if len(keys) < count:
-            raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
-        return writer.finish(labels=labels, keys=keys)
+        with arrays.writing(path, key, "uint8", shape) as writer:
+            for image, label, name in examples.as_numpy_iterator():
+                writer.append(image[None])
+                labels.append(int(label))
+                keys.append(name.decode())
+            if writer.left:
+                raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
+            writer.about |= {"labels": labels, "keys": keys}
+        return arrays.find(path, key, verify=False)
     except tf.errors.OpError as error:
         raise DataDamaged(
             f"dataset = {builder.info.name!r}: {_damage(builder, count)} ({first_line(error)}). {_RESTORE}"
         ) from None
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         if not is_full(error):
             raise
         size = count * image_size**2 * 3 / 1e9
         raise OutputNotWritable(
             f"{path.parent}: the disk is full; the decoded photos take {size:.1f} GB. Make room, or set THAW_CACHE_DIR to another folder."
         ) from None
-    finally:
-        writer.discard()
 
 
 def _examples(builder, count: int, **options) -> tf.data.Dataset:
@@ -196,7 +187,7 @@ def _damage(builder, count: int) -> str:
 
 def photos_path(dataset: str, image_size: int, max_examples: int | None) -> Path:
     """The file of a data set's photos, decoded and resized, made or not."""
-    return places.cache("photos") / f"{dataset.replace('/', '-')}-{max_examples or 'all'}-{image_size}px.h5"
+    return places.cache("photos") / f"{dataset.replace('/', '-')}-{max_examples or 'all'}-{image_size}px.npy"
 
 
 def title(dataset: str) -> str:

@@ -3,13 +3,14 @@
 import math
 
 import keras
+import pandas as pd
 
 from thaw.errors import InvalidParameter
 from thaw.network.backbones import Backbone
 
 
 def unfrozen(base: keras.Model, backbone: Backbone, strategy: str, amount: int) -> list[keras.layers.Layer]:
-    """The layers that a strategy trains, from the input to the output.
+    """Find the layers that a strategy trains, from the input to the output.
 
     Parameters
     ----------
@@ -21,12 +22,12 @@ def unfrozen(base: keras.Model, backbone: Backbone, strategy: str, amount: int) 
         None; the last `amount` layers, in Keras' own order and of any kind
         (strategy A); or the layers of the last `amount` blocks (strategy B).
     amount : int
-        How many.
+        How many layers or blocks.
 
     Raises
     ------
     InvalidParameter
-        If the network has not got so many.
+        If the network has fewer.
     """
     if strategy == "frozen":
         return []
@@ -44,8 +45,8 @@ def unfreeze(base: keras.Model, layers: list[keras.layers.Layer]) -> None:
     """Make just these layers of a backbone trainable, and freeze the rest.
 
     In Keras a frozen BatchNorm layer runs in inference mode: it neither uses
-    nor updates a batch's statistics. One that is unfrozen trains like any
-    other layer.
+    nor updates a batch's statistics. An unfrozen one trains like any other
+    layer.
     """
     base.trainable = True
     chosen = {layer.name for layer in layers}
@@ -53,7 +54,28 @@ def unfreeze(base: keras.Model, layers: list[keras.layers.Layer]) -> None:
         layer.trainable = layer.name in chosen
 
 
-def count(model: keras.Model) -> dict[str, int]:
+def count_parameters(model: keras.Model) -> dict[str, int]:
     """Count a model's parameters: ``trainable_parameters`` and ``total_parameters``."""
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return {"trainable_parameters": trainable, "total_parameters": model.count_params()}
+
+
+def layer_table(base: keras.Model, backbone: Backbone, layers: list[keras.layers.Layer]) -> pd.DataFrame:
+    """List a backbone's layers, and which of them train.
+
+    Returns
+    -------
+    DataFrame
+        A layer a row, from the input to the output: layer, parameters, block
+        (its name, or empty) and trains.
+    """
+    block_of = {layer.name: block for block, members in backbone.blocks(base).items() for layer in members}
+    chosen = {layer.name for layer in layers}
+    return pd.DataFrame(
+        {
+            "layer": [layer.name for layer in base.layers],
+            "parameters": [layer.count_params() for layer in base.layers],
+            "block": [block_of.get(layer.name, "") for layer in base.layers],
+            "trains": [layer.name in chosen for layer in base.layers],
+        }
+    )

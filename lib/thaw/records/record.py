@@ -1,31 +1,19 @@
-"""What a run leaves on disk, and many runs as one table."""
+"""The record of one run: its schema, and how older schemas are read."""
 
-import hashlib
 import importlib.metadata
-import io
-import json
 import platform
 import subprocess
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from thaw.disk import places
-from thaw.disk.atomic import check_writable, write_atomic
-from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
-from thaw.network import backbones
-
-if TYPE_CHECKING:  # records are read without Keras
-    from thaw.training.phases import Training
 
 SCHEMA_VERSION = 3
-TABLES = ("history.csv", "predictions.csv")
 LAST = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")  # of the last epoch
 FIGURES = ("trainable_parameters", "total_parameters", *LAST, "test_accuracy", "test_loss", "peak_memory_mb")
 
@@ -59,7 +47,7 @@ class PhaseSeconds(BaseModel):
 
 
 class Activations(BaseModel):
-    """What a phase was trained on: see `thaw.training.activations`."""
+    """What a phase was trained on: see `thaw.training.phases`."""
 
     model_config = _STRICT
     frontier: list[str]
@@ -78,7 +66,7 @@ class PhotoCounts(TypedDict):
 
 
 class DataProvenance(TypedDict):
-    """What the photos are, with a hash: see `thaw.data.photos.Data`."""
+    """What the photos are, with a hash: see `thaw.data.photos`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     dataset: str
@@ -90,7 +78,7 @@ class DataProvenance(TypedDict):
 
 
 class WeightsProvenance(TypedDict):
-    """What the pre-trained weights are, with a hash: see `thaw.network.backbones.load`."""
+    """What the pre-trained weights are, with a hash: see `thaw.network.pretrained`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     title: str
@@ -107,7 +95,7 @@ class Network(TypedDict):
 
 
 class Device(TypedDict):
-    """The machine: see `thaw.training.evaluation.device`."""
+    """The machine: see `thaw.training.machine`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     name: str
@@ -186,17 +174,21 @@ class Record(BaseModel):
         return self
 
     @classmethod
-    def of(cls, experiment: Experiment, training: "Training", **measured: Any) -> "Record":
-        """Build the record of a run: the last epoch's figures, and what was measured after it."""
-        last = training.history.iloc[-1]
-        backbone = backbones.get(experiment.backbone)
+    def of(cls, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> "Record":
+        """Build the record of a run.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        history : DataFrame
+            An epoch a row; the record takes the last epoch's figures.
+        **measured
+            The other fields.
+        """
+        last = history.iloc[-1]
         return cls(
             parameters=experiment.model_dump(mode="json"),
-            diverged=training.diverged,
-            **({} if training.diverged else {name: float(last[name]) for name in LAST}),
-            training_seconds=training.seconds,
-            activations=training.activations,
-            network={"title": backbone.title, "about": backbone.about},
+            **({} if measured.get("diverged") else {name: float(last[name]) for name in LAST}),
             versions=versions(),
             commit=commit(),
             **measured,
@@ -209,13 +201,17 @@ class Record(BaseModel):
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that a result depends on."""
+    """List the versions of the libraries that a result depends on."""
     names = ("thaw", "tensorflow", "keras", "tensorflow-datasets", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def commit() -> str | None:
-    """The git commit of this code, ``-dirty`` behind it if the code has changed since; None where git does not track it."""
+    """Find the git commit of this code.
+
+    ``-dirty`` follows if the code has changed since. None where git does not
+    track the code.
+    """
     here = Path(__file__)
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
@@ -262,159 +258,7 @@ MIGRATIONS = {1: _from_1, 2: _from_2}
 
 
 def migrated(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a ``record.json`` of any schema version, in the present one."""
+    """Bring the content of a ``record.json`` of any schema version to the present one."""
     while type(version := content.get("schema_version")) is int and version in MIGRATIONS:
         content = MIGRATIONS[version](content)
     return content
-
-
-def output_directory(experiment: Experiment) -> Path:
-    """An experiment's folder, made and found writable.
-
-    Without an ``output_dir`` it is one below the project's ``outputs/lab``.
-
-    Raises
-    ------
-    OutputNotWritable
-    """
-    name = f"{experiment.backbone}-{experiment.strategy}-{experiment.amount}"
-    directory = experiment.output_dir or places.project() / "outputs" / "lab" / name
-    check_writable(directory)
-    return directory
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, whole or not at all."""
-    write_atomic(path, lambda partial: partial.write_bytes(as_csv(table)))
-
-
-def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Write a run's files; ``record.json`` last, so that it vouches for the others."""
-    tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
-    record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
-    contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
-    (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
-    for name, content in contents.items():
-        write_atomic(directory / name, lambda partial, content=content: partial.write_bytes(content))
-
-
-def end_if_diverged(directory: Path, experiment: Experiment, training: "Training", **measured: Any) -> None:
-    """End a run here whose loss is no finite number, with a record of that.
-
-    Raises
-    ------
-    Diverged
-        After the record was written.
-    """
-    if training.diverged:
-        save(directory, Record.of(experiment, training, **measured), training.history, pd.DataFrame({"key": []}))
-        raise Diverged(
-            f"diverged: after epoch {training.diverged} the loss is no finite number. The run ends here, and is recorded as that. "
-            "Give a smaller learning rate, or the precision float32."
-        )
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """A table as a CSV file's content."""
-    return table.to_csv(index=False, lineterminator="\n").encode()
-
-
-class Run(BaseModel):
-    """A finished run, read back."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
-
-    record: Record
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-
-    @cached_property
-    def right(self) -> pd.Series:
-        """Whether each test photo is named rightly, by its key, in the keys' order."""
-        photos = self.predictions.set_index("key").sort_index()
-        return photos["label"] == photos["predicted"]
-
-    @classmethod
-    def read(cls, directory: Path) -> "Run":
-        """Read a run's files.
-
-        Raises
-        ------
-        InvalidRecord
-            If one is missing, damaged, or of a newer schema version.
-        """
-        try:
-            contents = {name: (directory / name).read_bytes() for name in ("record.json", *TABLES)}
-            written = dict(json.loads(contents["record.json"]))
-            record = Record.model_validate_json(json.dumps(migrated(written)), strict=True)
-            for name in TABLES:
-                digest = hashlib.sha256(contents[name]).hexdigest()
-                unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
-                if record.files.get(name, unhashed) != digest:
-                    raise ValueError(f"{name} is not the one that was written")
-            text = dict.fromkeys(("key", "label", "predicted"), str)
-            history, predictions = (pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES)
-            _agree(record, history, predictions)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidParameter) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise InvalidRecord(
-                f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
-            ) from None
-        return cls(record=record, history=history, predictions=predictions)
-
-
-def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """See that a record says what its tables say."""
-    experiment = record.experiment
-    if record.diverged:
-        return
-    last = {name: getattr(record, name) for name in LAST}
-    right = (predictions["label"] == predictions["predicted"]).mean()
-    if (
-        history["epoch"].tolist() != list(range(1, experiment.epochs + 1))
-        or history.iloc[-1][list(last)].to_dict() != last
-        or len(predictions) != record.data["photos"]["test"]
-        or right != record.test_accuracy
-    ):
-        raise ValueError("record.json and its tables say different things")
-
-
-def table(runs: Iterable[Run]) -> pd.DataFrame:
-    """Many runs as one table.
-
-    Returns
-    -------
-    DataFrame
-        A run a row: backbone, strategy, amount, label, seed, epochs, control
-        (a frozen base whose head trains as long as a fine-tuned run), the
-        record's figures, ``inference_ms_per_image`` as its median, and
-        ``training_seconds`` of all
-        phases together beside ``activations_seconds``, ``head_seconds`` and
-        ``finetune_seconds``.
-    """
-    rows = []
-    for run in runs:
-        record, experiment = run.record, run.record.experiment
-        row = {
-            name: getattr(experiment, name)
-            for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")
-        }
-        row |= record.model_dump(include=set(FIGURES))
-        row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
-        row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
-        row["inference_ms_per_image"] = record.inference_ms_per_image.median
-        row["training_seconds"] = record.training_seconds.total
-        row["test_photos"] = len(run.predictions)
-        row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
-    """The original's row of a configuration, if it has one."""
-    if original is None or row["control"]:
-        return None
-    match = original[
-        (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
-    ]
-    return match.iloc[0] if len(match) else None

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import fisher_exact, permutation_test, rankdata
 
 from thaw.network.backbones import REGISTRY
-from thaw.records.record import Run
+from thaw.records.runs import Run
 from thaw.report import statistics
 from thaw.report.results import Results
 from thaw.report.statistics import ALPHA, Difference

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.network.backbones import REGISTRY, Backbone
-from thaw.records.record import in_original
+from thaw.records.runs import in_original
 from thaw.report.display import one_line
 
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"

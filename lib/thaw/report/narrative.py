@@ -9,8 +9,9 @@ import pandas as pd
 from thaw.disk.atomic import write_atomic
 from thaw.experiment import Experiment
 from thaw.network.backbones import REGISTRY, Backbone
-from thaw.records.record import Record, in_original, write_csv
-from thaw.records.record import table as record_rows
+from thaw.records.record import Record
+from thaw.records.runs import in_original, write_csv
+from thaw.records.runs import runs_table as record_rows
 from thaw.report import claims, statistics
 from thaw.report.claims import CONTRADICTED, SUPPORTED, Verdict, points, select
 from thaw.report.display import latex, markdown, one_line
@@ -636,7 +637,7 @@ def hard_photos(results: Results, most: int = 10) -> pd.DataFrame:
         {
             "label": grouped["label"].first(),
             "said": grouped["predicted"].agg(lambda names: names.value_counts().index[0]),
-            "wrong": pd.Series(1 - np.mean(shares, axis=0), index=results.runs[0].right.index).round(6),
+            "wrong": pd.Series(1 - np.mean(shares, axis=0), index=results.runs[0].correct.index).round(6),
         }
     ).rename_axis("key")
     return table[table["wrong"] >= 0.5].nlargest(most, "wrong").reset_index()

@@ -13,7 +13,7 @@ import pandas as pd
 from thaw.disk import places
 from thaw.errors import InvalidRecord
 from thaw.network.backbones import REGISTRY
-from thaw.records.record import Run
+from thaw.records.runs import Run
 from thaw.report import statistics
 from thaw.report.statistics import CONFIGURATION
 from thaw.study import search

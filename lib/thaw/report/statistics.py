@@ -19,7 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from thaw.records.record import Run, table
+from thaw.records.runs import Run, runs_table
 
 LEVEL = 0.95  # of every interval
 ALPHA = 1 - LEVEL
@@ -109,11 +109,11 @@ def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        In the order of `runs`: the columns of `thaw.records.record.table`, with
+        In the order of `runs`: the columns of `thaw.records.runs.runs_table`, with
         ``seeds`` counted, ``test_sd`` the standard deviation of test accuracy
         over seeds (NaN of one), and ``test_low`` and ``test_high``.
     """
-    groups = table(runs).groupby([*CONFIGURATION, "label", "control"], sort=False)
+    groups = runs_table(runs).groupby([*CONFIGURATION, "label", "control"], sort=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"], means["test_sd"] = groups.size(), groups["test_accuracy"].std()
     means = means.reset_index()
@@ -143,9 +143,9 @@ def rightness(runs: Sequence[Run]) -> np.ndarray:
     ValueError
         If the runs were not tested on the same photos.
     """
-    if not all(run.right.index.equals(runs[0].right.index) for run in runs):
+    if not all(run.correct.index.equals(runs[0].correct.index) for run in runs):
         raise ValueError("The predictions are not of the same photos: they cannot be compared in pairs.")
-    return np.stack([run.right.to_numpy() for run in runs])
+    return np.stack([run.correct.to_numpy() for run in runs])
 
 
 def resampled(

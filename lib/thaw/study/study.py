@@ -18,7 +18,7 @@ from thaw.disk.atomic import locked, write_atomic
 from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfile, did_you_mean, explained, first_line
 from thaw.experiment import Experiment, in_words, shown
 from thaw.network.backbones import REGISTRY
-from thaw.records.record import Run
+from thaw.records.runs import Run
 
 NOT_RUN = "it has not been run"
 TUNED = (

@@ -1,0 +1,179 @@
+"""The files of finished runs: written, read back, and gathered in one table."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from thaw.disk import places
+from thaw.disk.atomic import check_writable, write_atomic
+from thaw.errors import Diverged, InvalidParameter, InvalidRecord
+from thaw.experiment import Experiment
+from thaw.records.record import FIGURES, LAST, Record, migrated
+
+TABLES = ("history.csv", "predictions.csv")
+
+
+def output_directory(experiment: Experiment) -> Path:
+    """Make an experiment's folder, and see that it is writable.
+
+    Without an ``output_dir`` it is one below the project's ``outputs/lab``.
+
+    Raises
+    ------
+    OutputNotWritable
+    """
+    name = f"{experiment.backbone}-{experiment.strategy}-{experiment.amount}"
+    directory = experiment.output_dir or places.project() / "outputs" / "lab" / name
+    check_writable(directory)
+    return directory
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    write_atomic(path, lambda partial: partial.write_bytes(as_csv(table)))
+
+
+def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """Write a run's files; ``record.json`` last, with the hashes of the others."""
+    tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
+    record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
+    contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
+    (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
+    for name, content in contents.items():
+        write_atomic(directory / name, lambda partial, content=content: partial.write_bytes(content))
+
+
+def end_if_diverged(directory: Path, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> None:
+    """Save the record of a run whose loss is not a finite number, and end the run.
+
+    Parameters
+    ----------
+    directory : Path
+    experiment : Experiment
+    history : DataFrame
+    **measured
+        As for `Record.of`; ``diverged`` is the epoch, or None.
+
+    Raises
+    ------
+    Diverged
+        If the run has diverged, after its record was saved.
+    """
+    if epoch := measured["diverged"]:
+        save(directory, Record.of(experiment, history, **measured), history, pd.DataFrame({"key": []}))
+        raise Diverged(
+            f"diverged: after epoch {epoch} the loss is not a finite number. The run ends here, and is recorded as "
+            "diverged. Give a smaller learning rate, or the precision float32."
+        )
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Turn a table into a CSV file's content."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+class Run(BaseModel):
+    """A finished run, read back."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    record: Record
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @cached_property
+    def correct(self) -> pd.Series:
+        """Whether each test photo is classified correctly, by its key, in the keys' order."""
+        photos = self.predictions.set_index("key").sort_index()
+        return photos["label"] == photos["predicted"]
+
+    @classmethod
+    def read(cls, directory: Path) -> "Run":
+        """Read a run's files.
+
+        Raises
+        ------
+        InvalidRecord
+            If one is missing, damaged, or of a newer schema version.
+        """
+        try:
+            contents = {name: (directory / name).read_bytes() for name in ("record.json", *TABLES)}
+            written = dict(json.loads(contents["record.json"]))
+            record = Record.model_validate_json(json.dumps(migrated(written)), strict=True)
+            for name in TABLES:
+                digest = hashlib.sha256(contents[name]).hexdigest()
+                unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
+                if record.files.get(name, unhashed) != digest:
+                    raise ValueError(f"{name} is not the one that was written")
+            text = dict.fromkeys(("key", "label", "predicted"), str)
+            history, predictions = (pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES)
+            _agree(record, history, predictions)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidParameter) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise InvalidRecord(
+                f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
+            ) from None
+        return cls(record=record, history=history, predictions=predictions)
+
+
+def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """Raise ValueError if a record and its tables say different things."""
+    experiment = record.experiment
+    if record.diverged:
+        return
+    last = {name: getattr(record, name) for name in LAST}
+    correct = (predictions["label"] == predictions["predicted"]).mean()
+    if (
+        history["epoch"].tolist() != list(range(1, experiment.epochs + 1))
+        or history.iloc[-1][list(last)].to_dict() != last
+        or len(predictions) != record.data["photos"]["test"]
+        or correct != record.test_accuracy
+    ):
+        raise ValueError("record.json and its tables say different things")
+
+
+def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Gather many runs in one table.
+
+    Returns
+    -------
+    DataFrame
+        A run a row: backbone, strategy, amount, label, seed, epochs, control
+        (a frozen base whose head trains as long as a fine-tuned run), the
+        record's figures, ``inference_ms_per_image`` as its median, and
+        ``training_seconds`` of all phases together beside
+        ``activations_seconds``, ``head_seconds`` and ``finetune_seconds``.
+    """
+    rows = []
+    for run in runs:
+        record, experiment = run.record, run.record.experiment
+        row = {
+            name: getattr(experiment, name)
+            for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")
+        }
+        row |= record.model_dump(include=set(FIGURES))
+        row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
+        row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
+        row["inference_ms_per_image"] = record.inference_ms_per_image.median
+        row["training_seconds"] = record.training_seconds.total
+        row["test_photos"] = len(run.predictions)
+        row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
+    """The original's row of a configuration, if it has one."""
+    if original is None or row["control"]:
+        return None
+    match = original[
+        (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
+    ]
+    return match.iloc[0] if len(match) else None

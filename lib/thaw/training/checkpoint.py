@@ -1,0 +1,156 @@
+"""What a phase of training has finished, kept for whoever goes on from there.
+
+A checkpoint is named by everything that its numbers depend on: photos,
+weights, settings and the phases up to it. So the head that all strategies of a
+seed share, and the last epoch of a run that was stopped, are the same kind of
+file.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from thaw.disk import places
+from thaw.disk.atomic import is_full, write_atomic
+from thaw.disk.budget import budget, make_room
+
+SHARE = 0.25  # of the cache's budget
+DAMAGES = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)  # what reading a file can raise
+
+
+@dataclass
+class Progress:
+    """How far a phase has come.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        An epoch each: the rows of the history.
+    complete : bool
+        Whether the phase is finished. The optimizer's state is not kept then.
+    note : dict
+        What the phase was trained on, for the record.
+    peak_memory_mb : float
+        The most memory of the processes that trained it.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = False
+    note: dict[str, Any] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of one phase.
+
+    Parameters
+    ----------
+    key : dict
+        Everything that its numbers depend on, in JSON's types.
+    log : callable
+        Is told of a file that is there and is not used.
+    """
+
+    key: dict[str, Any]
+    log: Callable[[str], None] = print
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, made or not."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return places.cache("checkpoints") / f"{digest[:16]}.npz"
+
+    def is_complete(self) -> bool:
+        """Whether the file is of a finished phase, as far as its notes tell."""
+        try:
+            with np.load(self.path) as file:
+                return json.loads(str(file["about"]))["progress"]["complete"] is True
+        except DAMAGES:
+            return False
+
+    def load(self, network: keras.Model) -> Progress:
+        """Take up what the file holds: weights into the network, state into its optimizer.
+
+        A file that is damaged is not used, and changes nothing.
+
+        Parameters
+        ----------
+        network : keras.Model
+            Compiled.
+        """
+        if not self.path.is_file():
+            return Progress()
+        try:
+            with np.load(self.path) as file:
+                values = {name: file[name] for name in file.files if name != "about"}
+                about = json.loads(str(file["about"]))
+            if about["sha256"] != _hash(values) or about["key"] != self.key:
+                raise ValueError("not the values that were written")
+            progress = Progress(**about["progress"])
+            variables = _variables(network, with_optimizer=not progress.complete)
+            if {name: tuple(variable.shape) for name, variable in variables.items()} != {
+                name: value.shape for name, value in values.items()
+            }:
+                raise ValueError("of another network")
+        except DAMAGES:
+            self.log(f"{self.path} is damaged: trained again")
+            return Progress()
+        for name, variable in variables.items():
+            variable.assign(values[name])
+        return progress
+
+    def save(self, network: keras.Model, progress: Progress) -> None:
+        """Write what was trained, whole or not at all; on a full disk go on without."""
+        variables = _variables(network, with_optimizer=not progress.complete)
+        values = {name: variable.numpy() for name, variable in variables.items()}
+        about = json.dumps({"key": self.key, "sha256": _hash(values), "progress": asdict(progress)})
+        size = sum(value.nbytes for value in values.values())
+
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, about=np.array(about), **values)
+
+        folder = self.path.parent
+        try:
+            if not make_room(folder, size, SHARE * budget(folder), [self.path]):
+                raise OSError(28, "No space left on device")
+            write_atomic(self.path, write)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self.log(f"the disk is full: {self.path} is not kept")
+
+    def discard(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+
+def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Variable]:
+    """What training changes, by name: the variables of each layer that trains, and the optimizer's."""
+    found = {
+        f"{layer.name}/{number}": variable
+        for layer in network.layers
+        if layer.trainable_weights
+        for number, variable in enumerate(layer.variables)
+    }
+    if with_optimizer:
+        network.optimizer.build(network.trainable_variables)
+        found |= {f"optimizer/{variable.path}": variable for variable in network.optimizer.variables}
+    return found
+
+
+def _hash(values: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        digest.update(f"{name} {values[name].dtype} {values[name].shape}".encode())
+        digest.update(np.ascontiguousarray(values[name]))
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""The machine: its processor or GPU, its cores, and the memory that was used."""
+
+import os
+import platform
+
+import psutil
+import tensorflow as tf
+
+
+def peak_memory_mb() -> float:
+    """Measure the most memory this process has had resident so far, in MB (1e6 bytes)."""
+    if platform.system() == "Windows":
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource  # not there on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+
+
+def peak_device_memory_mb() -> float | None:
+    """Measure the most memory of the first GPU that TensorFlow has had in use, in MB (1e6 bytes); None without a GPU."""
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
+
+
+def device() -> dict[str, str | int]:
+    """Describe the machine: its processor or GPU, and the cores that training may use."""
+    gpus = tf.config.list_physical_devices("GPU")
+    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else _processor()
+    process = psutil.Process()
+    available = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count()
+    cores = int(os.environ.get("TF_NUM_INTRAOP_THREADS", available))
+    return {"name": name, "cores": min(cores, available), "gpus": len(gpus), "system": platform.system()}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

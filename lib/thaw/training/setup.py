@@ -1,0 +1,75 @@
+"""What one experiment works with: its photos, its network with a head, and where it tells of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from thaw.data.photos import Data
+from thaw.data.photos import load as load_photos
+from thaw.experiment import Experiment
+from thaw.network import unfreezing
+from thaw.network.backbones import Backbone, get
+from thaw.network.backbones import load as load_pretrained
+from thaw.network.head import add_head
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One experiment, ready to be trained.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    backbone : Backbone
+        The network's entry in the registry.
+    base : keras.Model
+        The backbone with its pre-trained weights.
+    pretrained : dict
+        Where these weights come from; ``tensors_sha256`` is their hash.
+    data : Data
+    model : keras.Model
+        The backbone with its head, from preprocessed photos to probabilities.
+    log : callable
+        Is given a line of progress at a time.
+    """
+
+    experiment: Experiment
+    backbone: Backbone
+    base: keras.Model
+    pretrained: dict
+    data: Data
+    model: keras.Model
+    log: Callable[[str], None] = print
+
+    @classmethod
+    def of(cls, experiment: Experiment, log: Callable[[str], None] = print) -> Setup:
+        """Build the network and load the photos of an experiment, with its seed and precision.
+
+        Raises
+        ------
+        ThawError
+            If the network, its weights, its layers to unfreeze or the photos
+            are not there.
+        """
+        set_keras(experiment)
+        backbone = get(experiment.backbone)
+        base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
+        unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
+        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        model = add_head(base, len(data.classes), experiment.seed)
+        return cls(experiment, backbone, base, pretrained, data, model, log)
+
+    @property
+    def unfrozen(self) -> list[keras.layers.Layer]:
+        """The layers of the backbone that the strategy trains."""
+        return unfreezing.unfrozen(self.base, self.backbone, self.experiment.strategy, self.experiment.amount)
+
+
+def set_keras(experiment: Experiment) -> None:
+    """Set Keras' random seed and precision, before anything is built."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(experiment.seed)
+    keras.config.set_dtype_policy(experiment.precision)
