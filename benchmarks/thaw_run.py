@@ -14,31 +14,25 @@ from pathlib import Path
 
 began = time.perf_counter()
 
-import h5py
-from thaw.data import photos as data
+from thaw.data import photos
 from thaw.experiment import Experiment
-from thaw.network import backbones
-from thaw.training import evaluation
-from thaw.training import phases as training
+from thaw.training import evaluation, machine, phases, setup
 
 experiment = Experiment.of(json.loads(sys.argv[1]))
 with tempfile.TemporaryDirectory() as cache:
     os.environ["THAW_CACHE_DIR"] = cache
-    training.set_up(experiment)
+    setup.set_keras(experiment)
     imported = time.perf_counter()
-    photos = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
+    photos.load(experiment.dataset, experiment.image_size, experiment.max_examples)
     decoded = time.perf_counter()
-    base, provenance = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
-    model = training.add_head(base, len(photos.classes), experiment.seed)
-    trained = training.train(
-        model, base, photos, provenance["tensors_sha256"], experiment, lambda line: print(line, file=sys.stderr)
-    )
+    made = setup.Setup.of(experiment, lambda line: print(line, file=sys.stderr))
+    trained = phases.train(made)
     test_began = time.perf_counter()
-    evaluation.predict(trained.network, trained.test, photos.test, photos.classes)
+    evaluation.predict(trained.network, trained.test, made.data)
     ended = time.perf_counter()
-    files = list(Path(cache, "activations").rglob("*.h5"))
+    files = list(Path(cache, "activations").rglob("*.npy"))
     disk = sum(path.stat().st_size for path in files)
-    notes = [json.loads(h5py.File(path)["about"].asstr()[()]) for path in files]
+    notes = [json.loads(path.with_suffix(".json").read_text())["about"] for path in files]
 
 history = trained.history
 by_phase = {phase: history.loc[history["phase"] == phase, "seconds"].tolist() for phase in ("head", "finetune")}
@@ -49,13 +43,16 @@ print(
             "start": imported - began + test_began - decoded - spent,
             "photos": decoded - imported,
             "activations": trained.seconds["activations"],
-            "activations_a_photo": max((note.get("seconds_a_photo", 0.0) for note in notes), default=0.0),
+            "activations_a_photo": max(
+                ((note["seconds"] - note["first_batch_seconds"]) / max(len(made.data) - 32, 1) for note in notes),
+                default=0.0,
+            ),
             **by_phase,
             "test": ended - test_began,
             "whole": ended - began,
             "train_loss": history["train_loss"].iloc[-1],
             "validation_loss": history["validation_loss"].iloc[-1],
-            "peak_memory_mb": evaluation.peak_memory_mb(),
+            "peak_memory_mb": machine.peak_memory_mb(),
             "disk_mb": disk / 1e6,
             "cached": {phase: note["cached"] for phase, note in trained.activations.items()},
         }

@@ -115,20 +115,16 @@ def quick_corrections(monkeypatch):
 
 def made_up_data(size: int):
     """Random photos, `size` pixels square: eight train, four validate, four test."""
-    from thaw.data.photos import Data, Photos
+    from thaw.data.photos import Data
 
     rng = np.random.default_rng(0)
-
-    def photos(count: int, name: str) -> Photos:
-        images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        return Photos(images, np.arange(count) % 3, np.array([f"{name}-{i}" for i in range(count)]))
-
     return Data(
-        photos(8, "train"),
-        photos(4, "validation"),
-        photos(4, "test"),
-        ("daisy", "rose", "tulip"),
-        {"dataset": "made up", "sha256": f"random-{size}"},
+        rng.integers(0, 256, (16, size, size, 3), dtype=np.uint8),
+        np.array([*range(8), *range(4), *range(4)]) % 3,
+        np.array([f"photo-{i}" for i in range(16)]),
+        *np.split(np.arange(16), [8, 12]),
+        classes=("daisy", "rose", "tulip"),
+        provenance={"dataset": "made up", "sha256": f"random-{size}"},
     )
 
 

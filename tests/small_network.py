@@ -1,4 +1,4 @@
-"""A network of three small blocks, for tests of what does not depend on the network: a second where MobileNet takes four."""
+"""A network of three small blocks, for what does not depend on the network: a second where MobileNet takes four."""
 
 import keras
 from keras import layers
@@ -8,7 +8,7 @@ SMALL = Backbone("small", "Small", "small_network", "Small", r"block_(\d+)_", "t
 
 
 def Small(weights, include_top, input_shape):
-    """As `keras.applications` has its own."""
+    """Build it as `keras.applications` builds its own."""
     photos = features = layers.Input(input_shape)
     for number in (1, 2, 3):
         name = f"block_{number}"
@@ -22,3 +22,25 @@ def Small(weights, include_top, input_shape):
 
 def preprocess_input(photos):
     return photos / 127.5 - 1
+
+
+def setup(data, log=lambda line: None, weights="random", **parameters):
+    """Set up an experiment on made-up photos, with random weights that a signal survives."""
+    from conftest import enliven
+    from thaw.experiment import Experiment
+    from thaw.network import backbones
+    from thaw.network.head import add_head
+    from thaw.training.setup import Setup, set_keras
+
+    experiment = Experiment.of(
+        {"backbone": "small", "strategy": "frozen", "dataset": "made_up", "weights": "none", "image_size": 32}
+        | {"batch_size": 4, "head_epochs": 2, "finetune_epochs": 2}
+        | {"head_learning_rate": 1e-2, "finetune_learning_rate": 1e-3}
+        | parameters
+    )
+    set_keras(experiment)
+    backbone = backbones.get(experiment.backbone)
+    base = backbone.build(experiment.image_size)
+    enliven(base)
+    model = add_head(base, len(data.classes), experiment.seed)
+    return Setup(experiment, backbone, base, {"tensors_sha256": weights}, data, model, log)

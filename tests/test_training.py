@@ -1,59 +1,41 @@
-"""The two phases; and the cached prefix, which must not change a number."""
+"""The phases of training; and the cached frozen part, which must not change a number."""
 
 import dataclasses
 import errno
+import json
 
-import h5py
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import enliven, has_flowers, has_weights, made_up_data
-from small_network import SMALL
-from thaw.data import photos as data
+from small_network import SMALL, setup
+from thaw.data import batches
 from thaw.disk import places
 from thaw.experiment import Experiment
-from thaw.network import backbones
-from thaw.network import unfreezing as unfreeze
-from thaw.training import activations, evaluation
-from thaw.training import phases as training
+from thaw.network import backbones, graph, unfreezing
+from thaw.network.head import add_head
+from thaw.training import checkpoint, evaluation, phases
+from thaw.training.setup import Setup
+
+MEASURED = ["seconds"]
+LOSSES = ["train_loss", "validation_loss"]
 
 
 @pytest.fixture(autouse=True)
 def fresh_cache(tmp_path, monkeypatch):
-    """Nothing kept from an earlier test; and a network more, as one adds it."""
+    """Nothing kept from an earlier test; and one more network, added as anyone adds one."""
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(backbones.REGISTRY, "small", SMALL)
 
 
 def trained(data, log=lambda line: None, **parameters):
-    experiment = Experiment.of(
-        {
-            "strategy": "frozen",
-            "image_size": 32,
-            "batch_size": 4,
-            "head_epochs": 2,
-            "finetune_epochs": 2,
-            "weights": "none",
-        }
-        | {"head_learning_rate": 1e-2, "finetune_learning_rate": 1e-3}
-        | parameters
-    )
-    training.set_up(experiment)
-    base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
-    enliven(base)
-    model = training.add_head(base, 3, experiment.seed)
     lines = []
-
-    def tell(line):
-        log(line)
-        lines.append(line)
-
-    return training.train(model, base, data, "random", experiment, tell), lines
+    made = setup(data, lambda line: (log(line), lines.append(line)), **parameters)
+    return phases.train(made), lines
 
 
 def test_two_phases_with_their_own_learning_rates(tiny):
-    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1)
+    result, lines = trained(tiny, strategy="blocks", amount=1)
     history = result.history
     assert history["epoch"].tolist() == [1, 2, 3, 4]
     assert history["phase"].tolist() == ["head", "head", "finetune", "finetune"]
@@ -64,7 +46,7 @@ def test_two_phases_with_their_own_learning_rates(tiny):
 
 
 def test_the_control_trains_its_head_as_long_and_without_a_second_phase(tiny):
-    result, _ = trained(tiny, backbone="small")
+    result, _ = trained(tiny)
     assert result.history["phase"].tolist() == ["head"] * 4
     assert result.history["learning_rate"].tolist() == [1e-2] * 4
     assert result.seconds["finetune"] == 0
@@ -74,17 +56,36 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny, tmp_path, m
     histories = []
     for number, seed in enumerate((1, 1, 2)):
         monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / str(number)))  # nothing to go on from
-        histories.append(trained(tiny, backbone="small", seed=seed)[0].history.drop(columns="seconds"))
+        histories.append(trained(tiny, seed=seed)[0].history.drop(columns=MEASURED))
     first, again, other = histories
     assert first.equals(again) and not first.equals(other)
 
 
 def test_every_epoch_has_its_own_order_and_every_photo_once():
-    whole = [order.tolist() for order in training.shuffled(10, 4, seed=0, epochs=range(3)).as_numpy_iterator()]
+    rows = np.arange(5, 15)
+    whole = [order.tolist() for order in batches.shuffled(rows, 4, seed=0, epochs=range(3)).as_numpy_iterator()]
     epochs = [sum(whole[i : i + 3], []) for i in (0, 3, 6)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) == 3
-    later = [order.tolist() for order in training.shuffled(10, 4, seed=0, epochs=range(2, 3)).as_numpy_iterator()]
+    assert all(sorted(epoch) == rows.tolist() for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) == 3
+    later = [order.tolist() for order in batches.shuffled(rows, 4, seed=0, epochs=range(2, 3)).as_numpy_iterator()]
     assert later == whole[6:], "an epoch's order does not depend on where training began"
+
+
+def test_any_photos_may_train_whatever_their_positions(tiny):
+    """The same photos at other positions, with the split following them: the same numbers."""
+    order = np.random.default_rng(3).permutation(len(tiny))
+    position = np.argsort(order)
+    moved = dataclasses.replace(
+        tiny,
+        **{name: getattr(tiny, name)[order] for name in ("images", "labels", "keys")},
+        **{name: position[getattr(tiny, name)] for name in ("train", "validation", "test")},
+        provenance=tiny.provenance | {"sha256": "in another order"},
+    )
+    runs = [trained(data, strategy="blocks", amount=1, activations="keep")[0] for data in (tiny, moved)]
+    first, second = (run.history[LOSSES] for run in runs)
+    np.testing.assert_allclose(first["validation_loss"][:1], second["validation_loss"][:1], rtol=0.2)
+    photos = [evaluation.predict(run.network, run.test, data) for run, data in zip(runs, (tiny, moved), strict=True)]
+    assert photos[0]["key"].tolist() == photos[1]["key"].tolist()
+    assert photos[0]["label"].tolist() == photos[1]["label"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -92,80 +93,63 @@ def test_every_epoch_has_its_own_order_and_every_photo_once():
     [
         ("mobilenet", "frozen", 0, 32, 1),
         ("mobilenet", "layers", 3, 64, 1),  # inside a block
-        (
-            "mobilenet",
-            "blocks",
-            2,
-            64,
-            1,
-        ),  # at a block's edge; at 32 pixels BatchNorm would have but four values to train on
+        ("mobilenet", "blocks", 2, 64, 1),  # at a block's edge; at 32 pixels BatchNorm would train on four values
         ("resnet50", "frozen", 0, 32, 1),
         ("resnet50", "blocks", 1, 32, 1),  # at a block's edge; main path and shortcut both start from it
         ("resnet50", "layers", 5, 32, 2),  # inside a residual block: main path and shortcut
     ],
 )
-def test_the_cached_prefix_gives_the_losses_of_the_whole_network(name, strategy, amount, size, frontier):
-    # Adam turns rounding errors of a gradient that should be zero into steps of the learning rate's size: a realistic, small one.
-    parameters = {
-        "backbone": name,
-        "strategy": strategy,
-        "amount": amount,
-        "image_size": size,
-        "head_epochs": 1,
-        "finetune_learning_rate": 1e-5,
-    }
-    cached, plain = (trained(made_up_data(size), activations=how, **parameters)[0] for how in ("keep", "compute"))
+def test_the_cached_frozen_part_gives_the_losses_of_the_whole_network(
+    name, strategy, amount, size, frontier, tmp_path, monkeypatch
+):
+    # Adam turns rounding errors of a gradient that should be zero into steps of the learning rate's size: a small one.
+    parameters = {"backbone": name, "strategy": strategy, "amount": amount, "image_size": size}
+    parameters |= {"head_epochs": 1, "finetune_learning_rate": 1e-5}
+    results = []
+    for how in ("keep", "compute"):
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / how))  # no head from the other
+        results.append(trained(made_up_data(size), activations=how, **parameters)[0])
+    cached, plain = results
     assert all(phase["cached"] for phase in cached.activations.values())
     assert not any(phase["cached"] for phase in plain.activations.values())
     assert len(list(cached.activations.values())[-1]["frontier"]) == frontier
-    losses = ["train_loss", "validation_loss"]
-    np.testing.assert_allclose(cached.history[losses], plain.history[losses], rtol=2e-4)
+    np.testing.assert_allclose(cached.history[LOSSES], plain.history[LOSSES], rtol=2e-4)
     assert (plain.history["train_loss"].pct_change().abs()[1:] > 1e-3).all(), "every epoch changes what it should"
 
 
 def test_a_cut_divides_the_network_without_a_rest():
     base = backbones.get("resnet50").build(32)
     enliven(base)
-    model = training.add_head(base, 3)
+    model = add_head(base, 3)
     photos = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     whole = model(photos, training=False)
     for amount in (0, 1, 5, 40, 100, 175):
-        unfreeze.unfreeze(base, base.layers[len(base.layers) - amount :])
-        divided = activations.cut(model)
+        unfreezing.unfreeze(base, base.layers[len(base.layers) - amount :])
+        divided = graph.cut(model)
         prefix = keras.Model(model.input, list(divided.frontier.values()))
-        entering = prefix(photos, training=False)
-        np.testing.assert_allclose(
-            divided.tail(entering if len(entering) > 1 else entering[0], training=False), whole, rtol=1e-4, atol=1e-6
-        )
-        assert divided.saves == (amount < 175)
-        assert {weight.path for weight in divided.tail.trainable_weights} == {
-            weight.path for weight in model.trainable_weights
-        }
+        entering = graph.one_or_all(prefix(photos, training=False))
+        np.testing.assert_allclose(divided.tail(entering, training=False), whole, rtol=1e-4, atol=1e-6)
+        assert divided.has_frozen_part == (amount < 175)
+        trains = {weight.path for weight in model.trainable_weights}
+        assert {weight.path for weight in divided.tail.trainable_weights} == trains
 
 
 @has_flowers
 @has_weights
 def test_real_weights_on_real_photos_learn_the_flowers():
     """A frozen MobileNet, 300 small photos, a few epochs of the head: far above the 24 % of always naming one class."""
-    photos = data.load("tf_flowers", 96, 300)
-    experiment = Experiment.of(
-        {
-            "backbone": "mobilenet",
-            "strategy": "frozen",
-            "image_size": 96,
-            "head_epochs": 8,
-            "finetune_epochs": 0,
-            "head_learning_rate": 3e-3,
-        }
+    made = Setup.of(
+        Experiment.of(
+            {"backbone": "mobilenet", "strategy": "frozen", "image_size": 96, "max_examples": 300}
+            | {"head_epochs": 8, "finetune_epochs": 0, "head_learning_rate": 3e-3}
+        ),
+        log=lambda line: None,
     )
-    training.set_up(experiment)
-    base, _ = backbones.load("mobilenet", 96, "imagenet")
-    model = training.add_head(base, len(photos.classes))
-    history = training.train(model, base, photos, "imagenet", experiment, log=lambda line: None).history
-    order = tf.data.Dataset.range(len(photos.validation)).batch(32)
-    prepare = backbones.get("mobilenet").preprocess
-    inputs = training.batches([photos.validation.images], photos.validation.labels, order, prepare)
-    scores = evaluation.scores(evaluation.predict(model, inputs, photos.validation, photos.classes))
+    history = phases.train(made).history
+    order = batches.in_order(made.data.validation, 32)
+    inputs = batches.batches([made.data.images], made.data.labels, order, made.backbone.preprocess)
+    data = dataclasses.replace(made.data, test=made.data.validation)
+    scores = evaluation.scores(evaluation.predict(made.model, inputs, data))
     assert scores["test_accuracy"] > 0.5
     assert scores["test_accuracy"] == pytest.approx(history["validation_accuracy"].iloc[-1]), (
         "training and evaluation see the same network"
@@ -178,7 +162,7 @@ class Stopped(Exception):
 
 
 def stopped_after(data, line: str, **parameters):
-    """A run up to a line that it says."""
+    """Train up to a line that the run says."""
 
     def log(said):
         if line in said:
@@ -192,15 +176,13 @@ def stopped_after(data, line: str, **parameters):
     "parameters",
     [
         {"backbone": "mobilenet", "strategy": "blocks", "amount": 2},
-        {"backbone": "small", "strategy": "layers", "amount": 4, "augmentation": "flip"},
-        {"backbone": "small", "strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
+        {"strategy": "layers", "amount": 4, "augmentation": "flip"},
+        {"strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
     ],
     ids=str,
 )
-def test_a_run_that_was_stopped_goes_on_from_its_last_epoch_to_the_same_numbers(
-    tiny, tmp_path, monkeypatch, parameters
-):
-    """Stopped in the head's second epoch and in the one before last, each time in a process of its own as far as Keras knows."""
+def test_a_stopped_run_goes_on_after_its_last_epoch_to_the_same_numbers(tiny, tmp_path, monkeypatch, parameters):
+    """Stopped in the head's second epoch and in the last but one, each time as if in a new process."""
     parameters |= {"finetune_epochs": 3}
     expected, _ = trained(tiny, **parameters)
     weights = expected.network.get_weights()
@@ -208,69 +190,90 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_epoch_to_the_same_numbers(
     stopped_after(tiny, "epoch 2 of 5", **parameters)
     stopped_after(tiny, "epoch 4 of 5", **parameters)
     result, lines = trained(tiny, **parameters)
-    (path,) = places.cache("backups").glob("*.h5")
-    assert f"epochs to 3 of 5 were trained before: going on from there (backups/{path.name} in the cache)" in lines
-    assert sum("fine-tuning" in line for line in lines) == 2, "no finished epoch is trained again"
-    measured = ["seconds"]
-    assert result.history.drop(columns=measured).equals(expected.history.drop(columns=measured))
+    name = result.checkpoint.path.name
+    assert any("epochs to 3 of 5 were trained before (validation" in line and name in line for line in lines)
+    assert sum("(fine-tuning)" in line for line in lines) == 2, "no finished epoch is trained again"
+    assert result.history.drop(columns=MEASURED).equals(expected.history.drop(columns=MEASURED))
     for ours, theirs in zip(result.network.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert result.peak_memory_mb > 100
 
 
-def test_backups_that_are_no_good_are_said_and_leave_no_trace(tiny, tmp_path, monkeypatch):
-    parameters = {"backbone": "small", "strategy": "blocks", "amount": 1}
+def test_the_head_is_trained_once_for_all_strategies_of_a_seed(tiny):
+    first, _ = trained(tiny, strategy="blocks", amount=1)
+    other, lines = trained(tiny, strategy="layers", amount=2)
+    assert any("head alone: epochs to 2 of 2 were trained before" in line for line in lines)
+    assert other.history[:2].equals(first.history[:2])
+    _, lines = trained(tiny, strategy="blocks", amount=1, seed=1)
+    assert not any("trained before" in line for line in lines)
+
+
+def test_a_finished_run_leaves_nothing_behind_but_its_head(tiny):
+    result, _ = trained(tiny, strategy="blocks", amount=1)
+    result.checkpoint.discard()
+    assert len(list(places.cache("checkpoints").glob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize("harm", ["truncated", "rubbish", "a bit", "without a variable", "of another shape"])
+@pytest.mark.parametrize("which", ["head", "last"])
+def test_a_checkpoint_that_is_damaged_is_said_and_changes_nothing(tiny, tmp_path, monkeypatch, which, harm):
+    parameters = {"strategy": "blocks", "amount": 1}
     expected, _ = trained(tiny, **parameters)
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "another"))
     stopped_after(tiny, "epoch 4 of 4", **parameters)
-    (path,) = places.cache("backups").glob("*.h5")
-    content = path.read_bytes()
-
-    def with_another_variable(shape=None):
+    paths = {json.loads(str(np.load(path)["about"]))["progress"]["complete"]: path for path in
+             places.cache("checkpoints").glob("*.npz")}  # fmt: skip
+    path = paths[which == "head"]
+    content = bytearray(path.read_bytes())
+    with np.load(path) as file:
+        values = dict(file)
+    name = next(name for name in values if name != "about" and values[name].size > 1)
+    if harm == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif harm == "rubbish":
+        path.write_bytes(b"\x00\xff" * 1000)
+    elif harm == "a bit":
+        content[content.index(values[name].tobytes())] ^= 1
         path.write_bytes(content)
-        with h5py.File(path, "a") as file:
-            del file["optimizer/vars/9"]  # what is before it has been loaded by the time that this is missed
-            if shape:
-                file["optimizer/vars/9"] = np.zeros(shape)
+    else:  # by a script, and vouched for
+        values = {n: v for n, v in values.items() if n != name} | ({name: np.zeros(7)} if "shape" in harm else {})
+        about = json.loads(str(values.pop("about")))
+        about["sha256"] = checkpoint._hash(values)
+        np.savez(path, about=json.dumps(about), **values)
+    result, lines = trained(tiny, **parameters)
+    assert any("is damaged: trained again" in line and str(path) in line for line in lines)
+    assert result.history.drop(columns=MEASURED).equals(expected.history.drop(columns=MEASURED))
 
-    def goes_as_if_there_were_none(data=tiny):
-        result, lines = trained(data, **parameters)
-        assert any("trained anew" in line and str(path) in line for line in lines)
-        assert any("epoch 3 of 4 (fine-tuning)" in line for line in lines)
-        assert result.history.drop(columns="seconds").equals(expected.history.drop(columns="seconds"))
 
-    path.write_bytes(content[: len(content) // 2])
-    goes_as_if_there_were_none()
-    path.write_bytes(b"\x00\xff" * 1000)
-    goes_as_if_there_were_none()
-    with_another_variable()
-    goes_as_if_there_were_none()
-    with_another_variable(shape=7)
-    goes_as_if_there_were_none()
-    path.write_bytes(content)
-    goes_as_if_there_were_none(dataclasses.replace(tiny, provenance=tiny.provenance | {"sha256": "other"}))
+@pytest.mark.parametrize("other", ["data", "weights"])
+def test_a_checkpoint_of_other_photos_or_weights_is_not_taken(tiny, other):
+    trained(tiny, strategy="blocks", amount=1)
+    changed = dataclasses.replace(tiny, provenance=tiny.provenance | {"sha256": "other"}) if other == "data" else tiny
+    _, lines = trained(changed, weights="others" if other == "weights" else "random", strategy="blocks", amount=1)
+    assert not any("trained before" in line for line in lines)
 
 
 @pytest.mark.parametrize("phase, epoch", [("head", 1), ("finetune", 3)])
-def test_a_loss_that_is_no_number_ends_the_run(tiny, monkeypatch, phase, epoch):
+def test_a_loss_that_is_not_a_number_ends_the_run(tiny, monkeypatch, phase, epoch):
     rate = {f"{phase}_learning_rate": 1.0}
     monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: keras.optimizers.SGD(np.nan if rate == 1.0 else rate))
-    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1, **rate)
+    result, lines = trained(tiny, strategy="blocks", amount=1, **rate)
     assert result.diverged == epoch == len(result.history), "no epoch after it"
     assert any("diverged" in line for line in lines)
-    again, lines = trained(tiny, backbone="small", strategy="blocks", amount=1, **rate)
-    assert again.diverged == epoch and not any(f"epoch {epoch} of 4" in line for line in lines), (
-        "known from what is kept"
-    )
+    again, lines = trained(tiny, strategy="blocks", amount=1, **rate)
+    assert again.diverged == epoch and not any(f"epoch {epoch} of 4 (" in line for line in lines), "known from the file"
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed (errno = 28, x)")]
-)
-def test_a_full_disk_costs_the_backup_and_not_the_run(tiny, monkeypatch, error):
+def test_a_full_disk_costs_the_checkpoints_and_not_the_run(tiny, monkeypatch):
     def full(*_, **__):
-        raise error
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(keras.Model, "save_weights", full)
-    result, lines = trained(tiny, backbone="small", strategy="blocks", amount=1)
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    result, lines = trained(tiny, strategy="blocks", amount=1)
     assert len(result.history) == 4 and sum("the disk is full" in line for line in lines) == 4
+
+
+def test_a_budget_of_nothing_costs_the_checkpoints_and_not_the_run(tiny, monkeypatch):
+    monkeypatch.setenv("THAW_DISK_GB", "0")
+    result, _ = trained(tiny, strategy="blocks", amount=1)
+    assert len(result.history) == 4 and not list(places.cache("checkpoints").glob("*.npz"))

@@ -7,22 +7,22 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, enliven
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_network import setup
 from thaw.errors import InvalidParameter
-from thaw.experiment import Experiment
-from thaw.network import backbones
-from thaw.network import unfreezing as unfreeze
+from thaw.network import backbones, unfreezing
+from thaw.network.head import add_head
 from thaw.study.study import read_parameters
-from thaw.training import phases as training
+from thaw.training import phases
 
 
 @functools.cache
 def network(name):
     backbone = backbones.get(name)
     base = backbone.build(32)
-    return backbone, base, training.add_head(base, 5)
+    return backbone, base, add_head(base, 5)
 
 
 with open(ROOT / "params" / "original.csv", encoding="utf-8") as file:
@@ -34,8 +34,8 @@ def test_trainable_parameters_are_the_original_s(row):
     name = f"{row['backbone']}-{row['strategy']}" + (f"-{row['amount']}" if row["amount"] != "0" else "")
     parameters = read_parameters(ROOT / "params" / "configurations" / f"{name}.yaml")
     backbone, base, model = network(parameters["backbone"])
-    unfreeze.unfreeze(base, unfreeze.unfrozen(base, backbone, parameters["strategy"], parameters["amount"]))
-    assert unfreeze.count(model)["trainable_parameters"] == int(row["trainable_parameters"])
+    unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, parameters["strategy"], parameters["amount"]))
+    assert unfreezing.count_parameters(model)["trainable_parameters"] == int(row["trainable_parameters"])
 
 
 @settings(deadline=None, max_examples=60)
@@ -45,7 +45,7 @@ def test_unfreezing_more_is_a_superset_and_a_suffix(name, strategy, draw):
     most = len(base.layers) if strategy == "layers" else len(backbone.blocks(base))
     fewer = draw.draw(st.integers(1, most))
     more = draw.draw(st.integers(fewer, most))
-    few, many = (unfreeze.unfrozen(base, backbone, strategy, amount) for amount in (fewer, more))
+    few, many = (unfreezing.unfrozen(base, backbone, strategy, amount) for amount in (fewer, more))
     assert {layer.name for layer in few} <= {layer.name for layer in many}
     assert few == base.layers[-len(few) :], "what is unfrozen ends the network"
     assert (len(few) == len(many)) == (fewer == more)
@@ -65,7 +65,7 @@ def test_blocks_hold_every_layer_of_theirs_and_follow_each_other(name):
 def test_an_amount_that_the_network_has_not_got(strategy, amount):
     backbone, base, _ = network("mobilenet")
     with pytest.raises(InvalidParameter, match=rf"amount = {amount}: MobileNet has \d+ {strategy}.*from 1 to"):
-        unfreeze.unfrozen(base, backbone, strategy, amount)
+        unfreezing.unfrozen(base, backbone, strategy, amount)
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,21 @@ def test_an_amount_that_the_network_has_not_got(strategy, amount):
 )
 def test_training_changes_the_unfrozen_weights_and_no_others(tiny, monkeypatch, tmp_path, name, strategy, amount):
     """In the fine-tuning phase; BatchNorm's statistics included."""
-    experiment = Experiment.of(
-        {"backbone": name, "strategy": strategy, "amount": amount, "image_size": 32, "batch_size": 8, "weights": "none"}
-        | {"activations": "compute"}
-        | {"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1}
+    made = setup(
+        tiny,
+        **{"backbone": name, "strategy": strategy, "amount": amount, "batch_size": 8, "activations": "compute"},
+        **{"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1},
     )
-    training.set_up(experiment)
-    base, _ = backbones.load(name, 32, "none")
-    enliven(base)
-    model = training.add_head(base, 3)
+    model = made.model
     before = {weight.path: weight.numpy() for weight in model.weights}
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))  # no head from another test
     tf.config.run_functions_eagerly(True)  # one step of each phase: not worth a graph
     try:
-        training.train(model, base, tiny, "random", experiment, log=lambda line: None)
+        phases.train(made)
     finally:
         tf.config.run_functions_eagerly(False)
     changed = {weight.path for weight in model.weights if not np.array_equal(before[weight.path], weight.numpy())}
-    unfrozen = unfreeze.unfrozen(base, backbones.get(name), strategy, amount)
+    unfrozen = made.unfrozen
     expected = {weight.path for layer in unfrozen for weight in layer.weights} | {
         weight.path for weight in model.get_layer("head").weights
     }

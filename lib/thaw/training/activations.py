@@ -190,9 +190,12 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
             columns = [inputs.get(name, setup.data.images)[first : first + BATCH] for name in start]
             for writer, rows in zip(writers, tf.nest.flatten(run(*columns)), strict=True):
                 writer.append(np.asarray(rows))
+            if first == 0:
+                tracing = time.perf_counter() - began
         seconds = time.perf_counter() - began
         before = max((array.about["seconds"] for array in inputs.values()), default=0.0)
         whole = graph.multiply_adds(model, layers, start) or 1
         for layer, writer in zip(layers, writers, strict=True):
-            writer.about["seconds"] = before + seconds * graph.multiply_adds(model, [layer], start) / whole
+            share = graph.multiply_adds(model, [layer], start) / whole
+            writer.about |= {"seconds": before + seconds * share, "first_batch_seconds": before + tracing * share}
     return seconds
