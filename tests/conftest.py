@@ -53,7 +53,7 @@ def drawn(of_all_workers) -> Path:
     path = of_all_workers / "drawn"
     with files.locked([path]):
         if not path.exists():
-            command = [sys.executable, "-c", "from thaw.data import photos; photos.prepare('drawn_flowers')"]
+            command = [sys.executable, "-c", "from thaw.data import tfds; tfds.prepare('drawn_flowers')"]
             environment = os.environ | {"THAW_CACHE_DIR": str(path)}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return path

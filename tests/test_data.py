@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import has_flowers
 from thaw.data import photos as data
+from thaw.data import tfds as sources
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter
 
 
@@ -19,10 +20,10 @@ def flowers():
 
 def test_parts_are_consecutive_shares_of_the_data_set_s_order(flowers):
     assert [len(part) for part in (flowers.train, flowers.validation, flowers.test)] == [75, 15, 10]
-    builder = data.prepare("drawn_flowers")
+    source = sources.prepare("drawn_flowers")
     order = [
         key.decode()
-        for key in builder.as_dataset(split="train[:100]", read_config=tfds.ReadConfig(add_tfds_id=True))
+        for key in source.builder.as_dataset(split="train[:100]", read_config=tfds.ReadConfig(add_tfds_id=True))
         .map(lambda e: e["tfds_id"])
         .as_numpy_iterator()
     ]
@@ -45,7 +46,7 @@ def test_the_hash_knows_the_pixels(flowers):
 
 @has_flowers
 def test_tf_flowers_is_split_as_everywhere():
-    builder = data.prepare("tf_flowers")
+    source = sources.prepare("tf_flowers")
     flowers = data.load("tf_flowers", 32)
     assert [len(part) for part in (flowers.train, flowers.validation, flowers.test)] == [2752, 551, 367]
     counts = dict(
@@ -55,7 +56,7 @@ def test_tf_flowers_is_split_as_everywhere():
         )
     )
     assert counts == {"dandelion": 898, "daisy": 633, "tulips": 799, "sunflowers": 699, "roses": 641}
-    theirs = builder.as_dataset(
+    theirs = source.builder.as_dataset(
         split="train[90%:]",
         read_config=tfds.ReadConfig(add_tfds_id=True),
         decoders={"image": tfds.decode.SkipDecoding()},
@@ -65,13 +66,13 @@ def test_tf_flowers_is_split_as_everywhere():
 
 def test_an_unknown_data_set():
     with pytest.raises(InvalidParameter, match="'tf_flower'.*Did you mean 'tf_flowers'"):
-        data.prepare("tf_flower")
+        sources.prepare("tf_flower")
 
 
 def test_a_data_set_too_small_to_be_divided(monkeypatch):
-    monkeypatch.setattr(data, "FEWEST", 10**6)
+    monkeypatch.setattr(sources, "FEWEST", 10**6)
     with pytest.raises(InvalidParameter, match=r"'drawn_flowers': only \d+ photos.*1000000 or more.*larger"):
-        data.prepare("drawn_flowers")
+        sources.prepare("drawn_flowers")
 
 
 def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
@@ -80,7 +81,7 @@ def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     with pytest.raises(DataNotFound, match="no route to host.*TFDS_DATA_DIR"):
-        data.prepare("drawn_flowers")
+        sources.prepare("drawn_flowers")
 
 
 def examples_in(file: Path) -> list[bytes]:
@@ -98,7 +99,7 @@ def files_of_flowers(tmp_path, monkeypatch, drawn) -> list[Path]:
     """The files of a data set of the test's own, to be damaged."""
     shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
-    return [Path(file) for file in data.prepare("drawn_flowers").info.splits["train"].filepaths]
+    return [Path(file) for file in sources.prepare("drawn_flowers").builder.info.splits["train"].filepaths]
 
 
 def damaged(words: str) -> None:

@@ -7,6 +7,7 @@ from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
 from thaw.data import photos as data
+from thaw.data.tfds import on_disk
 from thaw.records import record
 from thaw.report.results import Results
 from thaw.study.study import Study
@@ -54,4 +55,4 @@ def test_the_photos_of_some_keys():
 
 def test_no_photos_are_fetched_for_a_report(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert not data.on_disk("no_such_set") and data.on_disk("drawn_flowers")
+    assert not on_disk("no_such_set") and on_disk("drawn_flowers")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from thaw.data import photos as data
+from thaw.data import tfds
 from thaw.disk import atomic as files
 from thaw.errors import DataNotFound, ThawError
 from thaw.network import backbones
@@ -42,7 +42,7 @@ def check(study: Study) -> None:
     if lacking:
         raise DataNotFound(f"{lacking}. {available.HOW_TO_PROVIDE}")
     for name in {experiment.dataset: None for experiment in experiments}:
-        attempt(data.prepare, name)
+        attempt(tfds.prepare, name)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
         untrained = weights in ("none", "drawn")

@@ -201,7 +201,7 @@ class _Group:
 
 def _groups(study: Study) -> list[_Group]:
     """What each experiment's last phase starts from, where it may be kept."""
-    from thaw.data import photos as data
+    from thaw.data.tfds import prepare
     from thaw.network import backbones
     from thaw.network import unfreezing as unfreeze
     from thaw.training import activations
@@ -221,7 +221,7 @@ def _groups(study: Study) -> list[_Group]:
         backbone = backbones.get(experiment.backbone)
         unfreeze.unfreeze(base, unfreeze.unfrozen(base, backbone, experiment.strategy, experiment.amount))
         cut = activations.cut(model)
-        available = data.prepare(experiment.dataset).info.splits["train"].num_examples
+        available = len(prepare(experiment.dataset))
         photos = min(available, experiment.max_examples or available)
         layers = {layer: photos * activations.bytes_a_photo(tensor) for layer, tensor in cut.frontier.items()}
         if cut.saves and sum(layers.values()) <= activations.budget(experiment.precision):
