@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from thaw.network import backbones
+from thaw.network.pretrained import load_pretrained
 from thaw.study import plan
 from thaw.study.study import Study, read_parameters
 from thaw.training import activations
@@ -147,7 +147,7 @@ def multiply_adds(study: Study) -> dict[str, tuple[int, int]]:
     whole = {}
     for experiment in {job.experiment.backbone: job.experiment for job in study.jobs}.values():
         training.set_up(experiment)
-        base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
+        base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
         whole[experiment.backbone] = activations.multiply_adds(training.add_head(base, 5), ["head"])
     return {job.configuration: (whole[job.experiment.backbone], trained[job.configuration]) for job in study.jobs}
 

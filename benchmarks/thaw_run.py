@@ -17,7 +17,7 @@ began = time.perf_counter()
 import h5py
 from thaw.data import photos as data
 from thaw.experiment import Experiment
-from thaw.network import backbones
+from thaw.network.pretrained import load_pretrained
 from thaw.training import evaluation
 from thaw.training import phases as training
 
@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory() as cache:
     imported = time.perf_counter()
     photos = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
     decoded = time.perf_counter()
-    base, provenance = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
+    base, provenance = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
     model = training.add_head(base, len(photos.classes), experiment.seed)
     trained = training.train(
         model, base, photos, provenance["tensors_sha256"], experiment, lambda line: print(line, file=sys.stderr)

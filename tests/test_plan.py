@@ -54,7 +54,7 @@ def test_lanes_hold_every_job_once_and_never_more_than_the_budget(groups, budget
 
 def profile(folder, **parameters):
     path = folder / "mine.yaml"
-    text = {"dataset": "drawn_flowers", "weights": "none", "image_size": 32, "max_examples": 80} | parameters
+    text = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "max_examples": 80} | parameters
     path.write_text(yaml.safe_dump(text), encoding="utf-8")
     return str(path)
 

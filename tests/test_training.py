@@ -15,6 +15,7 @@ from thaw.disk import places
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.training import activations, evaluation
 from thaw.training import phases as training
 
@@ -40,7 +41,7 @@ def trained(data, log=lambda line: None, **parameters):
         | parameters
     )
     training.set_up(experiment)
-    base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
+    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
     enliven(base)
     model = training.add_head(base, 3, experiment.seed)
     lines = []
@@ -159,7 +160,7 @@ def test_real_weights_on_real_photos_learn_the_flowers():
         }
     )
     training.set_up(experiment)
-    base, _ = backbones.load("mobilenet", 96, "imagenet")
+    base, _ = load_pretrained("mobilenet", 96, "imagenet")
     model = training.add_head(base, len(photos.classes))
     history = training.train(model, base, photos, "imagenet", experiment, log=lambda line: None).history
     order = tf.data.Dataset.range(len(photos.validation)).batch(32)

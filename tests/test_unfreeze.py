@@ -14,6 +14,7 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.study.study import read_parameters
 from thaw.training import phases as training
 
@@ -86,7 +87,7 @@ def test_training_changes_the_unfrozen_weights_and_no_others(tiny, monkeypatch, 
         | {"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1}
     )
     training.set_up(experiment)
-    base, _ = backbones.load(name, 32, "none")
+    base, _ = load_pretrained(name, 32, "none")
     enliven(base)
     model = training.add_head(base, 3)
     before = {weight.path: weight.numpy() for weight in model.weights}

@@ -13,10 +13,9 @@ from thaw.disk import arrays as store
 from thaw.disk import places
 from thaw.disk.arrays import Stored
 from thaw.disk.atomic import is_full, locked
-from thaw.errors import DataDamaged, OutputNotWritable, first_line
+from thaw.errors import OutputNotWritable
 
 SHARES = (0.75, 0.15, 0.10)  # train, validation, test, in the data set's own order
-_RESTORE = "Nothing was made of the rest. Restore the files, or delete that folder to have TFDS prepare it again."
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
@@ -125,6 +124,7 @@ def load(dataset: str, image_size: int, max_examples: int | None = None) -> Data
             "title": source.title,
             "description": source.description,
             "photos": {"train": len(parts[0]), "validation": len(parts[1]), "test": len(parts[2]), "available": total},
+            "classes": list(source.classes),
             "sha256": digest.hexdigest(),
         },
     )
@@ -146,9 +146,7 @@ def _decode(source: TfdsSource, count: int, squeeze, path: Path, key: dict, imag
             raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
         return writer.finish(labels=labels, keys=keys)
     except tf.errors.OpError as error:
-        raise DataDamaged(
-            f"dataset = {source.name!r}: {source.damage(count)} ({first_line(error)}). {_RESTORE}"
-        ) from None
+        raise source.damaged(count, error) from None
     except (OSError, RuntimeError) as error:
         if not is_full(error):
             raise

@@ -1,19 +1,18 @@
 """Labelled photos of a TFDS data set, in its own order."""
 
-import contextlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from thaw.demo import drawn
 from thaw.disk import places
 from thaw.disk.atomic import locked
-from thaw.errors import DataNotFound, InvalidParameter, did_you_mean, first_line
+from thaw.disk.hashes import sha256_of
+from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mean, first_line
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls deprecated parts of TensorFlow; readers cannot act on those warnings
+tfds.core.add_data_dir(str(places.shipped("data")))  # TFDS looks here, too
 
 FEWEST = 20  # photos: with fewer, hardly one would be left for the test
 
@@ -47,7 +46,7 @@ class TfdsSource:
     @property
     def title(self) -> str:
         """The data set's name as people write it, for example 'TF Flowers'."""
-        return {"tf_flowers": "TF Flowers", "drawn_flowers": "Drawn Flowers"}.get(self.name, self.name)
+        return {"tf_flowers": "TF Flowers", "demo_flowers": "Demo Flowers"}.get(self.name, self.name)
 
     @property
     def description(self) -> str:
@@ -64,12 +63,19 @@ class TfdsSource:
         return self.builder.info.splits["train"].num_examples
 
     def content(self) -> dict:
-        """Describe what the photos depend on, in JSON's types: photos of equal content are the same."""
-        return {
-            "dataset": self.full_name,
-            "folder": str(self.builder.data_dir),
-            "files": self.builder.info.splits["train"].shard_lengths,
-        }
+        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and classes.
+
+        Raises
+        ------
+        DataDamaged
+            If a file is missing or cannot be read.
+        """
+        files = [Path(file) for file in self.builder.info.splits["train"].filepaths]
+        try:
+            hashes = sha256_of(files)
+        except OSError as error:
+            raise self._unusable(f"{error.filename} cannot be read ({error.strerror})") from None
+        return {"dataset": self.full_name, "classes": list(self.classes), "files": hashes}
 
     def photos(self, count: int) -> tf.data.Dataset:
         """Read the first photos, in the data set's own order.
@@ -82,8 +88,25 @@ class TfdsSource:
         image, label = self.builder.info.supervised_keys
         return self._examples(count).map(lambda example: (example[image], example[label], example["tfds_id"]))
 
-    def damage(self, count: int) -> str:
-        """Say which file or photo cannot be read."""
+    def damaged(self, count: int, error: Exception) -> DataDamaged:
+        """Make the error that names the file or photo that could not be read.
+
+        Parameters
+        ----------
+        count : int
+            How many photos were asked for.
+        error : Exception
+            What TensorFlow raised.
+        """
+        return self._unusable(f"{self._damage(count)} ({first_line(error)})")
+
+    def _unusable(self, damage: str) -> DataDamaged:
+        return DataDamaged(
+            f"dataset = {self.name!r}: {damage}. No photos were used. Restore the files, "
+            f"or delete the folder {self.builder.data_dir} to have TFDS prepare it again."
+        )
+
+    def _damage(self, count: int) -> str:
         split = self.builder.info.splits["train"]
         for file, expected in zip(map(str, split.filepaths), split.shard_lengths):
             try:
@@ -102,7 +125,8 @@ class TfdsSource:
         return f"a photo in {self.builder.data_dir} cannot be read"
 
     def _examples(self, count: int, **options) -> tf.data.Dataset:
-        config = tfds.ReadConfig(add_tfds_id=True, try_autocache=False)
+        own_keys = "tfds_id" in self.builder.info.features
+        config = tfds.ReadConfig(add_tfds_id=not own_keys, try_autocache=False)
         return self.builder.as_dataset(split=f"train[:{count}]", read_config=config, shuffle_files=False, **options)
 
 
@@ -134,28 +158,22 @@ def prepare(dataset: str) -> TfdsSource:
     )
     if not labelled_images:
         raise InvalidParameter(
-            f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. Give one that is, such as tf_flowers."
+            f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. "
+            "Give one that is, such as tf_flowers."
         )
     source = TfdsSource(builder)
     if len(source) < FEWEST:
         raise InvalidParameter(
-            f"dataset = {dataset!r}: only {len(source)} photos in its 'train' split, and {FEWEST} or more are needed to "
-            "train, validate and test. Give a larger one."
+            f"dataset = {dataset!r}: only {len(source)} photos in its 'train' split, and {FEWEST} or more are needed "
+            "to train, validate and test. Give a larger one."
         )
     return source
 
 
 def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
-    if dataset == "drawn_flowers":
-        builder = drawn.DrawnFlowers(data_dir=places.drawn())
-    else:
-        try:
-            builder = tfds.builder(dataset)
-        except tfds.core.registered.DatasetNotFoundError:
-            raise InvalidParameter(f"dataset = {dataset!r}: TFDS has no such data set. {_nearest(dataset)}") from None
+    builder = _builder(dataset)
     try:
-        with _silently() if dataset == "drawn_flowers" else contextlib.nullcontext():
-            builder.download_and_prepare()
+        builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
         raise DataNotFound(
             f"dataset = {dataset!r}: not in {builder.data_dir}, and TFDS could not fetch it ({first_line(error)}). "
@@ -165,26 +183,25 @@ def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
 
 
 def on_disk(dataset: str) -> bool:
-    """Whether TFDS has a data set prepared, or it can be drawn: without a download."""
-    if dataset == "drawn_flowers":
-        return True
+    """Whether a data set can be read without a download."""
     try:
-        return Path(tfds.builder(dataset).data_dir).is_dir()
-    except tfds.core.registered.DatasetNotFoundError:
+        return Path(_builder(dataset).data_dir).is_dir()
+    except InvalidParameter:
         return False
 
 
-@contextlib.contextmanager
-def _silently():
-    """Keep TFDS from telling of its progress: what is drawn takes seconds, a download minutes."""
-    tfds.disable_progress_bar()
+def _builder(dataset: str) -> tfds.core.DatasetBuilder:
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-
-
-def _nearest(dataset: str) -> str:
-    close = did_you_mean(dataset, ["drawn_flowers", *tfds.list_builders(with_community_datasets=False)])
-    return close.split(" Allowed:")[0] + " See tfds.list_builders() for all."
+        return tfds.builder(dataset)
+    except tfds.core.registered.DatasetNotFoundError:
+        shipped = [path.name for path in places.shipped("data").iterdir()]
+        close = did_you_mean(dataset, [*shipped, *tfds.list_builders(with_community_datasets=False)])
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: TFDS has no such data set. {close.split(' Allowed:')[0]} "
+            "See tfds.list_builders() for all."
+        ) from None
+    except Exception as error:  # each kind of wrong name, version or configuration raises its own
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: TFDS cannot use this name ({first_line(str(error).split('}: ')[-1])}). "
+            "Give name, name:version or name/configuration:version."
+        ) from None

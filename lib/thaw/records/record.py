@@ -90,7 +90,7 @@ class DataProvenance(TypedDict):
 
 
 class WeightsProvenance(TypedDict):
-    """What the pre-trained weights are, with a hash: see `thaw.network.backbones.load`."""
+    """What the pre-trained weights are, with a hash: see `thaw.network.pretrained.load_pretrained`."""
 
     __pydantic_config__ = ConfigDict(extra="allow")
     title: str

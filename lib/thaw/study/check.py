@@ -9,6 +9,7 @@ from thaw.disk import atomic as files
 from thaw.errors import DataNotFound, ThawError
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.study import available
 from thaw.study.study import Study
 
@@ -16,9 +17,7 @@ from thaw.study.study import Study
 def check(study: Study) -> None:
     """See that a study's data, weights and output folder are there, and that its amounts fit.
 
-    Data sets that are not on disk are fetched or drawn here, once for all
-    experiments. Weights to be pre-trained on the spot are left to jobs of
-    their own.
+    Data sets that are not on disk are fetched here, once for all experiments.
 
     Raises
     ------
@@ -45,8 +44,7 @@ def check(study: Study) -> None:
         attempt(tfds.prepare, name)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
-        untrained = weights in ("none", "drawn")
-        loaded = attempt(backbones.load, name, 64, "none" if untrained else weights)
+        loaded = attempt(load_pretrained, name, 64, weights)
         if loaded:
             networks[name] = loaded[0]
     for experiment in experiments:

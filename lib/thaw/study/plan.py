@@ -93,8 +93,8 @@ def plan(study: Study) -> Plan:
 def prepare(part: Part, experiment: Experiment, log: Callable[[str], None] = print) -> None:
     """Make one of the shared parts, for one of the experiments that share it."""
     from thaw.data import photos as data
-    from thaw.network import backbones
     from thaw.network import unfreezing as unfreeze
+    from thaw.network.pretrained import load_pretrained
     from thaw.training import activations
     from thaw.training import phases as training
 
@@ -103,7 +103,7 @@ def prepare(part: Part, experiment: Experiment, log: Callable[[str], None] = pri
     if part.kind == "photos":
         log(f"{sum(map(len, photos.parts)):,} are decoded and resized")
         return
-    base, provenance = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
+    base, provenance = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
     model = training.add_head(base, len(photos.classes), experiment.seed)
     if part.kind == "head":
         training.train_head(model, base, photos, provenance["tensors_sha256"], experiment, log)
@@ -123,8 +123,6 @@ def _make(study: Study) -> Plan:
     def add(kind, name, job, outputs, inputs=(), frontiers=()):
         if kind != "photos":
             inputs = [needs[job.name][0], *inputs]
-            if job.experiment.weights == "drawn":
-                inputs.append(places.drawn_weights(job.experiment.backbone))
         inputs, outputs = ([str(path) for path in paths] for paths in (inputs, outputs))
         backbone, seed = job.experiment.backbone, job.experiment.seed
         label = {
@@ -204,6 +202,7 @@ def _groups(study: Study) -> list[_Group]:
     from thaw.data.tfds import prepare
     from thaw.network import backbones
     from thaw.network import unfreezing as unfreeze
+    from thaw.network.pretrained import load_pretrained
     from thaw.training import activations
     from thaw.training import phases as training
 
@@ -215,7 +214,7 @@ def _groups(study: Study) -> list[_Group]:
         network = experiment.backbone, experiment.image_size, experiment.precision
         if network not in networks:
             training.set_up(experiment)
-            base, _ = backbones.load(experiment.backbone, experiment.image_size, "none")
+            base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
             networks[network] = base, training.add_head(base, 2)
         base, model = networks[network]
         backbone = backbones.get(experiment.backbone)

@@ -143,8 +143,8 @@ def folder(experiment: Experiment) -> Path:
 
 def origin(experiment: Experiment) -> list[str | None]:
     """What else tells cached files apart by name, before any weights are read: where these are, and the library."""
-    places_of = {"imagenet": os.environ.get("THAW_WEIGHTS_DIR"), "drawn": str(places.drawn())}
-    return [places_of.get(experiment.weights), tf.__version__]
+    folder = os.environ.get("THAW_WEIGHTS_DIR") if experiment.weights == "imagenet" else None
+    return [folder, tf.__version__]
 
 
 def root() -> Path:
