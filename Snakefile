@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from thaw.disk import places
 from thaw.study import search
 from thaw.study.plan import plan
 from thaw.study.study import Study
@@ -23,7 +22,6 @@ jobs = {job.name: job for job in study.jobs if job.name not in without}
 runs = f"{study.outputs}/runs"
 shared = plan(study)
 lost = {f"{runs}/{name}/record.json" for name in without}
-lost |= {str(places.drawn_weights(name.removeprefix("weights-"))) for name in without if name.startswith("weights-")}
 lost |= {path for part in shared.parts if part.name in without for path in part.outputs}
 searched = search.of(study, root)
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
@@ -39,11 +37,9 @@ def effort(wildcards):
 
 def needed(wildcards):
     """What an experiment shares with others, made before it starts; nothing once it is finished."""
-    experiment = jobs[wildcards.job].experiment
     if (jobs[wildcards.job].directory / "record.json").exists():
         return []  # else what has gone since would be made again, and the experiment run on it
-    weights = [str(places.drawn_weights(experiment.backbone))] if experiment.weights == "drawn" else []
-    return present(weights + shared.needs[wildcards.job])
+    return present(shared.needs[wildcards.job])
 
 
 def present(paths):
@@ -55,13 +51,6 @@ rule report:
     input:
         [f"{runs}/{name}/record.json" for name in jobs] if study.is_search else [],
         [] if study.is_search else [f"{study.outputs}/report.html", f"{study.outputs}/report.pdf"],
-
-
-rule weights:
-    output:  # "update": what another process has finished meanwhile is not deleted, but accepted
-        update(places.drawn_weights("{backbone}")),
-    shell:
-        "{thaw} weights {study.path:q} {wildcards.backbone:q} --threads {threads}"
 
 
 def inputs(part):

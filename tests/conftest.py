@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,24 +47,11 @@ def of_all_workers(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn(of_all_workers) -> Path:
-    """A cache with the drawn flowers and nothing else, to be copied: drawing them takes seconds."""
-    path = of_all_workers / "drawn"
-    with files.locked([path]):
-        if not path.exists():
-            command = [sys.executable, "-c", "from thaw.data import photos; photos.prepare('drawn_flowers')"]
-            environment = os.environ | {"THAW_CACHE_DIR": str(path)}
-            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    return path
-
-
-@pytest.fixture(scope="session")
-def first_study(of_all_workers, drawn) -> Path:
+def first_study(of_all_workers) -> Path:
     """A folder with what ``report tests/tiny.yaml`` leaves in ``outputs`` and ``cache``, and what it said, in ``said``."""
     folder = of_all_workers / "first"
     with files.locked([folder]):
         if not (folder / "said").exists():
-            shutil.copytree(drawn, folder / "cache", dirs_exist_ok=True)
             command = [
                 sys.executable,
                 "-m",
@@ -85,10 +71,9 @@ def first_study(of_all_workers, drawn) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory, drawn):
-    """A cache of the test session's own."""
+def cache(tmp_path_factory):
+    """Give the test session a cache of its own."""
     path = tmp_path_factory.mktemp("cache")
-    shutil.copytree(drawn, path, dirs_exist_ok=True)
     os.environ["THAW_CACHE_DIR"] = str(path)
     return path
 

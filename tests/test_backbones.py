@@ -9,6 +9,7 @@ from conftest import has_weights
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.training import phases as training
 
 VGG16 = backbones.Backbone(
@@ -23,7 +24,7 @@ VGG16 = backbones.Backbone(
 
 def test_a_third_backbone_is_an_entry_in_the_registry(monkeypatch, tiny):
     monkeypatch.setitem(backbones.REGISTRY, "vgg16", VGG16)
-    base, _ = backbones.load("vgg16", 32, "none")
+    base, _ = load_pretrained("vgg16", 32, "none")
     assert list(VGG16.blocks(base)) == ["block1", "block2", "block3", "block4", "block5"]
     chosen = unfreeze.unfrozen(base, VGG16, "blocks", 1)
     assert [layer.name for layer in chosen] == ["block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"]
@@ -33,11 +34,13 @@ def test_a_third_backbone_is_an_entry_in_the_registry(monkeypatch, tiny):
 
 def test_an_unknown_backbone():
     with pytest.raises(UnknownBackbone, match="'mobilenetv2'.*Did you mean 'mobilenet'"):
-        backbones.load("mobilenetv2", 32, "none")
+        load_pretrained("mobilenetv2", 32, "none")
 
 
 def test_weights_from_a_path_come_with_their_description(tmp_path):
-    saved = backbones.get("mobilenet").build(32)
+    import keras
+
+    saved = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
     path = tmp_path / "mine.weights.h5"
     saved.save_weights(path)
     about = {
@@ -47,18 +50,20 @@ def test_weights_from_a_path_come_with_their_description(tmp_path):
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     path.with_name("mine.json").write_text(json.dumps(about), encoding="utf-8")
-    base, provenance = backbones.load("mobilenet", 64, str(path))
+    base, provenance = load_pretrained("mobilenet", 64, str(path))
     assert all(np.array_equal(a, b) for a, b in zip(base.get_weights(), saved.get_weights()))
     assert provenance["title"] == "Mine" and len(provenance["tensors_sha256"]) == 64
 
     path.with_name("mine.json").write_text(json.dumps(about | {"sha256": "0" * 64}), encoding="utf-8")
     with pytest.raises(WeightsMismatch, match="another file"):
-        backbones.load("mobilenet", 64, str(path))
+        load_pretrained("mobilenet", 64, str(path))
 
 
 def test_weights_that_are_not_there():
     with pytest.raises(WeightsNotFound, match="'nowhere.h5': there is no such file.*imagenet"):
-        backbones.load("mobilenet", 32, "nowhere.h5")
+        load_pretrained("mobilenet", 32, "nowhere.h5")
+    with pytest.raises(WeightsNotFound, match="'imagnet'.*Did you mean 'imagenet'"):
+        load_pretrained("mobilenet", 32, "imagnet")
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"not HDF5 at all"])
@@ -66,7 +71,7 @@ def test_weights_that_do_not_fit(tmp_path, rubbish):
     path = tmp_path / "wrong.h5"
     path.write_bytes(rubbish)
     with pytest.raises(WeightsMismatch, match="does not fit MobileNet"):
-        backbones.load("mobilenet", 32, str(path))
+        load_pretrained("mobilenet", 32, str(path))
 
 
 def test_weights_of_another_network_do_not_fit(monkeypatch, tmp_path):
@@ -76,7 +81,7 @@ def test_weights_of_another_network_do_not_fit(monkeypatch, tmp_path):
     (tmp_path / "vgg16.weights.h5").rename(path)
     monkeypatch.setenv("THAW_WEIGHTS_DIR", str(tmp_path))
     with pytest.raises(WeightsMismatch, match="does not fit ResNet50"):
-        backbones.load("resnet50", 32, "imagenet")
+        load_pretrained("resnet50", 32, "imagenet")
 
 
 def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
@@ -94,7 +99,7 @@ def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
     original = module.MobileNet
     monkeypatch.setattr(module, "MobileNet", instead_of_a_download)
     monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
-    base, provenance = backbones.load("mobilenet", 128, "imagenet")
+    base, provenance = load_pretrained("mobilenet", 128, "imagenet")
     assert ("imagenet", (224, 224, 3)) in asked and isinstance(base, keras.Model)
     assert base.input_shape == (None, 128, 128, 3) and provenance["official"]
 
@@ -112,13 +117,39 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
     monkeypatch.setattr(module, "MobileNet", offline)
     monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
     with pytest.raises(WeightsNotFound, match="URL fetch failure.*THAW_WEIGHTS_DIR"):
-        backbones.load("mobilenet", 64, "imagenet")
+        load_pretrained("mobilenet", 64, "imagenet")
+
+
+def test_weights_of_the_demo_are_read_as_they_are_on_disk():
+    base, provenance = load_pretrained("mobilenet", 96, "demo")
+    assert all(np.array_equal(tensor, tensor.astype(np.float16)) for tensor in base.get_weights())
+    assert all(tensor.dtype == np.float32 and np.ptp(tensor) > 0 for tensor in base.get_weights())
+    assert "16 bits" in provenance["title"] and not provenance["official"]
 
 
 @has_weights
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet"])
-def test_real_weights_give_features_that_tell_photos_apart(name):
-    base, provenance = backbones.load(name, 64, "imagenet")
+def test_weights_of_the_demo_are_the_imagenet_weights_rounded():
+    rounded, _ = load_pretrained("mobilenet", 96, "demo")
+    base, _ = load_pretrained("mobilenet", 96, "imagenet")
+    for exact, tensor in zip(base.get_weights(), rounded.get_weights(), strict=True):
+        assert np.array_equal(exact.astype(np.float16), tensor)
+
+
+def test_a_network_without_weights_of_the_demo():
+    with pytest.raises(WeightsNotFound, match="weights = 'demo': .*none of ResNet50.*mobilenet"):
+        load_pretrained("resnet50", 64, "demo")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("mobilenet", "demo"),
+        pytest.param("mobilenet", "imagenet", marks=has_weights),
+        pytest.param("resnet50", "imagenet", marks=has_weights),
+    ],
+)
+def test_pretrained_weights_give_features_that_tell_photos_apart(name, weights):
+    base, provenance = load_pretrained(name, 64, weights)
     photos = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
     features = base(backbones.get(name).preprocess(photos)).numpy()
     assert np.isfinite(features).all() and features.std() > 0 and not np.allclose(features[0], features[1])

@@ -43,7 +43,7 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
         ("papr", ["PROFILE = 'papr'", "Did you mean 'paper'?"]),
         ({"image_size": 8}, ["image_size = 8", "greater than or equal to 32"]),
         ({"batchsize": 8}, ["batchsize: no such parameter", "'batch_size'"]),
-        ({"dataset": "drawn_flower"}, ["dataset = 'drawn_flower'", "Did you mean 'drawn_flowers'?"]),
+        ({"dataset": "demo_flower"}, ["dataset = 'demo_flower'", "Did you mean 'demo_flowers'?"]),
         ({"weights": "no/such/file.h5"}, ["no/such/file.h5", "there is no such file"]),
         ({"study": {"configurations": ["resnet50"]}}, ["'resnet50'", "no such configuration", "resnet50-"]),
     ],

@@ -1,5 +1,6 @@
 """A data set in its three parts."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,36 +9,41 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import has_flowers
+from tensorflow_datasets.core.utils import file_utils
 from thaw.data import photos as data
+from thaw.data import tfds as sources
+from thaw.disk import hashes, places
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter
 
 
 @pytest.fixture(scope="module")
 def flowers():
-    return data.load("drawn_flowers", 32, 100)
+    return data.load_photos("demo_flowers", 32, 100)
 
 
 def test_parts_are_consecutive_shares_of_the_data_set_s_order(flowers):
     assert [len(part) for part in (flowers.train, flowers.validation, flowers.test)] == [75, 15, 10]
-    builder = data.prepare("drawn_flowers")
+    source = sources.prepare("demo_flowers")
     order = [
         key.decode()
-        for key in builder.as_dataset(split="train[:100]", read_config=tfds.ReadConfig(add_tfds_id=True))
+        for key in source.builder.as_dataset(split="train[:100]", shuffle_files=False)
         .map(lambda e: e["tfds_id"])
         .as_numpy_iterator()
     ]
-    assert [*flowers.train.keys, *flowers.validation.keys, *flowers.test.keys] == order
+    assert flowers.keys.tolist() == order
+    positions = np.concatenate([flowers.train, flowers.validation, flowers.test])
+    assert positions.tolist() == list(range(100))
     assert len(set(order)) == 100
 
 
 def test_photos_are_squares_of_bytes_with_labels_of_the_classes(flowers):
-    assert flowers.train.images.shape == (75, 32, 32, 3) and flowers.train.images.dtype == np.uint8
-    assert flowers.train.images[:].std() > 20, "not blank"
-    assert set(flowers.train.labels) == set(range(len(flowers.classes)))
+    assert flowers.images[flowers.train].shape == (75, 32, 32, 3) and flowers.images[flowers.train].dtype == np.uint8
+    assert flowers.images[flowers.train].std() > 20, "not blank"
+    assert set(flowers.labels[flowers.train]) == set(range(len(flowers.classes)))
 
 
 def test_the_hash_knows_the_pixels(flowers):
-    again, larger = data.load("drawn_flowers", 32, 100), data.load("drawn_flowers", 36, 100)
+    again, larger = data.load_photos("demo_flowers", 32, 100), data.load_photos("demo_flowers", 36, 100)
     assert again.provenance == flowers.provenance
     assert larger.provenance["sha256"] != flowers.provenance["sha256"]
     assert flowers.provenance["photos"]["available"] > 100
@@ -45,33 +51,33 @@ def test_the_hash_knows_the_pixels(flowers):
 
 @has_flowers
 def test_tf_flowers_is_split_as_everywhere():
-    builder = data.prepare("tf_flowers")
-    flowers = data.load("tf_flowers", 32)
+    source = sources.prepare("tf_flowers")
+    flowers = data.load_photos("tf_flowers", 32)
     assert [len(part) for part in (flowers.train, flowers.validation, flowers.test)] == [2752, 551, 367]
     counts = dict(
         zip(
             flowers.classes,
-            np.bincount(np.concatenate([flowers.train.labels, flowers.validation.labels, flowers.test.labels])),
+            np.bincount(flowers.labels),
         )
     )
     assert counts == {"dandelion": 898, "daisy": 633, "tulips": 799, "sunflowers": 699, "roses": 641}
-    theirs = builder.as_dataset(
+    theirs = source.builder.as_dataset(
         split="train[90%:]",
         read_config=tfds.ReadConfig(add_tfds_id=True),
         decoders={"image": tfds.decode.SkipDecoding()},
     )
-    assert [example["tfds_id"].decode() for example in theirs.as_numpy_iterator()] == flowers.test.keys.tolist()
+    assert [example["tfds_id"].decode() for example in theirs.as_numpy_iterator()] == flowers.keys[flowers.test].tolist()
 
 
 def test_an_unknown_data_set():
     with pytest.raises(InvalidParameter, match="'tf_flower'.*Did you mean 'tf_flowers'"):
-        data.prepare("tf_flower")
+        sources.prepare("tf_flower")
 
 
 def test_a_data_set_too_small_to_be_divided(monkeypatch):
-    monkeypatch.setattr(data, "FEWEST", 10**6)
-    with pytest.raises(InvalidParameter, match=r"'drawn_flowers': only \d+ photos.*1000000 or more.*larger"):
-        data.prepare("drawn_flowers")
+    monkeypatch.setattr(sources, "FEWEST", 10**6)
+    with pytest.raises(InvalidParameter, match=r"'demo_flowers': only \d+ photos.*1000000 or more.*larger"):
+        sources.prepare("demo_flowers")
 
 
 def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
@@ -80,7 +86,7 @@ def test_a_data_set_that_cannot_be_had(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
     with pytest.raises(DataNotFound, match="no route to host.*TFDS_DATA_DIR"):
-        data.prepare("drawn_flowers")
+        sources.prepare("demo_flowers")
 
 
 def examples_in(file: Path) -> list[bytes]:
@@ -94,46 +100,141 @@ def write_examples(file: Path, examples: list[bytes]) -> None:
 
 
 @pytest.fixture
-def files_of_flowers(tmp_path, monkeypatch, drawn) -> list[Path]:
-    """The files of a data set of the test's own, to be damaged."""
-    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
-    return [Path(file) for file in data.prepare("drawn_flowers").info.splits["train"].filepaths]
+def folder(tmp_path, monkeypatch) -> Path:
+    """The folder of a copy of the shipped data set, to be changed by the test."""
+    shutil.copytree(places.shipped("data"), tmp_path / "data")
+    monkeypatch.setattr(file_utils, "_REGISTERED_DATA_DIRS", {tmp_path / "data"})
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "data" / "demo_flowers" / "1.0.0"
 
 
-def damaged(words: str) -> None:
+@pytest.fixture
+def file(folder) -> Path:
+    """The file that holds the photos."""
+    (file,) = folder.glob("*.tfrecord-*")
+    return file
+
+
+def refused(words: str) -> None:
+    """See that the data set is refused, and that no photos are kept of it."""
+    before = list(places.cache("photos").glob("*.npy"))
     with pytest.raises(DataDamaged, match=words) as caught:
-        data.load("drawn_flowers", 32)
-    assert "drawn_flowers" in str(caught.value) and "Restore the files" in str(caught.value)
-    assert not list(data.photos_path("drawn_flowers", 32, None).parent.glob("*.h5")), "nothing is made of the rest"
+        data.load_photos("demo_flowers", 32)
+    assert "demo_flowers" in str(caught.value) and "Restore the files" in str(caught.value)
+    assert list(places.cache("photos").glob("*.npy")) == before
 
 
-def test_a_damaged_file_is_named(files_of_flowers):
-    file = files_of_flowers[-1]
+def test_a_damaged_file_is_named(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
-    damaged(f"{file} is damaged")
+    refused(f"{file} is damaged")
 
 
-def test_a_file_that_ends_too_soon_is_named(files_of_flowers):
-    file = files_of_flowers[-1]
+def test_a_file_that_ends_too_soon_is_named(file):
     file.write_bytes(file.read_bytes()[:-100])
-    damaged(f"{file} is damaged")
+    refused(f"{file} is damaged")
 
 
-def test_photos_that_are_missing_are_counted(files_of_flowers):
-    file = files_of_flowers[-1]
+def test_a_file_that_is_missing_is_named(file):
+    file.unlink()
+    refused(f"{file} cannot be read")
+
+
+def test_photos_that_are_missing_are_counted(file):
     examples = examples_in(file)
     write_examples(file, examples[:-3])
-    damaged(f"{file} holds {len(examples) - 3} of {len(examples)} photos")
+    refused(f"{file} holds {len(examples) - 3} of {len(examples)} photos")
 
 
-def test_a_photo_that_cannot_be_decoded_is_named(files_of_flowers):
-    file = files_of_flowers[0]
+def changed_photo(file: Path, content: bytes) -> None:
+    """Give the sixth photo of a file another content."""
     examples = examples_in(file)
     example = tf.train.Example.FromString(examples[5])
-    image = example.features.feature["image"].bytes_list.value
-    image[0] = image[0][:20] + b"no photo" * 10
+    example.features.feature["image"].bytes_list.value[0] = content
     write_examples(file, [*examples[:5], example.SerializeToString(), *examples[6:]])
-    damaged(f"the photo drawn_flowers-train.tfrecord-.*__5 in .*{file.parent.name}.* cannot be decoded")
+
+
+def test_a_photo_that_cannot_be_decoded_is_named(file):
+    key = data.load_photos("demo_flowers", 32, 20).train.keys[5]
+    changed_photo(file, b"no photo" * 10)
+    refused(f"the photo {key} in .*{file.parent.name} cannot be decoded")
+
+
+def test_photos_that_are_replaced_are_read_again(file):
+    """The names, counts, sizes and modification times of all files stay."""
+    before = data.load_photos("demo_flowers", 32)
+    stat, examples = file.stat(), examples_in(file)
+    write_examples(file, examples[::-1])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_size == stat.st_size
+    after = data.load_photos("demo_flowers", 32)
+    assert np.array_equal(after.keys[after.test], before.keys[before.train][:40][::-1])
+    assert np.array_equal(after.images[after.test], before.images[before.train[:40]][::-1])
+    assert after.provenance["sha256"] != before.provenance["sha256"]
+
+
+def test_photos_that_stay_are_hashed_and_decoded_once(file, monkeypatch):
+    before = data.load_photos("demo_flowers", 32)
+    monkeypatch.setattr(data, "_decode", None)
+    monkeypatch.setattr(hashes.hashlib, "file_digest", None)
+    assert data.load_photos("demo_flowers", 32).provenance == before.provenance
+
+
+def test_damaged_notes_of_hashes_are_made_again(file):
+    before = data.load_photos("demo_flowers", 32)
+    for rubbish in ("", "[1]", "{", '{"a": 1}', "null"):
+        (places.cache() / "hashes.json").write_text(rubbish, encoding="utf-8")
+        assert data.load_photos("demo_flowers", 32).provenance == before.provenance
+
+
+def test_a_class_that_is_renamed_is_noticed(folder):
+    before = data.load_photos("demo_flowers", 32)
+    labels = folder / "label.labels.txt"
+    labels.write_text(labels.read_text(encoding="utf-8").replace("roses", "rosies"), encoding="utf-8")
+    after = data.load_photos("demo_flowers", 32)
+    assert "roses" in before.classes and "rosies" in after.classes
+    assert before.provenance["classes"] == list(before.classes) and after.provenance["classes"] == list(after.classes)
+    assert after.provenance["sha256"] == before.provenance["sha256"], "the pixels and labels are the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tf_flowers:9.9.9", "cannot be loaded at version 9.9.9"),
+        ("tf_flowers/plain", "plain not found"),
+        ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
+        ("tf_flowers/x/y", "failed"),
+        ("huggingface:mnist", "."),
+        ("demo_flowers:2.0.0", "."),
+    ],
+)
+def test_names_that_tfds_cannot_use_are_refused(name, said):
+    with pytest.raises(InvalidParameter, match=f"dataset = '{name}': TFDS .*{said}"):
+        sources.prepare(name)
+    assert not sources.on_disk(name)
+
+
+def test_the_shipped_photos_are_those_of_tf_flowers_with_their_keys():
+    shipped = data.load_photos("demo_flowers", 96)
+    counts = [np.bincount(shipped.labels[part]).tolist() for part in (shipped.train, shipped.validation, shipped.test)]
+    assert counts == [[60] * 5, [12] * 5, [8] * 5], "each part holds each class equally often"
+    keys = shipped.keys.tolist()
+    assert len(set(keys)) == 400 and all(key.startswith("tf_flowers-train.tfrecord-") for key in keys)
+    assert shipped.provenance["title"] == "Demo Flowers"
+
+
+@has_flowers
+def test_the_shipped_photos_show_what_tf_flowers_shows():
+    builder = sources.prepare("tf_flowers").builder
+    originals = {
+        example["tfds_id"].decode(): example
+        for example in builder.as_dataset(
+            split="train[:600]", read_config=tfds.ReadConfig(add_tfds_id=True), shuffle_files=False
+        ).as_numpy_iterator()
+    }
+    shipped = data.load_photos("demo_flowers", 96)
+    for key, label, image in list(zip(shipped.keys[shipped.train], shipped.labels[shipped.train], shipped.images[shipped.train]))[:20]:
+        original = tf.image.resize(originals[key]["image"], (96, 96), antialias=True).numpy()
+        assert shipped.classes[label] == builder.info.features["label"].int2str(originals[key]["label"])
+        assert np.corrcoef(original.ravel(), image.ravel())[0, 1] > 0.95

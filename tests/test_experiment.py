@@ -104,7 +104,10 @@ def test_the_parameters_of_a_notebook_are_its_plain_values():
 
 
 def test_nearest_names_all_that_is_allowed():
-    assert did_you_mean("blocs", ["frozen", "layers", "blocks"]) == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    assert (
+        did_you_mean("blocs", ["frozen", "layers", "blocks"])
+        == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    )
     assert did_you_mean("zzz", ["b", "a"]) == "Allowed: a, b."
 
 

@@ -6,7 +6,7 @@ from thaw.experiment import Experiment
 from thaw.report.results import Results
 from thaw.study import latency
 
-TINY = {"dataset": "drawn_flowers", "weights": "none", "image_size": 32, "max_examples": 80}
+TINY = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "max_examples": 80}
 WHICH = [("mobilenet", "frozen", 0), ("mobilenet", "blocks", 2), ("resnet50", "layers", 5)]
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -81,9 +80,6 @@ def kill_often(folder: Path, undisturbed: Path, seconds: float) -> str:
     seed = random.randrange(10**6)
     random.seed(seed)
     killed = Study.load("demo", folder / "outputs", ROOT)
-    # But for the networks' pre-training, minutes that start over when they are stopped: no kill would ever get past it.
-    drawn = Path("cache") / "drawn"
-    shutil.copytree(undisturbed / drawn, folder / drawn)
     finished: dict[str, int] = {}
 
     def look() -> None:

@@ -59,7 +59,7 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         peak_memory_mb=1000.0,
         data={
             **{
-                "dataset": "drawn_flowers",
+                "dataset": "demo_flowers",
                 "version": "1.0.0",
                 "title": "Drawn Flowers",
                 "description": "",
@@ -232,7 +232,9 @@ def as_schema_2(content: dict) -> dict:
 
 def as_schema_1(content: dict) -> dict:
     """The content of a record as schema 1 had it."""
-    left = {name: value for name, value in as_schema_2(content).items() if name not in ("files", "diverged", "activations")}
+    left = {
+        name: value for name, value in as_schema_2(content).items() if name not in ("files", "diverged", "activations")
+    }
     left["training_seconds"] = {phase: left["training_seconds"][phase] for phase in ("head", "finetune")}
     return left | {"schema_version": 1}
 

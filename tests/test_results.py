@@ -7,6 +7,7 @@ from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
 from thaw.data import photos as data
+from thaw.data.tfds import on_disk
 from thaw.records import runs
 from thaw.report.results import Results
 from thaw.study.study import Study
@@ -39,14 +40,14 @@ def test_one_experiment_a_configuration_is_measured(tmp_path):
 
 
 def test_the_photos_of_some_keys():
-    found = data.load("drawn_flowers", 32, 40)
+    found = data.load_photos("demo_flowers", 32, 40)
     results = invented(flat, photos=4)
     run = results.runs[0]
-    parameters = run.record.parameters | {"dataset": "drawn_flowers", "image_size": 32, "max_examples": 40}
+    parameters = run.record.parameters | {"dataset": "demo_flowers", "image_size": 32, "max_examples": 40}
     changed = {"parameters": parameters, "data": found.provenance}
-    drawn = Results([run.model_copy(update={"record": run.record.model_copy(update=changed)})])
+    shipped = Results([run.model_copy(update={"record": run.record.model_copy(update=changed)})])
     keys = found.test.keys[[2, 0]]
-    assert np.array_equal(drawn.photos(keys), found.test.images[np.array([2, 0])])
+    assert np.array_equal(shipped.photos(keys), found.test.images[np.array([2, 0])])
     other = changed | {"data": found.provenance | {"sha256": "of other photos"}}
     other = Results([run.model_copy(update={"record": run.record.model_copy(update=other)})])
     assert other.photos(keys) is None
@@ -54,4 +55,4 @@ def test_the_photos_of_some_keys():
 
 def test_no_photos_are_fetched_for_a_report(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert not data.on_disk("no_such_set") and data.on_disk("drawn_flowers")
+    assert not on_disk("no_such_set") and on_disk("demo_flowers")

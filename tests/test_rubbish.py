@@ -301,6 +301,7 @@ def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
     from thaw.disk import arrays as store
     from thaw.errors import WeightsMismatch
     from thaw.network import backbones
+    from thaw.network.pretrained import load_pretrained
     from thaw.training import phases as training
 
     harmful = {"kernel": np.array([Bomb()], dtype=object), "bias": np.array([Bomb()], dtype=object)}
@@ -308,7 +309,7 @@ def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
         with (tmp_path / name).open("wb") as file:
             np.savez(file, **harmful, about="{}")
         with pytest.raises(WeightsMismatch):
-            backbones.load("mobilenet", 32, str(tmp_path / name))
+            load_pretrained("mobilenet", 32, str(tmp_path / name))
         assert store.find(tmp_path / name, {}, log=lambda _: None) is None
 
     # A head that says it is of just these data and weights, and holds a pickled object.

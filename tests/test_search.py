@@ -100,13 +100,13 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
     [
         ("quick", {"dataset": "tf_flowers"}, "no search, for it has no study.tries"),
         ("search", {"dataset": "tf_flowers", "max_examples": 100}, "its max_examples is None, the study's 100"),
-        ("search", {}, "its dataset is tf_flowers, the study's drawn_flowers"),
+        ("search", {}, "its dataset is tf_flowers, the study's demo_flowers"),
     ],
 )
 def test_a_search_on_other_photos_is_refused(tmp_path, name, parameters, words):
     """Their test photos may be among those that it chooses by."""
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers"} | parameters | {"study": {"search": name}}))
+    path.write_text(yaml.safe_dump({"dataset": "demo_flowers"} | parameters | {"study": {"search": name}}))
     with pytest.raises(InvalidParameter, match=words):
         search.of(Study.load(str(path), tmp_path, ROOT))
 

@@ -17,7 +17,7 @@ PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.y
 def profile(folder, **parameters):
     path = folder / "mine.yaml"
     path.write_text(
-        yaml.safe_dump({"dataset": "drawn_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8"
+        yaml.safe_dump({"dataset": "demo_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8"
     )
     return str(path)
 

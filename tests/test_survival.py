@@ -120,19 +120,17 @@ def below(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, drawn) -> dict[str, tuple]:
+def undisturbed(tmp_path_factory) -> dict[str, tuple]:
     """What the stopped study below must end in: its experiments one by one, without the graph."""
     project = Project(tmp_path_factory.mktemp("undisturbed") / "project", [1, 2], {"finetune_epochs": 3})
-    shutil.copytree(drawn, project.folder / "cache")
     for job in project.study().jobs:
         command = [sys.executable, "-m", "thaw", "experiment", "tiny", job.name, "--threads", "1"]
         subprocess.run(command, cwd=project.folder, env=project.environment, check=True, capture_output=True)
     return project.results()
 
 
-def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_path, drawn, undisturbed):
+def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_path, undisturbed):
     project = Project(tmp_path / 'it\'s a `touch a` $(touch b) "&" name', [1, 2], {"finetune_epochs": 3})
-    shutil.copytree(drawn, project.folder / "cache")
     first = project.start()
     until(first, "0 of them finished already")
     status, said = project.report()
@@ -176,10 +174,9 @@ if amount == 6:
 """
 
 
-def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path, drawn):
+def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path):
     """Activations are made in several passes, so that some wait for what fails; the other study shares what can be shared."""
     project = Project(tmp_path / "project", [0, 2, 3, 6], {"study": {"hours": 40 / 3600}}, HARM)
-    shutil.copytree(drawn, project.folder / "cache")
     project.environment["THAW_DISK_GB"] = "0.0015"
     project.profile("other", study={"tries": {"blocks-0": {"head_learning_rate": [1e-3]}}})
     other = project.start("other")
@@ -248,12 +245,13 @@ PROVIDE = """
 import sys
 sys.path.insert(0, "tests")
 from conftest import made_up_data
-from thaw.network import backbones, unfreezing as unfreeze
+from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.training import activations, phases as training
 from thaw.experiment import Experiment
 experiment = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64, "weights": "none", "activations": "keep"})
 training.set_up(experiment)
-base, _ = backbones.load("mobilenet", 64, "none")
+base, _ = load_pretrained("mobilenet", 64, "none")
 model = training.add_head(base, 3)
 unfreeze.unfreeze(base, [])
 print("ready", flush=True)
@@ -313,13 +311,12 @@ def test_a_full_output_disk_is_said_before_anything_is_run(tmp_path):
     assert status == 1 and "cannot be written to (No space left on device)" in said and "epoch" not in said
 
 
-def test_a_full_cache_costs_time_and_no_run(tmp_path, drawn):
+def test_a_full_cache_costs_time_and_no_run(tmp_path):
     """Photos and activations fit, the backup of 13 MB does not."""
     project = Project(tmp_path / "project", [1])
     (job,) = project.study().jobs
     command = [sys.executable, "-m", "thaw", "experiment", "tiny", job.name]
     with small_disk(project.folder / "cache", 14):
-        shutil.copytree(drawn, project.folder / "cache", dirs_exist_ok=True)
         run = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "the disk is full" in run.stderr

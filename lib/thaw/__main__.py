@@ -64,12 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("profile")
     command.set_defaults(run=latency)
 
-    command = commands.add_parser("weights", help="one job: weights pre-trained on drawn pictures")
-    command.add_argument("profile")
-    command.add_argument("backbone")
-    command.add_argument("--threads", help="processor cores to use (default: all)")
-    command.set_defaults(run=weights)
-
     command = commands.add_parser("summary", help="one job: the summary notebook of a profile")
     command.add_argument("profile")
     command.add_argument("--reason", default="")
@@ -293,18 +287,6 @@ def latency(options: argparse.Namespace) -> None:
         stream = Labelled(terminal, "latency")
         measured = measure(study.configurations(), lambda line: print(line, file=stream))
         write_csv(measured, study.outputs / "latency.csv")
-
-
-def weights(options: argparse.Namespace) -> None:
-    """Pre-train a backbone on drawn pictures."""
-    limit_threads(options.threads)
-    from thaw.study.execute import stderr_to
-
-    study = Study.load(options.profile, options.outputs)
-    with study.noting_failure(f"weights-{options.backbone}"), stderr_to(os.devnull):
-        from thaw.network import backbones
-
-        backbones.drawn_weights(options.backbone)
 
 
 def summary(options: argparse.Namespace) -> None:

@@ -47,8 +47,8 @@ class Experiment(BaseModel):
         The name of a TFDS data set of labelled images, with its configuration
         and version if need be: ``name/configuration:1.0.0``.
     weights : str
-        ``imagenet``; ``drawn``, pre-trained on the spot on drawn pictures;
-        ``none``, random; or the path of a weights file.
+        ``imagenet``; ``demo``, which the package ships; ``none``, random; or
+        the path of a weights file.
     image_size : int
         Side of the square that photos are resized to, in pixels.
     batch_size : int

@@ -92,7 +92,7 @@ def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path,
 
 
 def seconds(folder: Path, profile: str | Path, nodes: int) -> float:
-    """How long a study takes from nothing, drawn flowers and weights included."""
+    """How long a study takes from an empty cache."""
     with slurm(nodes) as environment:
         before = time.monotonic()
         more = ("--profile", cluster_for(folder / f"cluster-{nodes}"))

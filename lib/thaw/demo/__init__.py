@@ -1,1 +1,1 @@
-"""What the package ships so that a first report needs no download."""
+"""Photos and weights that the package ships, so that a first report needs no download."""

@@ -1,6 +1,5 @@
 """Where things are: the project, and the cache of what can be made again."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -39,19 +38,6 @@ def cache(*parts: str) -> Path:
     return path
 
 
-def drawn() -> Path:
-    """The cache's folder for what is drawn and pre-trained: another one whenever the code for that changes."""
-    source = b"".join(
-        (Path(__file__).parents[1] / "demo" / name).read_bytes() for name in ("drawn.py", "pretraining.py")
-    )
-    return cache("drawn", hashlib.sha256(source).hexdigest()[:12])
-
-
-def drawn_weights(backbone: str) -> Path:
-    """The file of a backbone's weights pre-trained on drawn pictures, made or not."""
-    return drawn() / f"{backbone}.weights.h5"
-
-
-def backup(digest: str) -> Path:
-    """The file of the last epoch of an experiment, for a run that is stopped to go on from."""
-    return cache("backups") / f"{digest[:16]}.weights.h5"
+def shipped(*parts: str) -> Path:
+    """Give the path of a file or folder that the package ships, below ``demo``."""
+    return Path(__file__).parents[1].joinpath("demo", *parts)

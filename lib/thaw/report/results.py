@@ -141,11 +141,12 @@ class Results:
     def photos(self, keys: Sequence[str]) -> np.ndarray | None:
         """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not on this machine."""
         from thaw.data import photos as data  # and with it TensorFlow
+        from thaw.data import tfds
 
         experiment = self.runs[0].record.experiment
-        if not data.on_disk(experiment.dataset):
+        if not tfds.on_disk(experiment.dataset):
             return None
-        found = data.load(experiment.dataset, experiment.image_size, experiment.max_examples)
+        found = data.load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
         if found.provenance["sha256"] != self.data["sha256"]:
             return None
         position = {key: number for number, key in enumerate(found.test.keys)}

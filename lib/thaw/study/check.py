@@ -4,11 +4,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from thaw.data import photos as data
+from thaw.data import tfds
 from thaw.disk import atomic as files
 from thaw.errors import DataNotFound, ThawError
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.study import available
 from thaw.study.study import Study
 
@@ -16,9 +17,7 @@ from thaw.study.study import Study
 def check(study: Study) -> None:
     """See that a study's data, weights and output folder are there, and that its amounts fit.
 
-    Data sets that are not on disk are fetched or drawn here, once for all
-    experiments. Weights to be pre-trained on the spot are left to jobs of
-    their own.
+    Data sets that are not on disk are fetched here, once for all experiments.
 
     Raises
     ------
@@ -42,11 +41,10 @@ def check(study: Study) -> None:
     if lacking:
         raise DataNotFound(f"{lacking}. {available.HOW_TO_PROVIDE}")
     for name in {experiment.dataset: None for experiment in experiments}:
-        attempt(data.prepare, name)
+        attempt(tfds.prepare, name)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
-        untrained = weights in ("none", "drawn")
-        loaded = attempt(backbones.load, name, 64, "none" if untrained else weights)
+        loaded = attempt(load_pretrained, name, 64, weights)
         if loaded:
             networks[name] = loaded[0]
     for experiment in experiments:

@@ -18,6 +18,7 @@ from thaw.data import photos as data
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
+from thaw.network.pretrained import load_pretrained
 from thaw.training import evaluation
 from thaw.training import phases as training
 
@@ -52,7 +53,7 @@ def measure(
         milliseconds (of the whole call), device, cores.
     """
     first = experiments[0]
-    images = data.load(first.dataset, first.image_size, first.max_examples)
+    images = data.load_photos(first.dataset, first.image_size, first.max_examples)
     classes, photos = len(images.classes), images.test.images[np.arange(max(rounds)) % len(images.test)]
     calls = []
     for number, experiment in enumerate(experiments, start=1):
@@ -85,7 +86,7 @@ def _calls(experiment: Experiment, classes: int) -> dict[str, Callable]:
     """A network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(experiment.precision)
     network = backbones.get(experiment.backbone)
-    base, _ = backbones.load(experiment.backbone, experiment.image_size, experiment.weights)
+    base, _ = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
     unfreeze.unfreeze(base, unfreeze.unfrozen(base, network, experiment.strategy, experiment.amount))
     model = training.add_head(base, classes, experiment.seed)
     graph = evaluation.compiled(model, network.preprocess)

@@ -107,7 +107,7 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     ThawError
         If the photos cannot be read.
     """
-    from thaw.data.photos import load as load_photos  # with TensorFlow: seconds
+    from thaw.data.photos import load_photos  # with TensorFlow: seconds
     from thaw.training import activations, phases
     from thaw.training.setup import Setup
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import keras
 
-from thaw.data.photos import Data
-from thaw.data.photos import load as load_photos
+from thaw.data.photos import Data, load_photos
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
-from thaw.network.backbones import load as load_pretrained
 from thaw.network.head import add_head
+from thaw.network.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,146 @@
+"""Networks with their pre-trained weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thaw.disk import places
+from thaw.errors import WeightsMismatch, WeightsNotFound, did_you_mean, first_line
+from thaw.network import backbones
+
+if TYPE_CHECKING:  # Keras takes seconds to import, and weights can be looked for without it
+    import keras
+
+
+def load_pretrained(name: str, image_size: int, weights: str) -> tuple[keras.Model, dict]:
+    """Build a backbone and give it its weights.
+
+    Parameters
+    ----------
+    name : str
+        A name in the registry of `thaw.network.backbones`.
+    image_size : int
+        Side of the square photos, in pixels.
+    weights : str
+        ``imagenet``; ``demo``, which the package ships; ``none``, random; or the path of a weights file. For
+        ``imagenet``, ``$THAW_WEIGHTS_DIR/<name>.h5`` is used if it is there, else Keras' own download.
+
+    Returns
+    -------
+    base : keras.Model
+        From photos (n, image_size, image_size, 3) to features (n, height, width, channels).
+    provenance : dict
+        Where the weights come from: the description beside the file where there is one, and a hash of all tensors.
+
+    Raises
+    ------
+    WeightsNotFound, WeightsMismatch
+        If there are no such weights, or they do not fit the network.
+    """
+    from thaw.network.normalization import fuse
+
+    backbone = backbones.get(name)
+    base = backbone.build(image_size)
+    path, about = find_weights(name, weights)
+    if path is not None:
+        try:
+            base.load_weights(path)
+        except Exception as error:  # h5py and Keras raise many kinds for one cause: a file that does not fit
+            raise WeightsMismatch(
+                f"weights = {weights!r}: {path} does not fit {backbone.title} ({first_line(error)}). "
+                "Give weights of keras.applications' network, include_top=False."
+            ) from None
+    elif weights == "imagenet":
+        # The weights for 224 pixels at every size: Keras has others of MobileNet for 128, 160 and 192.
+        base.set_weights(_download(backbone).get_weights())
+    fuse(base)  # only now: a weights file refers to Keras' own layers
+    digest = hashlib.sha256()
+    for tensor in base.get_weights():
+        digest.update(tensor.tobytes())
+    return base, {"weights": weights, **about, "tensors_sha256": digest.hexdigest()}
+
+
+def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
+    """Find the file of a backbone's weights, and its description.
+
+    Returns
+    -------
+    path : Path or None
+        None if the weights are random, or Keras has to fetch them.
+    about : dict
+        At least a title, whether these are the official weights, and a description.
+
+    Raises
+    ------
+    WeightsNotFound
+        If a file was asked for that does not exist.
+    WeightsMismatch
+        If the description beside the file is unreadable, or describes another file.
+    """
+    backbone = backbones.get(name)
+    if weights == "none":
+        return None, {"title": "random weights", "official": False, "description": "Not pre-trained at all."}
+    if weights == "demo":
+        path = places.shipped("weights", f"{name}.weights.h5")
+        if not path.is_file():
+            there = (file.name.split(".")[0] for file in path.parent.glob("*.weights.h5"))
+            raise WeightsNotFound(
+                f"weights = 'demo': the package ships none of {backbone.title}. "
+                f"Set backbone to one of: {', '.join(sorted(there))}; or weights to imagenet, none or a file's path."
+            )
+    elif weights == "imagenet":
+        folder = os.environ.get("THAW_WEIGHTS_DIR")
+        path = Path(folder or "", f"{name}.h5").expanduser()
+        if not folder or not path.is_file():
+            return None, {
+                "title": f"{backbone.title}, ImageNet",
+                "official": True,
+                "description": "Keras' own ImageNet weights, fetched by keras.applications.",
+            }
+    else:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsNotFound(
+                f"weights = {weights!r}: there is no such file. Give the path of a weights file, or a name. "
+                f"{did_you_mean(weights, ('demo', 'imagenet', 'none'))}"
+            )
+    return path, _description(path)
+
+
+def _description(path: Path) -> dict:
+    """Read the JSON file beside a weights file; say so where there is none."""
+    about = {"title": path.name, "official": False, "description": "No description beside the file."}
+    beside = path.with_name(path.name.split(".")[0] + ".json")
+    if not beside.exists():
+        return about
+    try:
+        about |= dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsMismatch(f"{beside}: not a JSON description ({error}). Correct it or remove it.") from None
+    for key, kind in ("title", str), ("description", str), ("official", bool):
+        if not isinstance(about[key], kind):
+            raise WeightsMismatch(
+                f"{beside}: {key} = {about[key]!r}: not {'text' if kind is str else 'true or false'}. "
+                "Correct it or remove the file."
+            )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if about.get("sha256", found) != found:
+        raise WeightsMismatch(
+            f"{path}: {beside.name} describes another file (its sha256 differs). Replace one of the two."
+        )
+    return about
+
+
+def _download(backbone: backbones.Backbone) -> keras.Model:
+    try:
+        return backbone.build(224, weights="imagenet")
+    except Exception as error:  # urllib, http and Keras' checksum test each raise their own
+        raise WeightsNotFound(
+            f"weights = 'imagenet': Keras could not fetch those of {backbone.title} ({error}). "
+            f"Connect to the internet, or put {backbone.name}.h5 in a folder and set THAW_WEIGHTS_DIR to it."
+        ) from None
