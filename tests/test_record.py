@@ -150,7 +150,7 @@ def test_a_folder_without_the_permission(tmp_path):
 
 
 def test_many_runs_make_a_table():
-    rows = record.table(
+    rows = record.runs_table(
         Run(record=made, history=history, predictions=predictions)
         for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))
     )
@@ -184,7 +184,7 @@ def read_or_refused(folder) -> Run | None:
 
 def assert_sound(run: Run) -> None:
     """What a table says of a run cannot be but what its predictions and epochs say."""
-    (row,) = record.table([run]).to_dict("records")
+    (row,) = record.runs_table([run]).to_dict("records")
     assert row["test_correct"] == row["test_accuracy"] * row["test_photos"] == 3
     assert 0 <= row["train_accuracy"] <= 1 and row["train_loss"] >= 0 and np.isfinite(row["train_loss"])
     assert row["validation_loss"] == run.history["validation_loss"].iloc[-1]

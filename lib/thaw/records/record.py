@@ -379,7 +379,7 @@ def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> 
         raise ValueError("record.json and its tables say different things")
 
 
-def table(runs: Iterable[Run]) -> pd.DataFrame:
+def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Many runs as one table.
 
     Returns
@@ -408,13 +408,3 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
-    """The original's row of a configuration, if it has one."""
-    if original is None or row["control"]:
-        return None
-    match = original[
-        (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
-    ]
-    return match.iloc[0] if len(match) else None

@@ -1,0 +1,189 @@
+"""The claims that a profile names, judged by its study: the report's chapter on an original, or on claims of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, singledispatchmethod
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from scipy.stats import fisher_exact
+
+from thaw.report import statistics
+from thaw.report.notation import p_value, short_name
+from thaw.report.verdicts import UNDECIDED, Verdict, holding_together, judge
+from thaw.study import claims
+from thaw.study.claims import QUANTITIES, Claim, Claims
+
+if TYPE_CHECKING:  # results hold their replication
+    from thaw.report.results import Results
+
+NOTES = (
+    "* The verdict also holds when all that rest on a p value are corrected as one family (Holm), or it rests on none.",
+    "Effects have 95 % intervals, not corrected. An accuracy is decided where test and interval agree. The control is "
+    "a frozen base whose head trains for as many epochs as the fine-tuned configurations. It continues at the head's "
+    "learning rate, with the same optimizer. What is unfrozen continues at its own rate, with a new optimizer.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Replication:
+    """Claims, the verdicts of a study, and the numbers of the claims' source.
+
+    Attributes
+    ----------
+    claims : Claims
+        With ``title``, ``called``, ``about``, ``conditions``,
+        ``dataset_title`` and ``notes`` for the report's texts.
+    results : Results
+    """
+
+    claims: Claims
+    results: Results
+
+    @property
+    def original(self) -> pd.DataFrame | None:
+        """The source's own table of results; None if it has none."""
+        return self.claims.results
+
+    @property
+    def same_data(self) -> bool:
+        """Whether this study's data set is the one that the claims are about."""
+        return self.claims.dataset in ("", self.results.data["dataset"])
+
+    @property
+    def stated(self) -> list[Claim]:
+        """The claims that the source makes: all but those that were added."""
+        return [claim for claim in self.claims.claims if not claim.added]
+
+    @property
+    def added(self) -> list[Claim]:
+        """The claims that the source does not make."""
+        return [claim for claim in self.claims.claims if claim.added]
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict on each claim, by its id."""
+        missing = Verdict(UNDECIDED, "the runs or measurements that it needs are missing", "none")
+        return {claim.id: judge(claim.test, self.results) or missing for claim in self.claims.claims}
+
+    @cached_property
+    def standing(self) -> list[str]:
+        """The ids of the verdicts that also hold when all are corrected as one family."""
+        return holding_together(self.verdicts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What goes below `claims_table`."""
+        return NOTES + self.claims.notes
+
+    def row_of(self, row: pd.Series) -> pd.Series | None:
+        """Return the source's own row of a configuration, if it has one."""
+        return original_row(row, self.original)
+
+    def claims_table(self) -> pd.DataFrame:
+        """Return a row for each claim; an asterisk marks the verdicts in `standing`."""
+        rows = []
+        for claim in self.claims.claims:
+            verdict = self.verdicts[claim.id]
+            effect = verdict.effect.replace("; ", "\n")
+            row = {
+                "Claim": f"{claim.words}\n({claim.where})" if claim.where else claim.words,
+                "Verdict": verdict.word + "*" * (claim.id in self.standing),
+                "Effect and test": f"{effect}\n({verdict.test}){self._without(claim)}",
+            }
+            if self.original is not None:
+                row["Its own numbers"] = self.own(claim.test) or "none given"
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _without(self, claim: Claim) -> str:
+        """Name the missing runs that a claim depends on, on a line of their own."""
+        lacking = [job.experiment for job in self.results.missing if claim.test.covers(job.experiment)]
+        names = [
+            f"{self.results.title(e.backbone)} {'control' if e.control else short_name(e.strategy, e.amount)} "
+            f"(seed {e.seed})"
+            for e in lacking
+        ]
+        return f"\nwithout {', '.join(names)}" if names else ""
+
+    # ---- the source's own numbers -----------------------------------------------------------------
+
+    @singledispatchmethod
+    def own(self, test: claims.Test) -> str:
+        """Say what the source's own table tells of a test; nothing where it does not have such numbers."""
+        return ""
+
+    @own.register(claims.MoreAccurate)
+    @own.register(claims.WithinMargin)
+    def _(self, test: claims.MoreAccurate | claims.WithinMargin) -> str:
+        return self._accuracies(self._select(test.first), self._select(test.second))
+
+    @own.register
+    def _(self, test: claims.BestOf) -> str:
+        first, among = self._select(test.first), self._select(test.among)
+        return self._accuracies(first, among.drop(index=first.index, errors="ignore"))
+
+    @own.register
+    def _(self, test: claims.InRange) -> str:
+        rows, photos = self._select(test.first), self.claims.test_photos or 0
+        if rows.empty:
+            return ""
+        return f"{_span(self._photos(rows))} of {photos} photos; {100 * test.low:g} % are {test.low * photos:.0f}"
+
+    @own.register
+    def _(self, test: claims.Faster) -> str:
+        sides = [self._select(side)["inference_ms_per_image"] for side in (test.first, test.second)]
+        if any(side.empty for side in sides):
+            return ""
+        spans = [_span(side.round().astype(int)) for side in sides]
+        same = self._select(claims.Selection()).groupby("backbone")["inference_ms_per_image"]
+        factor = same.agg(lambda ms: ms.max() / ms.min()).max()
+        return f"{spans[0]} against {spans[1]} ms; but its times for the same graph differ by a factor of {factor:.1f}"
+
+    @own.register
+    def _(self, test: claims.Trend) -> str:
+        quantity, texts = QUANTITIES[test.quantity], []
+        tuned = self._select(claims.Selection(strategy=("layers", "blocks")))
+        for backbone, rows in tuned.groupby("backbone", sort=False) if quantity.in_table else ():
+            found = statistics.rank_correlation(rows["trainable_parameters"].to_list(), quantity.of(rows).to_list())
+            if found:
+                texts.append(f"{self.results.title(backbone)} {found[0]:+.2f} ({p_value(found[1])})")
+        return f"rank correlation of {test.quantity}: {', '.join(texts)}" if texts else ""
+
+    @own.register
+    def _(self, test: claims.AllOf) -> str:
+        return "\n".join(text for text in map(self.own, test.parts) if text)
+
+    def _select(self, side: claims.Selection) -> pd.DataFrame:
+        assert self.original is not None, "only asked where there is a table"
+        return self.original[[side.selects(row) for row in self.original.itertuples()]]
+
+    def _photos(self, rows: pd.DataFrame) -> pd.Series:
+        """Return test accuracies as numbers of photos."""
+        return (rows["test_accuracy"] * (self.claims.test_photos or 0)).round().astype(int)
+
+    def _accuracies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
+        """Compare accuracies as numbers of photos; the test is unpaired, since the predictions are not known."""
+        if first.empty or second.empty:
+            return ""
+        counts, total = [self._photos(side) for side in (first, second)], self.claims.test_photos or 0
+        means = [count.mean() for count in counts]
+        right = [round(mean) for mean in means]
+        p = float(fisher_exact([right, [total - count for count in right]]).pvalue)
+        text = f"{_span(counts[0])} against {_span(counts[1])} photos of {total}"
+        return f"{text}, {means[0] - means[1]:+.1f} on average; unpaired {p_value(p)}"
+
+
+def original_row(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
+    """Return the row of a configuration in an original's table, if it has one; a control has none."""
+    if original is None or row["control"]:
+        return None
+    names = ["backbone", "strategy", "amount"]
+    match = original[(original[names] == row[names].to_list()).all(axis=1)]
+    return match.iloc[0] if len(match) else None
+
+
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"
