@@ -1,9 +1,9 @@
-"""The claims that a profile names, judged by its study: the report's chapter on an original, or on claims of one's own."""
+"""The claims that a profile names, with the verdicts of its study and the numbers of their source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, singledispatchmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,8 +12,7 @@ from scipy.stats import fisher_exact
 from thaw.report import statistics
 from thaw.report.notation import p_value, short_name
 from thaw.report.verdicts import UNDECIDED, Verdict, holding_together, judge
-from thaw.study import claims
-from thaw.study.claims import QUANTITIES, Claim, Claims
+from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
 
 if TYPE_CHECKING:  # results hold their replication
     from thaw.report.results import Results
@@ -107,57 +106,27 @@ class Replication:
         ]
         return f"\nwithout {', '.join(names)}" if names else ""
 
-    # ---- the source's own numbers -----------------------------------------------------------------
-
-    @singledispatchmethod
-    def own(self, test: claims.Test) -> str:
+    def own(self, test: Test) -> str:
         """Say what the source's own table tells of a test; nothing where it does not have such numbers."""
+        first, second = self._select(test.first), self._select(test.second)
+        match test.name:
+            case "more accurate" | "within margin":
+                return self._accuracies(first, second)
+            case "best of":
+                return self._accuracies(first, self._select(test.among).drop(index=first.index, errors="ignore"))
+            case "accuracy in range" if len(first):
+                photos = self.claims.test_photos or 0
+                return f"{_span(self._photos(first))} of {photos} photos; {test.low:.1%} are {test.low * photos:.0f}"
+            case "faster":
+                return self._latencies(first, second)
+            case "rises with trainable parameters" | "falls with trainable parameters":
+                return self._correlation(test.quantity)
+            case "all of":
+                return "\n".join(text for text in map(self.own, test.parts) if text)
         return ""
 
-    @own.register(claims.MoreAccurate)
-    @own.register(claims.WithinMargin)
-    def _(self, test: claims.MoreAccurate | claims.WithinMargin) -> str:
-        return self._accuracies(self._select(test.first), self._select(test.second))
-
-    @own.register
-    def _(self, test: claims.BestOf) -> str:
-        first, among = self._select(test.first), self._select(test.among)
-        return self._accuracies(first, among.drop(index=first.index, errors="ignore"))
-
-    @own.register
-    def _(self, test: claims.InRange) -> str:
-        rows, photos = self._select(test.first), self.claims.test_photos or 0
-        if rows.empty:
-            return ""
-        return f"{_span(self._photos(rows))} of {photos} photos; {100 * test.low:g} % are {test.low * photos:.0f}"
-
-    @own.register
-    def _(self, test: claims.Faster) -> str:
-        sides = [self._select(side)["inference_ms_per_image"] for side in (test.first, test.second)]
-        if any(side.empty for side in sides):
-            return ""
-        spans = [_span(side.round().astype(int)) for side in sides]
-        same = self._select(claims.Selection()).groupby("backbone")["inference_ms_per_image"]
-        factor = same.agg(lambda ms: ms.max() / ms.min()).max()
-        return f"{spans[0]} against {spans[1]} ms; but its times for the same graph differ by a factor of {factor:.1f}"
-
-    @own.register
-    def _(self, test: claims.Trend) -> str:
-        quantity, texts = QUANTITIES[test.quantity], []
-        tuned = self._select(claims.Selection(strategy=("layers", "blocks")))
-        for backbone, rows in tuned.groupby("backbone", sort=False) if quantity.in_table else ():
-            found = statistics.rank_correlation(rows["trainable_parameters"].to_list(), quantity.of(rows).to_list())
-            if found:
-                texts.append(f"{self.results.title(backbone)} {found[0]:+.2f} ({p_value(found[1])})")
-        return f"rank correlation of {test.quantity}: {', '.join(texts)}" if texts else ""
-
-    @own.register
-    def _(self, test: claims.AllOf) -> str:
-        return "\n".join(text for text in map(self.own, test.parts) if text)
-
-    def _select(self, side: claims.Selection) -> pd.DataFrame:
-        assert self.original is not None, "only asked where there is a table"
-        return self.original[[side.selects(row) for row in self.original.itertuples()]]
+    def _select(self, side: Selection) -> pd.DataFrame:
+        return pd.DataFrame(columns=COLUMNS) if self.original is None else side.rows(self.original)
 
     def _photos(self, rows: pd.DataFrame) -> pd.Series:
         """Return test accuracies as numbers of photos."""
@@ -173,6 +142,25 @@ class Replication:
         p = float(fisher_exact([right, [total - count for count in right]]).pvalue)
         text = f"{_span(counts[0])} against {_span(counts[1])} photos of {total}"
         return f"{text}, {means[0] - means[1]:+.1f} on average; unpaired {p_value(p)}"
+
+    def _latencies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
+        """Compare latencies, and say how far those of one network are apart: they are of the same graph."""
+        if first.empty or second.empty:
+            return ""
+        spans = [_span(side["inference_ms_per_image"].round().astype(int)) for side in (first, second)]
+        of_network = self._select(Selection()).groupby("backbone")["inference_ms_per_image"]
+        factor = (of_network.max() / of_network.min()).max()
+        return f"{spans[0]} against {spans[1]} ms; but its times for the same graph differ by a factor of {factor:.1f}"
+
+    def _correlation(self, name: str) -> str:
+        """Correlate a quantity with trainable parameters, over the fine-tuned rows of each network."""
+        quantity, texts = QUANTITIES[name], []
+        rows = self._select(Selection(strategy=("layers", "blocks")))
+        for backbone, tuned in rows.groupby("backbone", sort=False) if quantity.in_table else ():
+            found = statistics.rank_correlation(tuned["trainable_parameters"].to_list(), quantity.of(tuned).to_list())
+            if found:
+                texts.append(f"{self.results.title(backbone)} {found[0]:+.2f} ({p_value(found[1])})")
+        return f"rank correlation of the {name}: {', '.join(texts)}" if texts else ""
 
 
 def original_row(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:

@@ -213,8 +213,11 @@ class Results:
         """
         pairs = []
         for rows in self.backbones.values():
-            sides = [rows[[side.selects(row) for row in rows.itertuples()]] for side in (first, second)]
-            pairs += statistics.like_parameters(*sides, factor)
+            others = second.rows(rows)
+            for _, row in first.rows(rows).iterrows():
+                factors = np.exp(np.abs(np.log(others["trainable_parameters"] / row["trainable_parameters"])))
+                if len(factors) and factors.min() <= factor:
+                    pairs.append((row, others.loc[factors.idxmin()]))
         if not pairs:
             return None
         unique = [{row.name: row for row in side}.values() for side in zip(*pairs)]

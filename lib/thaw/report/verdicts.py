@@ -1,14 +1,13 @@
 """The tests that decide claims: each takes a test's arguments and a study's results, and returns a verdict.
 
-`thaw.study.claims` describes what each test states. A verdict is None where
-runs or measurements that the test needs are missing.
+`thaw.study.claims.TESTS` describes what each test states. A verdict is None
+where runs or measurements that the test needs are missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import singledispatch
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +17,7 @@ from thaw.records.record import Run
 from thaw.report import statistics
 from thaw.report.notation import p_value, points, short_name
 from thaw.report.statistics import ALPHA, Difference
-from thaw.study import claims
-from thaw.study.claims import QUANTITIES, Selection
+from thaw.study.claims import QUANTITIES, Test
 
 if TYPE_CHECKING:  # results hold verdicts
     from thaw.report.results import Results
@@ -50,12 +48,6 @@ class Verdict:
     p: float | None = None
 
 
-@singledispatch
-def judge(test: claims.Test, results: Results) -> Verdict | None:
-    """Judge one test; None where the runs or measurements that it needs are missing."""
-    raise NotImplementedError(f"{type(test).__name__} has no function here")
-
-
 def holding_together(verdicts: dict[str, Verdict]) -> list[str]:
     """Return the ids of the verdicts that also hold when all p values are corrected as one family (Holm, 1979)."""
     tested = {id: verdict.p for id, verdict in verdicts.items() if verdict.p is not None}
@@ -66,22 +58,20 @@ def holding_together(verdicts: dict[str, Verdict]) -> list[str]:
 # ---- accuracy -----------------------------------------------------------------------------------
 
 
-@judge.register(claims.MoreAccurate)
-def more_accurate(test: claims.MoreAccurate, results: Results) -> Verdict | None:
+def more_accurate(test: Test, results: Results) -> Verdict | None:
     """Compare both sides on the same photos."""
     sides = statistics.matched(test.first.of(results.runs), test.second.of(results.runs), test.match)
-    verdict = _compared(*sides)
-    return verdict and replace(verdict, effect=verdict.effect + _against_control(test, results))
-
-
-def _compared(first: list[Run], second: list[Run]) -> Verdict | None:
-    if not first or not second:
+    if not all(sides):
         return None
-    effect = statistics.difference(first, second)
-    return Verdict(SIGNED[effect.sign], points(effect), f"{effect.test}, {p_value(effect.p)}", effect.p)
+    return _signed(statistics.difference(*sides), "{}" + _against_control(test, results))
 
 
-def _against_control(test: claims.TwoSides, results: Results) -> str:
+def _signed(effect: Difference, text: str = "{}") -> Verdict:
+    """Judge by a difference's sign; `text` is what to say of it."""
+    return Verdict(SIGNED[effect.sign], text.format(points(effect)), f"{effect.test}, {p_value(effect.p)}", effect.p)
+
+
+def _against_control(test: Test, results: Results) -> str:
     """Say what is left of the effect against the control, where one side is the short frozen base."""
     sides = [side.of(results.runs) for side in (test.first, test.second)]
     frozen = [all(run.record.experiment.strategy == "frozen" for run in side) for side in sides]
@@ -101,8 +91,7 @@ def _by_configuration(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-@judge.register(claims.BestOf)
-def best_of(test: claims.BestOf, results: Results) -> Verdict | None:
+def best_of(test: Test, results: Results) -> Verdict | None:
     """Compare the first side with each other configuration: supported only if it wins every comparison."""
     meant = test.first.of(results.runs)
     others = _by_configuration(
@@ -120,8 +109,7 @@ def best_of(test: claims.BestOf, results: Results) -> Verdict | None:
     return Verdict(word, text, f"{effects[0].test} against each, {which} {p_value(p)}", p)
 
 
-@judge.register(claims.WithinMargin)
-def within_margin(test: claims.WithinMargin, results: Results) -> Verdict | None:
+def within_margin(test: Test, results: Results) -> Verdict | None:
     """Ask of each configuration whether it is within the margin of the second side."""
     groups, others = _by_configuration(test.first.of(results.runs)), test.second.of(results.runs)
     if not groups or not others:
@@ -147,10 +135,9 @@ def _alike(named: dict[str, Difference], margin: float) -> Verdict:
     return Verdict(word, "; ".join(f"{name} {points(effect)}" for name, effect in named.items()), test, p)
 
 
-@judge.register(claims.InRange)
-def in_range(test: claims.InRange, results: Results) -> Verdict | None:
+def in_range(test: Test, results: Results) -> Verdict | None:
     """Ask whether the interval of every accuracy is inside the range, or any of them outside."""
-    rows = _rows(results.rows, test.first)
+    rows = test.first.rows(results.rows)
     if rows.empty:
         return None
     inside = (rows["test_low"] >= test.low) & (rows["test_high"] <= test.high)
@@ -165,23 +152,20 @@ def in_range(test: claims.InRange, results: Results) -> Verdict | None:
     return Verdict(word, effect, f"every interval inside {100 * test.low:g} to {100 * test.high:g} %")
 
 
-@judge.register(claims.LikeParameters)
-def like_parameters(test: claims.LikeParameters, results: Results) -> Verdict | None:
+def like_parameters(test: Test, results: Results) -> Verdict | None:
     """Compare configurations that train about as many parameters."""
     found = results.at_like_parameters(test.first, test.second, test.factor)
     if found is None:
         return None
-    effect, pairs = found
-    names = ", ".join(
+    names = (
         f"{results.title(a['backbone'])} {short_name(a['strategy'], a['amount'])} with "
         f"{short_name(b['strategy'], b['amount'])}"
-        for a, b in pairs
+        for a, b in found[1]
     )
-    return Verdict(SIGNED[effect.sign], f"{points(effect)}; {names}", f"{effect.test}, {p_value(effect.p)}", effect.p)
+    return _signed(found[0], f"{{}}; {', '.join(names)}")
 
 
-@judge.register(claims.LittleGain)
-def little_gain(test: claims.LittleGain, results: Results) -> Verdict | None:
+def little_gain(test: Test, results: Results) -> Verdict | None:
     """Ask in each network whether the largest configuration is within the margin of the smallest."""
     effects = {}
     for backbone, tuned in _upwards(results).items():
@@ -193,16 +177,16 @@ def little_gain(test: claims.LittleGain, results: Results) -> Verdict | None:
     return replace(verdict, effect=f"accuracy of the most against the least unfrozen: {verdict.effect}")
 
 
-@judge.register(claims.LeastIsWorse)
-def least_is_worse(test: claims.LeastIsWorse, results: Results) -> Verdict | None:
+def least_is_worse(test: Test, results: Results) -> Verdict | None:
     """Compare all larger configurations with the smallest of each network."""
     least: list[Run] = []
     more: list[Run] = []
     for tuned in _upwards(results).values():
         least += results.of_row(tuned.iloc[0])
         more += [run for _, row in tuned.iloc[1:].iterrows() for run in results.of_row(row)]
-    verdict = _compared(more, least)
-    return verdict and replace(verdict, effect=f"accuracy of all others against the least unfrozen {verdict.effect}")
+    if not least:
+        return None
+    return _signed(statistics.difference(more, least), "accuracy of all others against the least unfrozen {}")
 
 
 def _upwards(results: Results) -> dict[str, pd.DataFrame]:
@@ -211,16 +195,13 @@ def _upwards(results: Results) -> dict[str, pd.DataFrame]:
     return {name: rows.sort_values("trainable_parameters") for name, rows in tuned.items() if len(rows) > 1}
 
 
-@judge.register(claims.GainOverControl)
-def gain_over_control(test: claims.GainOverControl, results: Results) -> Verdict | None:
+def gain_over_control(test: Test, results: Results) -> Verdict | None:
     """Compare fine-tuned runs with the control, in each network."""
     parts = []
     for backbone in results.backbones:
         if gain := results.remaining_gain(backbone):
-            effect, before = gain.over_control, gain.over_short
-            text = f"{points(effect)} over the control, {points(before)} over the short frozen base"
-            tested = f"{effect.test}, {p_value(effect.p)}"
-            parts.append(Verdict(SIGNED[effect.sign], f"{results.title(backbone)} {text}", tested, effect.p))
+            text = f"{{}} over the control, {points(gain.over_short)} over the short frozen base"
+            parts.append(_signed(gain.over_control, f"{results.title(backbone)} {text}"))
     if not parts:
         return None
     word, p = together(parts)
@@ -231,8 +212,7 @@ def gain_over_control(test: claims.GainOverControl, results: Results) -> Verdict
 # ---- other quantities ---------------------------------------------------------------------------
 
 
-@judge.register(claims.FewerParameters)
-def fewer_parameters(test: claims.FewerParameters, results: Results) -> Verdict | None:
+def fewer_parameters(test: Test, results: Results) -> Verdict | None:
     """Compare the sizes of two networks."""
     sides = [
         results.rows[[side.covers(row) for row in results.rows.itertuples()]] for side in (test.first, test.second)
@@ -244,8 +224,7 @@ def fewer_parameters(test: claims.FewerParameters, results: Results) -> Verdict 
     return Verdict(SUPPORTED if first < second else CONTRADICTED, effect, "counted")
 
 
-@judge.register(claims.LessInEveryConfiguration)
-def less_in_every_configuration(test: claims.LessInEveryConfiguration, results: Results) -> Verdict | None:
+def less_in_every_configuration(test: Test, results: Results) -> Verdict | None:
     """Compare a quantity in each configuration that both sides have, the control included.
 
     This is a count and no test of chance: all configurations ran on one
@@ -278,8 +257,7 @@ def less_in_every_configuration(test: claims.LessInEveryConfiguration, results: 
     return Verdict(word, effect, f"counted on one machine: all of at least {ENOUGH} configurations, or none")
 
 
-@judge.register(claims.Trend)
-def trend(test: claims.Trend, results: Results) -> Verdict | None:
+def trend(test: Test, results: Results) -> Verdict | None:
     """Correlate a quantity with the number of trainable parameters, in each network."""
     quantity, falls = QUANTITIES[test.quantity], test.name.startswith("falls")
     parts, effects = [], []
@@ -292,17 +270,16 @@ def trend(test: claims.Trend, results: Results) -> Verdict | None:
         )
         if len(rows) < ENOUGH or found is None:
             return None
-        rho, p = found
-        word = UNDECIDED if p >= ALPHA else SUPPORTED if (rho < 0) == falls else CONTRADICTED
-        effects.append(f"{results.title(backbone)} {rho:+.2f} ({p_value(p)})")
-        parts.append(Verdict(word, "", "", p))
+        rho, chance = found
+        word = UNDECIDED if chance >= ALPHA else SUPPORTED if (rho < 0) == falls else CONTRADICTED
+        effects.append(f"{results.title(backbone)} {rho:+.2f} ({p_value(chance)})")
+        parts.append(Verdict(word, "", "", chance))
     word, p = together(parts)
-    effect = f"rank correlation of {test.quantity} with trainable parameters: {', '.join(effects)}"
+    effect = f"rank correlation of the {test.quantity} with trainable parameters: {', '.join(effects)}"
     return Verdict(word, effect, "Spearman's rank correlation in each network", p)
 
 
-@judge.register(claims.Faster)
-def faster(test: claims.Faster, results: Results) -> Verdict | None:
+def faster(test: Test, results: Results) -> Verdict | None:
     """Compare the times of the compiled graph on single photos.
 
     The interval is of the ratio of medians over rounds; in each round all had
@@ -312,7 +289,7 @@ def faster(test: claims.Faster, results: Results) -> Verdict | None:
     """
     groups = []
     for side in (test.first, test.second):
-        calls = [results.calls(row, "graph", 1) for _, row in _rows(results.rows, side).iterrows()]
+        calls = [results.calls(row, "graph", 1) for _, row in side.rows(results.rows).iterrows()]
         groups.append([call for call in calls if call is not None])
     if not all(groups):
         return None
@@ -334,15 +311,10 @@ def faster(test: claims.Faster, results: Results) -> Verdict | None:
     return Verdict(word, effect, tested)
 
 
-def _rows(rows: pd.DataFrame, side: Selection) -> pd.DataFrame:
-    return rows[[side.selects(row) for row in rows.itertuples()]]
-
-
 # ---- several tests ------------------------------------------------------------------------------
 
 
-@judge.register(claims.AllOf)
-def all_of(test: claims.AllOf, results: Results) -> Verdict | None:
+def all_of(test: Test, results: Results) -> Verdict | None:
     """Judge each part, and all `together`."""
     verdicts = [judge(part, results) for part in test.parts]
     found = [verdict for verdict in verdicts if verdict is not None]
@@ -367,3 +339,26 @@ def together(parts: list[Verdict]) -> tuple[str, float | None]:
         return CONTRADICTED, min(against) if tested else None
     word = SUPPORTED if all(part.word == SUPPORTED for part in parts) else UNDECIDED
     return word, max(tested, default=None)
+
+
+JUDGES: dict[str, Callable[[Test, Results], Verdict | None]] = {
+    "more accurate": more_accurate,
+    "within margin": within_margin,
+    "best of": best_of,
+    "accuracy in range": in_range,
+    "more accurate at like parameters": like_parameters,
+    "most within margin of least": little_gain,
+    "more accurate than the least unfrozen": least_is_worse,
+    "gain over control": gain_over_control,
+    "faster": faster,
+    "fewer parameters": fewer_parameters,
+    "less in every configuration": less_in_every_configuration,
+    "rises with trainable parameters": trend,
+    "falls with trainable parameters": trend,
+    "all of": all_of,
+}
+
+
+def judge(test: Test, results: Results) -> Verdict | None:
+    """Judge one test; None where runs or measurements that it needs are missing."""
+    return JUDGES[test.name](test, results)

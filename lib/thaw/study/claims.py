@@ -1,7 +1,6 @@
-"""Claims that a study can decide: which tests there are, what each one needs, and how `claims.yaml` is read.
+"""Claims that a study can decide: how `claims.yaml` is read, and what may stand in it.
 
-`thaw.report.verdicts` holds the function that judges each test. To add a test,
-add a class here and its function there.
+`thaw.report.verdicts` has a function for each test in `TESTS`.
 """
 
 from __future__ import annotations
@@ -10,33 +9,49 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
-from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from thaw.errors import InvalidParameter, did_you_mean, first_line
 from thaw.experiment import Strategy, shown
 from thaw.records.record import Run
 
 FILE, TABLE = "claims.yaml", "results.csv"
-COLUMNS = ("backbone", "strategy", "amount", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss")
-COLUMNS += ("test_accuracy", "trainable_parameters", "inference_ms_per_image")  # of TABLE
+COLUMNS = ["backbone", "strategy", "amount", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss"]
+COLUMNS += ["test_accuracy", "trainable_parameters", "inference_ms_per_image"]  # of TABLE
+TESTS = {  # by name: the entries that a test needs, and those that it may have
+    "more accurate": ("first second", "match"),  # where both sides have the same values of `match`
+    "within margin": ("first second", "margin"),  # each configuration of the first side; by default the study's margin
+    "best of": ("first among", ""),  # the first side is more accurate than each other configuration
+    "accuracy in range": ("first low high", ""),
+    "more accurate at like parameters": ("first second", "factor"),  # that differ by no more than a factor
+    "most within margin of least": ("", ""),  # the configuration that trains most, and the one that trains least
+    "more accurate than the least unfrozen": ("", ""),  # all other fine-tuned configurations together
+    "gain over control": ("", ""),  # of fine-tuning, in each network
+    "faster": ("first second", "share"),  # needs less than this share of the second side's time for a photo
+    "fewer parameters": ("first second", ""),
+    "less in every configuration": ("first second quantity", "beside"),  # `beside` is a quantity to show with it
+    "rises with trainable parameters": ("quantity", "control"),  # in each network; `control` counts the control too
+    "falls with trainable parameters": ("quantity", "control"),
+    "all of": ("parts", ""),
+}
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something a record holds that a claim can speak of.
-
-    Attributes
-    ----------
-    of : callable
-        Its value, from a `Record` or from rows of an original's table.
-    unit : str
-    in_table : bool
-        Whether an original's table has it too.
-    """
+    """A quantity that a claim can speak of: how to get it from a record, its unit, whether `TABLE` holds it too."""
 
     of: Callable[[Any], Any]
     unit: str = ""
@@ -46,7 +61,7 @@ class Quantity:
 QUANTITIES = {
     "training loss": Quantity(lambda record: record.train_loss, in_table=True),
     "validation loss": Quantity(lambda record: record.validation_loss, in_table=True),
-    "gap between training and validation accuracy": Quantity(
+    "lead of training over validation accuracy": Quantity(
         lambda record: record.train_accuracy - record.validation_accuracy, in_table=True
     ),
     "fine-tuning time": Quantity(lambda record: record.training_seconds.finetune, "s"),
@@ -56,17 +71,23 @@ QUANTITIES = {
 }
 
 
-def _one_of(allowed: Collection[str], what: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in allowed:
-            raise ValueError(f"no such {what}. {did_you_mean(name[:100], allowed)}")
+def _name(what: str, allowed: Collection[str] = ()) -> AfterValidator:
+    """Refuse an unknown name; without `allowed`, the names are the validation context's."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        known = allowed or (info.context or {what: [name]})[what]
+        if name not in known:
+            raise ValueError(f"no such {what}. {did_you_mean(name[:100], known)}")
         return name
 
     return AfterValidator(check)
 
 
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+_Item = TypeVar("_Item")
+_Listed = Annotated[  # one value, or a list of them
+    tuple[_Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, (list, tuple)) else (value,))
+]
+_Quantity = Annotated[str, _name("quantity", QUANTITIES)]
 
 
 class Entry(BaseModel):
@@ -84,42 +105,28 @@ class Entry(BaseModel):
 
 
 class Selection(Entry):
-    """Some configurations. What is left out does not restrict; each entry is a value or a list of values.
+    """Some configurations, by a value or a list of values each. What is left out does not restrict.
 
-    Attributes
-    ----------
-    backbone, strategy, amount : tuple
-    control : bool
-        Whether the control is meant (a frozen base with the epochs of a
-        fine-tuned run). Otherwise it is never selected.
+    The control (a frozen base with the epochs of a fine-tuned run) is only
+    selected with `control`, and then nothing else is.
     """
 
-    backbone: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    strategy: Annotated[
-        tuple[Annotated[str, _one_of(get_args(Strategy), "strategy")], ...], BeforeValidator(_listed)
-    ] = ()
-    amount: Annotated[tuple[int, ...], BeforeValidator(_listed)] = ()
+    backbone: _Listed[Annotated[str, _name("backbone")]] = ()
+    strategy: _Listed[Annotated[str, _name("strategy", get_args(Strategy))]] = ()
+    amount: _Listed[int] = ()
     control: bool = False
-
-    @field_validator("backbone")
-    @classmethod
-    def _backbones_are_known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for name in names if info.context else ():
-            if name not in info.context["backbones"]:
-                raise ValueError(f"no such backbone. {did_you_mean(name[:100], info.context['backbones'])}")
-        return names
 
     @model_validator(mode="after")
     def _can_exist(self) -> Selection:
-        if self.strategy == ("frozen",) and set(self.amount) - {0}:
+        if self.strategy == ("frozen",) and any(self.amount):
             raise ValueError("strategy 'frozen' unfreezes nothing, so it has no amount. Remove the amount.")
         return self
 
     def covers(self, configuration: Any) -> bool:
         """Say whether a configuration (an experiment, or a row of a table) is meant, or is the control of one."""
+        names = ("backbone", "strategy", "amount")
         return all(
-            not allowed or getattr(configuration, name) in allowed
-            for name, allowed in (("backbone", self.backbone), ("strategy", self.strategy), ("amount", self.amount))
+            getattr(configuration, name) in (getattr(self, name) or [getattr(configuration, name)]) for name in names
         )
 
     def selects(self, configuration: Any) -> bool:
@@ -130,205 +137,77 @@ class Selection(Entry):
         """Return the runs that are meant."""
         return [run for run in runs if self.selects(run.record.experiment)]
 
-
-# ---- tests --------------------------------------------------------------------------------------
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table of configurations that are meant."""
+        return table[[self.selects(row) for row in table.itertuples()]]
 
 
 class Test(Entry):
-    """What decides a claim."""
+    """What decides a claim: a name in `TESTS`, with the entries that it takes."""
+
+    name: Annotated[str, _name("test", TESTS)]
+    first: Selection = Selection()
+    second: Selection = Selection()
+    among: Selection = Selection()
+    match: _Listed[Annotated[str, _name("parameter", ("backbone", "strategy", "amount"))]] = ()
+    margin: float | None = Field(None, gt=0, lt=1)
+    low: float = Field(0, ge=0, le=1)
+    high: float = Field(1, ge=0, le=1)
+    share: float = Field(0.95, gt=0, le=1)
+    factor: float = Field(1.25, gt=1)
+    quantity: _Quantity = ""
+    beside: _Quantity = ""
+    control: bool = False
+    parts: _Listed[Test] = ()
+
+    @model_validator(mode="after")
+    def _has_what_it_takes(self) -> Test:
+        needed, optional = (set(names.split()) for names in TESTS[self.name])
+        given = self.model_fields_set - {"name"}
+        if lacking := needed - given:
+            raise ValueError(f"test {self.name!r} needs {min(lacking)}. Add it.")
+        if more := given - needed - optional:
+            raise ValueError(f"test {self.name!r} takes no {min(more)}. {did_you_mean(min(more), needed | optional)}")
+        if self.first == self.second and "second" in given:
+            raise ValueError("first and second are the same configurations. Change one of them.")
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}. Change one of them.")
+        return self
 
     def covers(self, experiment: Any) -> bool:
         """Say whether the verdict depends on runs of this configuration."""
-        return any(value.covers(experiment) for _, value in self if isinstance(value, Selection))
-
-
-class TwoSides(Test):
-    """A test that compares two sides."""
-
-    first: Selection
-    second: Selection
-
-    @model_validator(mode="after")
-    def _sides_differ(self) -> TwoSides:
-        if self.first == self.second:
-            raise ValueError("first and second are the same configurations. Change one of them.")
-        return self
-
-
-class FewerParameters(TwoSides):
-    """The network of the first side has fewer parameters in all than that of the second."""
-
-    name: Literal["fewer parameters"]
-
-    def covers(self, experiment: Any) -> bool:
-        """Say no: any run of the network tells its size."""
-        return False
-
-
-class MoreAccurate(TwoSides):
-    """The first side is more accurate; with `match`, only where both sides have the same values of these."""
-
-    name: Literal["more accurate"]
-    match: Annotated[
-        tuple[Annotated[str, _one_of(("backbone", "strategy", "amount"), "parameter")], ...], BeforeValidator(_listed)
-    ] = ()
-
-
-class WithinMargin(TwoSides):
-    """Each configuration of the first side is within the margin (by default the study's) of the second side."""
-
-    name: Literal["within margin"]
-    margin: float | None = Field(None, gt=0, lt=1)
-
-
-class BestOf(Test):
-    """The first side, taken together, is more accurate than each other configuration in `among`."""
-
-    name: Literal["best of"]
-    first: Selection
-    among: Selection
-
-
-class InRange(Test):
-    """Each configuration has an accuracy from `low` to `high`."""
-
-    name: Literal["accuracy in range"]
-    first: Selection
-    low: float = Field(ge=0, le=1)
-    high: float = Field(ge=0, le=1)
-
-
-class Faster(TwoSides):
-    """The first side takes less than `share` of the second side's time for a single photo."""
-
-    name: Literal["faster"]
-    share: float = Field(0.95, gt=0, le=1)
-
-
-class LessInEveryConfiguration(TwoSides):
-    """The first side needs less of a quantity in every configuration that both have; `beside` is only shown."""
-
-    name: Literal["less in every configuration"]
-    quantity: Annotated[str, _one_of(QUANTITIES, "quantity")]
-    beside: Annotated[str, _one_of(QUANTITIES, "quantity")] | None = None
-
-
-class LikeParameters(TwoSides):
-    """The first side is more accurate where both train numbers of parameters that differ by at most `factor`."""
-
-    name: Literal["more accurate at like parameters"]
-    factor: float = Field(1.25, gt=1)
-
-
-class OfFineTuned(Test):
-    """A test of all configurations that unfreeze something, in each network."""
-
-    def covers(self, experiment: Any) -> bool:
-        """Say whether it unfreezes something."""
-        return experiment.strategy != "frozen"
-
-
-class Trend(OfFineTuned):
-    """A quantity rises or falls with the number of trainable parameters; `control` counts the control as 0 unfrozen."""
-
-    name: Literal["rises with trainable parameters", "falls with trainable parameters"]
-    quantity: Annotated[str, _one_of(QUANTITIES, "quantity")]
-    control: bool = False
-
-    def covers(self, experiment: Any) -> bool:
-        """Say whether it unfreezes something, or is the control and counted."""
+        if self.parts:
+            return any(part.covers(experiment) for part in self.parts)
+        if self.name in ("fewer parameters", "gain over control"):  # any run tells a network's size
+            return self.name == "gain over control"
+        sides = [getattr(self, side) for side in ("first", "second", "among") if side in self.model_fields_set]
+        if sides:
+            return any(side.covers(experiment) for side in sides)
         return experiment.strategy != "frozen" or (self.control and experiment.control)
 
 
-class LittleGain(OfFineTuned):
-    """The configuration that trains most is within the study's margin of the one that trains least."""
-
-    name: Literal["most within margin of least"]
-
-
-class LeastIsWorse(OfFineTuned):
-    """All others together are more accurate than the configuration that trains least."""
-
-    name: Literal["more accurate than the least unfrozen"]
-
-
-class GainOverControl(Test):
-    """Fine-tuning is more accurate than a base frozen for as many epochs, in each network."""
-
-    name: Literal["gain over control"]
-
-    def covers(self, experiment: Any) -> bool:
-        """Say yes: it needs all of them."""
-        return True
-
-
-class AllOf(Test):
-    """Several tests that must all hold."""
-
-    name: Literal["all of"]
-    parts: Annotated[tuple[AnyTest, ...], BeforeValidator(_listed)]
-
-    def covers(self, experiment: Any) -> bool:
-        """Say whether any part depends on it."""
-        return any(part.covers(experiment) for part in self.parts)
-
-
-AnyTest = Annotated[
-    FewerParameters
-    | MoreAccurate
-    | WithinMargin
-    | BestOf
-    | InRange
-    | Faster
-    | LessInEveryConfiguration
-    | LikeParameters
-    | Trend
-    | LittleGain
-    | LeastIsWorse
-    | GainOverControl
-    | AllOf,
-    Field(discriminator="name"),
-]
-KINDS = get_args(get_args(AnyTest)[0])
-TESTS = [name for kind in KINDS for name in get_args(kind.model_fields["name"].annotation)]
-
-
-# ---- the file -----------------------------------------------------------------------------------
-
-
 class Claim(Entry):
-    """Something that a study can decide.
+    """Something that a study can decide: in a sentence, where its source says so, and the test.
 
-    Attributes
-    ----------
-    id : str
-        Lower-case letters, digits and hyphens.
-    words : str
-        The claim in a sentence.
-    where : str
-        Where its source says so; may be empty.
-    added : bool
-        Whether its source does not make this claim.
-    test : Test
+    A claim that is `added` is not the source's own.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")
     words: str = Field(min_length=1)
     where: str = ""
     added: bool = False
-    test: AnyTest
+    test: Test
 
 
 class Claims(Entry):
-    """The content of a folder of claims.
+    """A folder of claims.
 
     Attributes
     ----------
     title : str
         The heading of the report's chapter.
     called : str
-        How sentences name the source, such as "the original"; empty for
-        claims that have none.
+        How sentences name the source, such as "the original"; empty for claims of one's own.
     about, conditions : str
         What the source is, in sentences; what it ran on, in a few words.
     dataset, dataset_title : str
@@ -336,7 +215,7 @@ class Claims(Entry):
     test_photos : int or None
         How many photos the source tested on. Needed with a table of results.
     notes : tuple of str
-        Go below the table of claims.
+        What to say below the table of claims.
     claims : tuple of Claim
     """
 
@@ -347,13 +226,15 @@ class Claims(Entry):
     dataset: str = ""
     dataset_title: str = ""
     test_photos: int | None = Field(None, ge=1)
-    notes: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    claims: Annotated[tuple[Claim, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    notes: _Listed[str] = ()
+    claims: _Listed[Claim]
     _folder: Path = PrivateAttr(Path())
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Claims:
         ids = [claim.id for claim in self.claims]
+        if not ids:
+            raise ValueError("claims: empty. State at least one claim.")
         if twice := [id for id in ids if ids.count(id) > 1]:
             raise ValueError(f"two claims have the id {twice[0]!r}. Rename one of them.")
         return self
@@ -362,21 +243,13 @@ class Claims(Entry):
     def of(cls, folder: Path, content: dict[str, Any], backbones: Collection[str]) -> Claims:
         """Validate the content of a folder's `claims.yaml`, and its `results.csv` if there is one.
 
-        Parameters
-        ----------
-        folder : Path
-        content : dict
-            What `claims.yaml` holds.
-        backbones : collection of str
-            The names that selections may use.
-
         Raises
         ------
         InvalidParameter
             With a line for each entry that is unknown or not allowed.
         """
         try:
-            claims = cls.model_validate(content, context={"backbones": backbones})
+            claims = cls.model_validate(content, context={"backbone": backbones})
         except ValidationError as error:
             lines = dict.fromkeys(_in_words(details, content) for details in error.errors(include_url=False))
             raise InvalidParameter("\n".join([f"{folder / FILE}:", *lines])) from None
@@ -408,24 +281,14 @@ class Claims(Entry):
             raise InvalidParameter(f"{path}: cannot be read as a table ({first_line(error)}).") from None
         if missing := [name for name in COLUMNS if name not in table]:
             raise InvalidParameter(f"{path}: has no column {missing[0]}. It needs: {', '.join(COLUMNS)}.")
-        numbers = table.select_dtypes("number").columns
-        if wrong := [name for name in COLUMNS[2:] if name not in numbers or table[name].isna().any()]:
+        numbers = table.select_dtypes("number").dropna(axis="columns")
+        if wrong := [name for name in COLUMNS[2:] if name not in numbers]:
             raise InvalidParameter(f"{path}: column {wrong[0]} does not hold a number in every row. Fill it in.")
         return table
 
 
-AllOf.model_rebuild()
-
-
 def folder_of(name: str, root: Path) -> Path:
-    """Find the folder of claims that a profile names.
-
-    Parameters
-    ----------
-    name : str
-        A folder in ``params``, or the path of one, seen from the project's root.
-    root : Path
-        The project's root.
+    """Find the folder of claims that a profile names: one in ``params``, or a path seen from the project's root.
 
     Raises
     ------
@@ -435,27 +298,21 @@ def folder_of(name: str, root: Path) -> Path:
     known = {path.parent.name: path.parent for path in (root / "params").glob(f"*/{FILE}")}
     folder = known.get(name, root / name)
     if "\0" in name or not (folder / FILE).is_file():
-        raise InvalidParameter(
-            f"study.claims = {shown(name)}: no folder with a {FILE}. {did_you_mean(name[:100], known)} "
-            "Or give the path of a folder."
-        )
+        hint = f"{did_you_mean(name[:100], known)} Or give the path of a folder."
+        raise InvalidParameter(f"study.claims = {shown(name)}: no folder with a {FILE}. {hint}")
     return folder
 
 
 def _in_words(error: Any, content: Any) -> str:
     """Word one of pydantic's complaints for people."""
-    place, head = [str(name) for name in error["loc"] if name not in TESTS], ""
-    if place[0:1] == ["claims"] and len(place) > 1:
-        claim = _listed(content["claims"])[error["loc"][1]]
+    place, head = [str(name) for name in error["loc"]], ""
+    if place[:1] == ["claims"] and len(place) > 1:
+        claim = content["claims"][error["loc"][1]] if isinstance(content["claims"], list) else None
         head = f"claim {shown(claim['id']) if isinstance(claim, dict) and 'id' in claim else place[1]}: "
         place = place[2:]
-    if error["type"].startswith("union_tag"):
-        given = str(error["ctx"].get("tag", ""))
-        place, message = [*place, "name"], f"no such test. {did_you_mean(given[:100], TESTS)}"
-    elif error["type"] == "missing":
-        given, message = None, "missing. Give it."
-    else:
-        given, message = error["input"], error["msg"].removeprefix("Value error, ")
-    value = "" if given is None or isinstance(given, (dict, Entry)) else f" = {shown(given)}"
-    name = ".".join(place) + value
+    name, message = ".".join(place), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        message = "missing. Give it."
+    elif not isinstance(error["input"], (dict, Entry)):
+        name = f"{name} = {shown(error['input'])}" if name else shown(error["input"])
     return f"{head}{name}: {message}" if name else f"{head}{message}"

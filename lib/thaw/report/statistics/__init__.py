@@ -5,13 +5,13 @@ an accuracy: which photos are in the test set, and the seed of the run. From a
 single seed only the first can be estimated.
 """
 
+# ruff: noqa: F401
 from thaw.report.statistics.comparisons import (
     Difference,
     Remaining,
     as_good_as_best,
     difference,
     holm,
-    like_parameters,
     matched,
     pairwise,
     rank_correlation,
@@ -30,10 +30,3 @@ from thaw.report.statistics.intervals import (
 )
 from thaw.report.statistics.power import detectable, detectable_from, power
 from thaw.report.statistics.resampling import ALPHA, CONFIGURATION, LEVEL, resampled, rightness, runs_of
-
-__all__ = [
-    *("ALPHA", "CONFIGURATION", "LEVEL", "Difference", "Remaining", "accuracy_interval", "as_good_as_best"),
-    *("by_configuration", "detectable", "detectable_from", "difference", "gap_interval", "holm", "like_parameters"),
-    *("loss_interval", "matched", "median_interval", "pairwise", "power", "rank_correlation", "ratio_of_medians"),
-    *("remaining_gain", "resampled", "rightness", "runs_of", "upwards", "what_more_gains", "wilson"),
-]

@@ -82,7 +82,7 @@ class Difference:
         return float((1 + outside) / (1 + len(self.draws)))
 
 
-def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RESAMPLES) -> Difference:
+def difference(first: Sequence[Run], second: Sequence[Run], *, resamples: int = RESAMPLES) -> Difference:
     """Compare the accuracy of two groups of runs; the configurations of a group have equal weights.
 
     - One run against one: McNemar's exact test (1947), and the interval of
@@ -106,7 +106,7 @@ def difference(first: Sequence[Run], second: Sequence[Run], resamples: int = RES
     """
     if list(by_identity(second, second)) < list(by_identity(first, first)):
         # One order for both directions, so that both use the same draws and give the same answer.
-        other = difference(second, first, resamples)
+        other = difference(second, first, resamples=resamples)
         return Difference.of(-other.draws, mean=0.0 - other.mean, **_unsigned(other))
     right = rightness([*first, *second])
     parts = right[: len(first)], right[len(first) :]
@@ -261,24 +261,6 @@ def what_more_gains(rows: pd.DataFrame, candidates: Sequence, runs: Sequence[Run
         if steps[index].sign <= 0:
             break
     return pd.Series(steps, dtype=object)
-
-
-def like_parameters(first: pd.DataFrame, second: pd.DataFrame, factor: float) -> list[tuple[pd.Series, pd.Series]]:
-    """Pair each of the first rows with the second row of nearest size, if their sizes differ by at most a factor.
-
-    Parameters
-    ----------
-    first, second : DataFrame
-        Some of `by_configuration`, of one network.
-    factor : float
-        Above 1; of numbers of trainable parameters.
-    """
-    pairs = []
-    for _, row in first.iterrows():
-        factors = np.exp(np.abs(np.log(second["trainable_parameters"] / row["trainable_parameters"])))
-        if len(factors) and factors.min() <= factor:
-            pairs.append((row, second.loc[factors.idxmin()]))
-    return pairs
 
 
 @dataclass(frozen=True)
