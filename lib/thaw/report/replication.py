@@ -11,7 +11,8 @@ from scipy.stats import fisher_exact
 
 from thaw.report import statistics
 from thaw.report.notation import p_value, short_name
-from thaw.report.verdicts import UNDECIDED, Verdict, holding_together, judge
+from thaw.report.statistics import ALPHA
+from thaw.report.verdicts import UNDECIDED, Verdict, judge
 from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
 
 if TYPE_CHECKING:  # results hold their replication
@@ -68,8 +69,10 @@ class Replication:
 
     @cached_property
     def standing(self) -> list[str]:
-        """The ids of the verdicts that also hold when all are corrected as one family."""
-        return holding_together(self.verdicts)
+        """The ids of the verdicts that also hold when all p values are corrected as one family (Holm, 1979)."""
+        tested = {id: verdict.p for id, verdict in self.verdicts.items() if verdict.p is not None}
+        p = dict(zip(tested, statistics.holm(list(tested.values()))))
+        return [id for id, verdict in self.verdicts.items() if verdict.word != UNDECIDED and p.get(id, 0) < ALPHA]
 
     @property
     def notes(self) -> tuple[str, ...]:

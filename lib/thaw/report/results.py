@@ -76,8 +76,6 @@ class Results:
         """The claims with their verdicts; None where the profile names no claims."""
         return Replication(self.claims, self) if self.claims else None
 
-    # ---- the study ---------------------------------------------------------------------------------
-
     @property
     def experiment(self) -> Experiment:
         """The first run's experiment, for what all runs share: data set, photo size, number of photos."""
@@ -112,8 +110,6 @@ class Results:
         if len({*words.values()}) == 1:
             return next(iter(words.values()))
         return ", ".join(f"{count} ({self.title(name)})" for name, count in words.items())
-
-    # ---- runs and rows -----------------------------------------------------------------------------
 
     def select(self, **selection: Any) -> list[Run]:
         """Return the runs of some configurations; the arguments are those of `thaw.study.claims.Selection`."""
@@ -166,8 +162,6 @@ class Results:
         """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""
         medians = self.backbones[backbone]["latency"]
         return float(medians.max() / medians.min())
-
-    # ---- comparisons -------------------------------------------------------------------------------
 
     @cached_property
     def pairs(self) -> dict[str, pd.DataFrame]:

@@ -270,21 +270,19 @@ class Claims(Entry):
         Raises
         ------
         InvalidParameter
-            If a column is missing or holds no numbers.
+            If a column is missing, or does not hold a number in every row.
         """
         path = self._folder / TABLE
         if path not in self.files:
             return None
+        types = dict.fromkeys(COLUMNS[2:], float) | {"amount": int}
         try:
-            table = pd.read_csv(path)
+            return pd.read_csv(path, usecols=COLUMNS, dtype=types, na_filter=False)
         except (OSError, ValueError) as error:
-            raise InvalidParameter(f"{path}: cannot be read as a table ({first_line(error)}).") from None
-        if missing := [name for name in COLUMNS if name not in table]:
-            raise InvalidParameter(f"{path}: has no column {missing[0]}. It needs: {', '.join(COLUMNS)}.")
-        numbers = table.select_dtypes("number").dropna(axis="columns")
-        if wrong := [name for name in COLUMNS[2:] if name not in numbers]:
-            raise InvalidParameter(f"{path}: column {wrong[0]} does not hold a number in every row. Fill it in.")
-        return table
+            raise InvalidParameter(
+                f"{path}: cannot be read as a table of results ({first_line(error)}). It needs a row for each "
+                f"configuration, with a value in each of: {', '.join(COLUMNS)}."
+            ) from None
 
 
 def folder_of(name: str, root: Path) -> Path:

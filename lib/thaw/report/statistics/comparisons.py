@@ -14,15 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from thaw.records.record import Run
-from thaw.report.statistics.resampling import (
-    ALPHA,
-    RESAMPLES,
-    by_identity,
-    percentiles,
-    resampled,
-    rightness,
-    runs_of,
-)
+from thaw.report.statistics.resampling import ALPHA, RESAMPLES
+from thaw.report.statistics.resampling import by_identity, percentiles, resampled, rightness, runs_of
 
 
 @dataclass(frozen=True)
@@ -33,14 +26,10 @@ class Difference:
     ----------
     mean : float
         The accuracy of the first runs minus that of the second.
-    low, high : float
-        The ends of its interval.
-    error : float
-        Its standard error.
-    p : float
-        The p value of the test for no difference.
-    test : str
-        The name of that test.
+    low, high, error : float
+        The ends of its interval, and its standard error.
+    p, test : float, str
+        The p value of the test for no difference, and its name.
     photos, seeds : int
         What it was measured on; the fewest seeds of any configuration in it.
     disagree : float
@@ -60,12 +49,6 @@ class Difference:
     seeds: int
     disagree: float
     draws: np.ndarray = field(repr=False)
-
-    @classmethod
-    def of(cls, draws: np.ndarray, **measured) -> Difference:
-        """Build one from its distribution and the other attributes."""
-        low, high = percentiles(draws)
-        return cls(low=low, high=high, error=float(draws.std()), draws=draws, **measured)
 
     @property
     def sign(self) -> int:
@@ -104,28 +87,32 @@ def difference(first: Sequence[Run], second: Sequence[Run], *, resamples: int = 
     ValueError
         If they were not tested on the same photos.
     """
+    sign = 1
     if list(by_identity(second, second)) < list(by_identity(first, first)):
         # One order for both directions, so that both use the same draws and give the same answer.
-        other = difference(second, first, resamples=resamples)
-        return Difference.of(-other.draws, mean=0.0 - other.mean, **_unsigned(other))
+        first, second, sign = second, first, -1
     right = rightness([*first, *second])
     parts = right[: len(first)], right[len(first) :]
     photos = parts[0].mean(axis=0) - parts[1].mean(axis=0)
     count = right.shape[1]
     counts = [len(group) for runs in (first, second) for group in by_identity(runs, runs).values()]
-    measured = {
-        "mean": float(_mean_by_configuration(first, parts[0]) - _mean_by_configuration(second, parts[1])),
-        "photos": count,
-        "seeds": min(counts),
-        "disagree": float((right != right[0]).any(axis=0).mean()),
-    }
+    mean = _mean_by_configuration(first, parts[0]) - _mean_by_configuration(second, parts[1])
+    disagree = float((right != right[0]).any(axis=0).mean())
+
+    def found(draws: np.ndarray, p: float, test: str) -> Difference:
+        low, high = percentiles(sign * draws)
+        error = float(draws.std())
+        return Difference(
+            sign * mean + 0.0, low, high, error, float(p), test, count, min(counts), disagree, sign * draws
+        )
+
     if len(first) == len(second) == 1:
         only = [int((photos > 0).sum()), int((photos < 0).sum())]
-        p = float(mcnemar([[0, only[0]], [only[1], 0]], exact=True).pvalue)
+        p = mcnemar([[0, only[0]], [only[1], 0]], exact=True).pvalue
         shares = [(n + 1) / (count + 2) for n in only]
         centre, spread = shares[0] - shares[1], shares[0] + shares[1]
         error = np.sqrt((spread - centre**2) / (count + 2))
-        return Difference.of(centre + error * _normal(resamples), p=p, test="McNemar's exact test", **measured)
+        return found(centre + error * _normal(resamples), p, "McNemar's exact test")
     # The size of an added photo: the usual difference on photos that the two sides do not share. 1 for single runs.
     size = np.sqrt((photos[photos != 0] ** 2).mean()) if photos.any() else 1.0
     draws = resampled([first, second], [1, -1], added=[[size, 0], [0, size]], resamples=resamples)
@@ -133,15 +120,11 @@ def difference(first: Sequence[Run], second: Sequence[Run], *, resamples: int = 
         sizes = np.abs(photos[photos != 0])
         flipped = np.random.default_rng(0).choice([-1.0, 1.0], (resamples, len(sizes))) @ sizes
         p = (1 + (np.abs(flipped) >= abs(photos.sum()) - 1e-9).sum()) / (1 + resamples)
-        return Difference.of(draws, p=float(p), test="sign-flip test", **measured)
+        return found(draws, p, "sign-flip test")
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
     p = min(1.0, 2 * (1 + tail) / (1 + resamples))
     seeds = " and seeds" if min(counts) > 1 else ", and over seeds where there are several"
-    return Difference.of(draws, p=float(p), test=f"bootstrap over photos{seeds}", **measured)
-
-
-def _unsigned(effect: Difference) -> dict:
-    return {name: getattr(effect, name) for name in ("p", "test", "photos", "seeds", "disagree")}
+    return found(draws, p, f"bootstrap over photos{seeds}")
 
 
 @cache
@@ -191,21 +174,13 @@ def pairwise(rows: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
         ``difference`` (a `Difference` without draws), ``p`` (corrected), and
         ``separated``.
     """
-    pairs = list(combinations(rows.index, 2))
+    pairs = pd.DataFrame(combinations(rows.index, 2), columns=["first", "second"])
     effects = []
-    for pair in pairs:
+    for pair in pairs.itertuples(index=False):
         effect = difference(*(runs_of(rows.loc[index], runs) for index in pair))
         effects.append(replace(effect, draws=np.empty(0)))  # there may be thousands of pairs
     p = holm([effect.p for effect in effects])
-    return pd.DataFrame(
-        {
-            "first": [pair[0] for pair in pairs],
-            "second": [pair[1] for pair in pairs],
-            "difference": effects,
-            "p": p,
-            "separated": p < ALPHA,
-        }
-    )
+    return pairs.assign(difference=pd.Series(effects, dtype=object), p=p, separated=p < ALPHA)
 
 
 def as_good_as_best(rows: pd.DataFrame, pairs: pd.DataFrame) -> list:
@@ -213,10 +188,8 @@ def as_good_as_best(rows: pd.DataFrame, pairs: pd.DataFrame) -> list:
 
     Parameters
     ----------
-    rows : DataFrame
-        Some of `by_configuration`.
-    pairs : DataFrame
-        As `pairwise` returns them.
+    rows, pairs : DataFrame
+        Some of `by_configuration`, and their `pairwise` comparisons.
     """
     apart = pairs[pairs["separated"]]
     worse = {pair.second if pair.difference.mean > 0 else pair.first for pair in apart.itertuples()}
@@ -285,13 +258,7 @@ class Remaining:
 
 
 def remaining_gain(tuned: Sequence[Run], short: Sequence[Run], control: Sequence[Run]) -> Remaining:
-    """Compare fine-tuned runs with the short frozen base and with the control.
-
-    Parameters
-    ----------
-    tuned, short, control : sequence of Run
-        Of one network, at least one each.
-    """
+    """Compare the fine-tuned runs of a network with its short frozen base and with its control."""
     over_short, over_control = difference(tuned, short), difference(tuned, control)
     if over_short.sign <= 0:
         return Remaining(over_short, over_control)

@@ -48,28 +48,22 @@ def rightness(runs: Sequence[Run]) -> np.ndarray:
 
 
 def resampled(
-    groups: Sequence[Sequence[Run]],
-    weights: Sequence[float],
-    added: Any = (),
-    resamples: int = RESAMPLES,
+    groups: Sequence[Sequence[Run]], weights: Sequence[float], added: Any = (), resamples: int = RESAMPLES
 ) -> np.ndarray:
     """Draw photos and seeds again, and return a weighted sum of the mean accuracies of groups of runs.
 
     The configurations of a group have equal weights.
 
-    *Photos* are drawn once for all runs, since all runs were tested on the
-    same photos (percentile bootstrap; Efron, 1979).
-
-    *Seeds* are too few to draw from. Instead each seed's deviation from the
-    mean is multiplied by a random weight (Wu, 1986). Configurations that were
-    run with the same seeds share these weights. A configuration with one seed
-    does not show how much seeds vary, and adds nothing here.
-
-    The two changes are added. Drawing photos within drawn seeds would count
-    what depends on both three times (Owen, 2007); the sum counts it twice. A
-    few seeds say little about how much seeds vary. The sum is therefore
-    widened by the ratio of Student's t to the normal distribution, with the
-    degrees of freedom of Satterthwaite (1946).
+    - Photos are drawn once for all runs, since all were tested on the same
+      photos (percentile bootstrap; Efron, 1979).
+    - Seeds are too few to draw from. Instead each seed's deviation from the
+      mean is multiplied by a random weight (Wu, 1986). Configurations with the
+      same seeds share these weights. One seed alone adds nothing.
+    - The two changes are added. Drawing photos within drawn seeds would count
+      what depends on both three times (Owen, 2007); the sum counts it twice.
+    - A few seeds say little about how much seeds vary. So the sum is widened
+      by the ratio of Student's t to the normal distribution, with the degrees
+      of freedom of Satterthwaite (1946).
 
     Parameters
     ----------
