@@ -1,13 +1,17 @@
-"""Studies that were never run, for tests of words and verdicts: any accuracy, time and latency one likes."""
+"""Made-up studies for tests of words and verdicts, with any accuracy, time and latency."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from test_record import made_up_run
 from thaw.records.runs import Run
 from thaw.report.results import Results
+from thaw.study.claims import Claims
 
+ORIGINAL = Path(__file__).parent.parent / "params" / "original"
 FROZEN, LAYERS, BLOCKS = "frozen", "layers", "blocks"
 CONFIGURATIONS = [
     (FROZEN, 0, False),
@@ -15,10 +19,11 @@ CONFIGURATIONS = [
     *((LAYERS, amount, False) for amount in (5, 10, 40)),
     *((BLOCKS, amount, False) for amount in (2, 4, 10)),
 ]
-# Of MobileNet as of ResNet50: what trains, as in the original's table.
+# Thousands of trainable parameters, for both networks, like MobileNet's in the original's table.
 SIZES = {(FROZEN, 0): 5, (LAYERS, 5): 1058, (LAYERS, 10): 1593, (LAYERS, 40): 2937}
 SIZES |= {(BLOCKS, 2): 1599, (BLOCKS, 4): 2137, (BLOCKS, 10): 3181}
 BACKBONES = ("resnet50", "mobilenet")
+CLAIMS = Claims.of(ORIGINAL, yaml.safe_load((ORIGINAL / "claims.yaml").read_text(encoding="utf-8")), BACKBONES)
 Which = Callable[..., float]  # of backbone, strategy, amount and control
 
 
@@ -31,17 +36,18 @@ def invented(
     swap: float = 0.0,
     **figures: Which,
 ) -> Results:
-    """A finished study.
+    """Make up a finished study that names the original's claims.
 
     Parameters
     ----------
     accuracy : callable
-        The share of test photos that a configuration names rightly. What one
-        names rightly, a better one does, too, but for `swap`.
+        The share of test photos that a configuration classifies correctly.
+        A better configuration is right on the same photos and on more, apart
+        from `swap`.
     latency : callable, optional
-        Milliseconds; None leaves it unmeasured.
+        Milliseconds of a single photo; None: not measured.
     swap : float
-        So large a share of the photos is named rightly at random.
+        The share of photos that are right at random.
     **figures : callable
         Other fields of the records.
     """
@@ -78,10 +84,10 @@ def invented(
                     row = (backbone, strategy, amount, 5 + tuned, call, photos_in_it, number, milliseconds)
                     calls.append((*row, "abacus", 2))
     columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds", "device", "cores"]
-    original = pd.read_csv("params/original.csv")
-    return Results(runs, pd.DataFrame(calls, columns=columns) if calls else None, original, 0.02, len(runs))
+    measured = pd.DataFrame(calls, columns=columns) if calls else None
+    return Results(runs, measured, planned=len(runs), claims=CLAIMS)
 
 
 def flat(*which) -> float:
-    """The same of all."""
+    """Give all configurations the same accuracy."""
     return 0.9

@@ -1,24 +1,56 @@
-"""Verdicts on invented results: they follow the numbers."""
+"""Verdicts on made-up results follow the numbers, those on the committed study stay what they are."""
 
+import copy
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from invented import BLOCKS, FROZEN, LAYERS, SIZES, flat, invented
+import yaml
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invented import BACKBONES, BLOCKS, CLAIMS, FROZEN, LAYERS, ORIGINAL, SIZES, flat, invented
+from test_study import profile
+from thaw.errors import InvalidParameter
 from thaw.records.record import PhaseSeconds
-from thaw.report import claims
-from thaw.report.claims import CLAIMS, CONTRADICTED, SUPPORTED, UNDECIDED
+from thaw.report import verdicts
+from thaw.report.notation import p_value
 from thaw.report.results import Results
-from thaw.study.study import Job
+from thaw.report.statistics import rank_correlation
+from thaw.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Verdict
+from thaw.study import claims
+from thaw.study.claims import Claims, Selection
+from thaw.study.study import Job, Study
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
-ORIGINAL = pd.read_csv("params/original.csv")
+CONTENT = yaml.safe_load((ORIGINAL / "claims.yaml").read_text(encoding="utf-8"))
+MISSING = "the runs or measurements that it needs are missing"
 
 
-def verdict(results: Results, id: str) -> str:
-    found = next(claim for claim in CLAIMS if claim.id == id).decide(results)
-    return found and found.verdict
+def judged(results: Results, id: str) -> Verdict | None:
+    """The verdict on one of the original's claims."""
+    return verdicts.judge(next(claim for claim in CLAIMS.claims if claim.id == id).test, results)
+
+
+def verdict(results: Results, id: str) -> str | None:
+    found = judged(results, id)
+    return found and found.word
+
+
+def study_of(**test) -> Claims:
+    """Claims with a single test."""
+    return Claims.of(Path("mine"), {"claims": [{"id": "mine", "words": "So it is.", "test": test}]}, BACKBONES)
+
+
+def test_the_verdicts_of_the_committed_study_stay_what_they_are():
+    committed = json.loads((ROOT / "tests" / "committed_verdicts.json").read_text(encoding="utf-8"))
+    found = Results.of(Study.load("paper")).replication.verdicts
+    assert list(found) == list(committed)
+    for id, (word, p, figures) in committed.items():
+        assert found[id].word == word and found[id].p == (p if p is None else pytest.approx(p, rel=1e-9)), id
+        assert all(figure in found[id].effect for figure in figures), found[id].effect
 
 
 @pytest.mark.parametrize(
@@ -52,12 +84,12 @@ def test_best_is_better_than_each_and_not_than_the_mean_of_the_others():
 
 def test_the_p_of_a_verdict_is_of_what_decides_it():
     """Not of the parts that say otherwise: only so can verdicts be corrected together."""
-    apart = claims.decide(invented(lambda b, s, a, c: {5: 0.99, 40: 0.7}.get(a, 0.9)))["resnet50-layers"]
-    assert apart.verdict == CONTRADICTED and apart.p < 0.001 and "outside the margin" in apart.test
-    same = claims.decide(invented(flat))["resnet50-layers"]
-    assert same.verdict == SUPPORTED and same.p < 0.05
-    frozen = claims.decide(invented(lambda b, s, a, c: 0.97 if s == FROZEN else 0.9))["resnet50-best"]
-    assert frozen.verdict == CONTRADICTED and frozen.p < 0.001
+    apart = judged(invented(lambda b, s, a, c: {5: 0.99, 40: 0.7}.get(a, 0.9)), "resnet50-layers")
+    assert apart.word == CONTRADICTED and apart.p < 0.001 and "outside the margin" in apart.test
+    same = judged(invented(flat), "resnet50-layers")
+    assert same.word == SUPPORTED and same.p < 0.05
+    frozen = judged(invented(lambda b, s, a, c: 0.97 if s == FROZEN else 0.9), "resnet50-best")
+    assert frozen.word == CONTRADICTED and frozen.p < 0.001
 
 
 def test_blocks_and_layers_are_compared_in_each_network_as_well():
@@ -76,49 +108,49 @@ def test_no_difference_needs_every_amount_inside_the_margin_and_photos_enough():
     assert verdict(invented(flat, photos=40), "resnet50-layers") == UNDECIDED
     slightly = invented(lambda b, s, a, c: 0.9 if s == FROZEN else 0.89)
     assert verdict(slightly, "resnet50-layers") == SUPPORTED
-    slightly = Results(slightly.runs, None, None, margin=0.005)
+    slightly = replace(slightly, margin=0.005)
     assert verdict(slightly, "resnet50-layers") != SUPPORTED, "the margin is a parameter"
 
 
 def test_the_control_tells_how_much_of_the_gain_remains():
     half = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.85 if c else 0.8)
-    gain = claims.remaining_gain(half, "mobilenet")
+    gain = half.remaining_gain("mobilenet")
     assert gain.share == pytest.approx(0.5) and gain.low < 0.5 < gain.high
-    assert claims.remaining_gain(invented(flat), "mobilenet").share is None, "a share of nothing"
-    assert claims.remaining_gain(Results(half.runs[:1]), "resnet50") is None
+    assert invented(flat).remaining_gain("mobilenet").share is None, "a share of nothing"
+    assert Results(half.runs[:1]).remaining_gain("resnet50") is None
 
 
 def test_one_network_does_not_speak_for_the_other():
     one = invented(lambda b, s, a, c: 0.95 if s != FROZEN and b == "mobilenet" else 0.8)
-    found = claims.decide(one)["control"]
-    assert found.verdict == UNDECIDED and "MobileNet +15.0 points" in found.effect
+    found = judged(one, "control")
+    assert found.word == UNDECIDED and "MobileNet +15.0 points" in found.effect
     opposite = invented(lambda b, s, a, c: 0.95 if (s != FROZEN) == (b == "mobilenet") else 0.8)
     assert verdict(opposite, "control") == CONTRADICTED
 
 
 def test_a_part_contradicts_a_whole_only_when_corrected_for_the_number_of_parts():
-    parts = [claims.Verdict(word, "", "", p) for word, p in ((SUPPORTED, 0.001), (CONTRADICTED, 0.04))]
-    assert claims.together(parts) == (UNDECIDED, 0.04)
-    assert claims.together([parts[0], claims.Verdict(CONTRADICTED, "", "", 0.01)]) == (CONTRADICTED, 0.02)
-    assert claims.together(parts[:1] * 2) == (SUPPORTED, 0.001)
+    parts = [Verdict(word, "", "", p) for word, p in ((SUPPORTED, 0.001), (CONTRADICTED, 0.04))]
+    assert verdicts.together(parts) == (UNDECIDED, 0.04)
+    assert verdicts.together([parts[0], Verdict(CONTRADICTED, "", "", 0.01)]) == (CONTRADICTED, 0.02)
+    assert verdicts.together(parts[:1] * 2) == (SUPPORTED, 0.001)
 
 
 def test_a_verdict_names_the_runs_that_it_is_without():
     whole = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8)
     lost = [r for r in whole.runs if r.record.experiment.label == "Strategy B (4 blocks)"][:1]
     missing = {Job("job", "resnet50-blocks-4", lost[0].record.experiment, Path("x")): "diverged: after epoch 3"}
-    results = Results([r for r in whole.runs if r not in lost], None, ORIGINAL, 0.02, 16, missing)
-    table = claims.table(results, claims.decide(results)).set_index("Claim")["Effect and test"]
+    results = replace(whole, runs=[r for r in whole.runs if r not in lost], missing=missing)
+    table = results.replication.claims_table().set_index("Claim")["Effect and test"]
     said = {words.split("\n")[0] for words, effect in table.items() if "without ResNet50 B-4 (seed 0)" in effect}
-    by_id = {claim.id: claim.words for claim in CLAIMS}
+    by_id = {claim.id: claim.words for claim in CLAIMS.claims}
     assert by_id["resnet50-blocks"] in said and by_id["overfitting"] in said and by_id["control"] in said
     assert not said & {by_id[id] for id in ("mobilenet-size", "mobilenet-blocks-layers", "resnet50-layers")}
 
 
 def test_a_comparison_with_the_short_frozen_base_says_what_the_control_leaves_of_it():
     longer = invented(lambda b, s, a, c: 0.8 if s == FROZEN and not c else 0.9)
-    found = claims.decide(longer)["resnet50-blocks"]
-    assert found.verdict == SUPPORTED and "against the control +0.0 points" in found.effect
+    found = judged(longer, "resnet50-blocks")
+    assert found.word == SUPPORTED and "against the control +0.0 points" in found.effect
 
 
 @pytest.mark.parametrize(
@@ -167,8 +199,8 @@ def test_what_is_counted_holds_in_all_configurations_or_is_not_decided():
     one = invented(
         flat, peak_memory_mb=lambda b, s, a, c: 90.0 if (b, a) == ("resnet50", 5) else 100.0 + (b == "resnet50")
     )
-    found = claims.decide(one)["mobilenet-memory"]
-    assert found.verdict == UNDECIDED and found.p is None and "less in 7 of 8 configurations" in found.effect
+    found = judged(one, "mobilenet-memory")
+    assert found.word == UNDECIDED and found.p is None and "less in 7 of 8 configurations" in found.effect
 
 
 def size(b, s, a, c) -> float:
@@ -215,7 +247,7 @@ def test_like_numbers_of_parameters_are_compared_with_each_other():
     results = invented(lambda b, s, a, c: 0.7 if (s, a) == (LAYERS, 5) else 0.9)
     assert verdict(results, "blocks-layers") == SUPPORTED
     assert verdict(results, "blocks-layers-like") == UNDECIDED
-    assert "MobileNet B-2 with A-10" in claims.decide(results)["blocks-layers-like"].effect
+    assert "MobileNet B-2 with A-10" in judged(results, "blocks-layers-like").effect
 
 
 def test_a_part_of_a_study_compares_like_with_like():
@@ -226,46 +258,59 @@ def test_a_part_of_a_study_compares_like_with_like():
         if (run.record.experiment.backbone, run.record.experiment.strategy)
         in (("mobilenet", BLOCKS), ("resnet50", LAYERS))
     ]
-    part = Results(runs, original=ORIGINAL)
+    part = Results(runs, claims=CLAIMS)
     assert verdict(part, "blocks-layers") is None
-    verdicts = claims.decide(part)
-    assert verdicts["blocks-layers"].verdict == UNDECIDED
-    assert len(claims.table(part, verdicts)) == len(CLAIMS)
+    found = part.replication.verdicts["blocks-layers"]
+    assert (found.word, found.effect) == (UNDECIDED, MISSING)
+    assert len(part.replication.claims_table()) == len(CLAIMS.claims)
 
 
 def test_several_seeds_are_compared_over_seeds_and_photos():
     results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8, seeds=3, swap=0.05)
-    found = claims.decide(results)["blocks-layers"]
-    assert found.verdict == SUPPORTED and "bootstrap over photos and seeds" in found.test
+    found = judged(results, "blocks-layers")
+    assert found.word == SUPPORTED and "bootstrap over photos and seeds" in found.test
 
 
 def test_the_original_s_own_numbers():
-    own = {claim.id: claim.own(ORIGINAL) for claim in CLAIMS if claim.own}
+    replication = invented(flat).replication
+    own = {claim.id: replication.own(claim.test) for claim in CLAIMS.claims}
     assert own["resnet50-best"].startswith("342 against 334 to 338 photos of 367")
     assert own["mobilenet-layers"].startswith("331 against 323 to 325 photos of 367, +7.0 on average; unpaired p = 0.4")
     assert own["resnet50-blocks-latency"].startswith("84 against 206 ms")
     assert "factor of 2.5" in own["resnet50-blocks-latency"]
+    assert own["resnet50-range"].startswith("334 to 342 of 367 photos")
+    assert "MobileNet -0.43" in own["overfitting"] and own["cost"] == own["control"] == ""
 
 
-def test_verdicts_that_stand_together_are_fewer():
-    results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" else 0.8)
-    verdicts = claims.decide(results)
-    standing = claims.stand(verdicts)
-    assert "resnet50-accuracy" in standing
-    assert {id for id in standing} <= {id for id, found in verdicts.items() if found.verdict != UNDECIDED}
+def test_verdicts_that_hold_together_are_fewer():
+    replication = invented(lambda b, s, a, c: 0.9 if b == "resnet50" else 0.8).replication
+    assert "resnet50-accuracy" in replication.standing
+    assert {*replication.standing} <= {id for id, found in replication.verdicts.items() if found.word != UNDECIDED}
 
 
-def test_every_claim_has_an_id_of_its_own_a_place_and_a_table_row():
-    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) >= 14
-    results = invented(flat, latency=lambda *w: 10)
-    table = claims.table(results, claims.decide(results))
-    assert all(claim.words in row and claim.where in row for claim, row in zip(CLAIMS, table["Claim"]))
+def test_every_claim_has_a_row_in_the_table():
+    table = invented(flat, latency=lambda *w: 10).replication.claims_table()
+    assert all(claim.words in row and claim.where in row for claim, row in zip(CLAIMS.claims, table["Claim"]))
     assert {word.rstrip("*") for word in table["Verdict"]} <= {SUPPORTED, CONTRADICTED, UNDECIDED}
     assert "not decided*" not in set(table["Verdict"]) and "supported*" in set(table["Verdict"])
 
 
+def test_without_claims_there_is_no_replication():
+    assert Results(invented(flat).runs).replication is None
+
+
+def test_a_network_that_was_measured_once_is_as_fast_as_itself():
+    results = invented(flat, latency=lambda b, s, a, c: 10 if b == "resnet50" else 5)
+    once = results.latency.drop_duplicates(["backbone", "call", "photos", "round"])
+    results = replace(results, latency=once.drop(columns=["strategy", "amount", "epochs"]))
+    assert verdict(results, "mobilenet-latency") == SUPPORTED
+    found = judged(results, "resnet50-blocks-latency")
+    assert found.word == CONTRADICTED and "same graph" in found.effect
+    assert results.latency_spread("resnet50") == 1
+
+
 def test_what_is_shown_of_a_p_value_is_true_of_it():
-    assert [claims.in_p(p) for p in (0, 0.0004, 0.04, 0.9994, 0.9996, 1)] == [
+    assert [p_value(p) for p in (0, 0.0004, 0.04, 0.9994, 0.9996, 1)] == [
         "p < 0.001",
         "p < 0.001",
         "p = 0.040",
@@ -276,8 +321,167 @@ def test_what_is_shown_of_a_p_value_is_true_of_it():
 
 
 def test_rank_correlations_are_exact():
-    assert claims.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]) == (pytest.approx(1.0), pytest.approx(2 / 24))
-    assert claims.rank_correlation([1, 2, 3], [5, 5, 5]) is None
+    assert rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]) == (pytest.approx(1.0), pytest.approx(2 / 24))
+    assert rank_correlation([1, 2, 3], [5, 5, 5]) is None
     rng = np.random.default_rng(0)
-    called = [claims.rank_correlation(range(6), rng.random(6))[1] < 0.05 for _ in range(400)]
+    called = [rank_correlation(range(6), rng.random(6))[1] < 0.05 for _ in range(400)]
     assert np.mean(called) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+# ---- claims of one's own ------------------------------------------------------------------------
+
+
+def refusal(content) -> str:
+    with pytest.raises(InvalidParameter) as error:
+        Claims.of(ORIGINAL, content, BACKBONES)
+    return str(error.value)
+
+
+def entries(value, path=()):
+    """The path of each entry of a nested mapping."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        if isinstance(name, str):
+            yield (*path, name)
+        yield from entries(inner, (*path, name))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(entries(CONTENT))), st.data())
+def test_any_misspelt_entry_is_refused_with_the_right_name(path, data):
+    content = copy.deepcopy(CONTENT)
+    inner = content
+    for name in path[:-1]:
+        inner = inner[name]
+    letter = data.draw(st.integers(0, len(path[-1]) - 1))
+    wrong = path[-1][:letter] + "_" + path[-1][letter + 1 :]
+    inner[wrong] = inner.pop(path[-1])
+    message = refusal(content)
+    assert str(ORIGINAL / "claims.yaml") in message and repr(wrong) in message
+    assert path[-1] in message.split("Allowed: ")[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(claims.TESTS)), st.data())
+def test_any_misspelt_test_is_refused_with_the_right_name(name, data):
+    letter = data.draw(st.integers(0, len(name) - 1))
+    content = copy.deepcopy(CONTENT)
+    content["claims"][0]["test"]["name"] = name[:letter] + "_" + name[letter:]
+    assert f"Did you mean {name!r}?" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"first": {"backbone": "resnet"}}, "Did you mean 'resnet50'?"),
+        ({"first": {"strategy": ["frozen", "layer"]}}, "Did you mean 'layers'?"),
+        ({"first": {"strategy": "frozen", "amount": 3}}, "Remove the amount"),
+        ({"first": {"amount": "3"}}, "valid integer"),
+        ({"first": {"backbone": "mobilenet"}}, "the same configurations"),
+        ({"match": ["strategie"]}, "Did you mean 'strategy'?"),
+        ({"quantity": "peak memory"}, "takes no quantity"),
+        ({"name": "best of"}, "needs among"),
+        ({"name": "rises with trainable parameters", "quantity": "train loss"}, "Did you mean 'training loss'?"),
+    ],
+)
+def test_a_test_that_makes_no_sense_is_refused(change, message):
+    content = copy.deepcopy(CONTENT)
+    content["claims"][1]["test"] |= change
+    found = refusal(content)
+    assert "claim 'resnet50-accuracy': test" in found and message in found
+
+
+def test_a_range_that_ends_below_its_start_is_refused():
+    with pytest.raises(InvalidParameter, match="low = 0.9 is above high = 0.8"):
+        study_of(name="accuracy in range", first={}, low=0.9, high=0.8)
+
+
+def test_an_id_used_twice_is_refused():
+    content = copy.deepcopy(CONTENT)
+    content["claims"][1]["id"] = "mobilenet-size"
+    assert "two claims have the id 'mobilenet-size'" in refusal(content)
+
+
+@pytest.mark.parametrize("content", [{"claims": []}, {"claims": 3}, {"claims": [3]}, {}, {"claims": None}])
+def test_a_file_without_claims_is_refused(content):
+    assert "claim" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda table: table.replace("test_accuracy", "accuracy"), "test_accuracy"),
+        (lambda table: table.replace("0.921", "?"), r"could not convert string to float: '\?'"),
+        (lambda table: "", "cannot be read"),
+    ],
+)
+def test_a_damaged_table_of_results_is_refused(tmp_path, damage, message):
+    (tmp_path / "results.csv").write_text(damage((ORIGINAL / "results.csv").read_text(encoding="utf-8")))
+    with pytest.raises(InvalidParameter, match=message):
+        Claims.of(tmp_path, CONTENT, BACKBONES)
+
+
+def test_claims_of_one_s_own_are_read_with_the_study(tmp_path):
+    """From a folder anywhere, before any run; a wrong one is refused then."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    test = {"name": "more accurate", "first": {"strategy": "blocks"}, "second": {"strategy": "frozen"}}
+    content = {"claims": [{"id": "pays", "words": "Unfreezing pays.", "test": test}]}
+    (mine / "claims.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    path = profile(tmp_path, study={"claims": str(mine)})
+    study = Study.load(path, tmp_path, ROOT)
+    assert [claim.id for claim in study.claims.claims] == ["pays"] and study.claims.results is None
+    table = replace(invented(flat), claims=study.claims).replication.claims_table()
+    assert "Its own numbers" not in table and table["Claim"].tolist() == ["Unfreezing pays."]
+    (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "frist"), encoding="utf-8")
+    with pytest.raises(InvalidParameter, match="Did you mean 'first'"):
+        Study.load(path, tmp_path, ROOT)
+
+
+def test_a_folder_of_claims_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(InvalidParameter, match="Did you mean 'original'"):
+        Study.load(profile(tmp_path, study={"claims": "orignal"}), tmp_path, ROOT)
+
+
+def test_a_claim_about_what_the_study_does_not_have_is_not_decided():
+    one = Results(invented(flat, backbones=("mobilenet",)).runs, claims=CLAIMS)
+    found = one.replication.verdicts
+    for id in ("mobilenet-size", "resnet50-accuracy", "resnet50-range", "resnet50-best", "mobilenet-memory"):
+        assert (found[id].word, found[id].effect) == (UNDECIDED, MISSING)
+    absent = study_of(name="accuracy in range", first={"strategy": "blocks", "amount": 3}, low=0.1, high=0.9)
+    assert replace(one, claims=absent).replication.verdicts["mine"].effect == MISSING
+
+
+def test_every_test_has_its_judge():
+    assert set(verdicts.JUDGES) == set(claims.TESTS)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.sampled_from((0.6, 0.8, 0.9)), min_size=3, max_size=3))
+def test_swapping_the_sides_negates_the_verdict(levels):
+    results = invented(lambda b, s, a, c: dict(zip((FROZEN, LAYERS, BLOCKS), levels))[s], photos=200)
+    one, other = {"strategy": "blocks"}, {"strategy": ["layers", "frozen"]}
+    forth, back = (
+        verdicts.judge(study_of(name="more accurate", first=first, second=second).claims[0].test, results)
+        for first, second in ((one, other), (other, one))
+    )
+    opposite = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, UNDECIDED: UNDECIDED}
+    assert back.word == opposite[forth.word] and back.p == forth.p
+
+
+def test_parts_without_a_p_value_can_be_parts_of_a_claim():
+    parts = [
+        {"name": "fewer parameters", "first": {"backbone": "mobilenet"}, "second": {"backbone": "resnet50"}},
+        {"name": "more accurate", "first": {"strategy": "blocks"}, "second": {"strategy": "frozen"}},
+    ]
+    results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8)
+    found = verdicts.judge(study_of(name="all of", parts=parts).claims[0].test, results)
+    assert found.word == SUPPORTED and found.p < 0.05
+    parts[0]["first"], parts[0]["second"] = parts[0]["second"], parts[0]["first"]
+    assert verdicts.judge(study_of(name="all of", parts=parts).claims[0].test, results).word == CONTRADICTED
+
+
+def test_the_control_is_selected_only_when_asked_for():
+    runs = invented(flat).runs
+    assert len(Selection().of(runs)) == 14 and len(Selection(control=True).of(runs)) == 2
+    assert len(Selection(backbone="mobilenet", strategy=["layers", "frozen"]).of(runs)) == 4

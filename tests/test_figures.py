@@ -42,7 +42,7 @@ def test_accuracy_by_cost_has_a_panel_for_each_cost_that_was_measured(latency):
 
 def test_latencies_are_a_box_a_configuration_and_call_with_the_original_s_marks():
     results = invented(flat, latency=lambda b, s, a, c: 10.0)
-    figure = figures.latencies(results.rows, results.calls, results.original)
+    figure = figures.latencies(results.rows, results.calls, results.replication.original)
     assert len(figure.axes) == 8
     assert all(len(axes.patches) == 8 for axes in figure.axes)
     hollow = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "none"]

@@ -18,8 +18,8 @@ from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
 from thaw.network.backbones import REGISTRY
 from thaw.records.runs import Run
-from thaw.report import claims, figures, narrative
 from thaw.report import display as report
+from thaw.report import figures, narrative
 from thaw.report.display import Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 from thaw.report.results import Results
@@ -74,7 +74,7 @@ def hostile() -> Results:
             }
         )
         runs.append(Run(record=record, history=run.history, predictions=predictions))
-    return Results(runs, made.latency.assign(device=NAMES[1]), made.original, made.margin, len(runs))
+    return Results(runs, made.latency.assign(device=NAMES[1]), made.margin, len(runs), claims=made.claims)
 
 
 def prose(text: str) -> dict:
@@ -83,7 +83,6 @@ def prose(text: str) -> dict:
 
 def cells(results: Results) -> list:
     """What both notebooks show that has text from outside in it."""
-    verdicts = claims.decide(results)
     record = results.runs[0].record
     hard = narrative.hard_photos(results)
     row = results.rows.iloc[0]
@@ -102,14 +101,14 @@ def cells(results: Results) -> list:
         prose(narrative.weights(record.weights, REGISTRY["resnet50"])),
         prose(narrative.data(record.data, results.classes)),
         prose(narrative.training(counts, notes)),
-        prose(narrative.in_short(results, verdicts)),
+        prose(narrative.in_short(results)),
         prose(narrative.method(results)),
         prose(narrative.architectures(results)),
         prose(narrative.speed(results)),
-        prose(narrative.conclusion(results, verdicts)),
+        prose(narrative.conclusion(results)),
         Table(narrative.parameters_table(record.experiment), caption),
         Table(narrative.provenance(results), caption),
-        Table(claims.table(results, verdicts), caption, notes=(DESCRIPTION, *narrative.caveats(results))),
+        Table(results.replication.claims_table(), caption, notes=(DESCRIPTION, *narrative.caveats(results))),
         Table(hard.rename(columns=str.capitalize), caption),
         Figure(figures.photo_grid(grid, narrative.mistake_titles(mistakes)), caption, DESCRIPTION),
         Figure(figures.photo_grid(grid[: len(hard)], narrative.hard_titles(hard)), caption, DESCRIPTION),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented
-from thaw.report import claims, narrative, statistics
+from thaw.report import narrative, statistics
 from thaw.report.results import Results
 from thaw.study.study import Job
 
@@ -21,7 +21,7 @@ def plain(text: str) -> str:
 
 
 def in_short(results: Results) -> str:
-    return narrative.in_short(results, claims.decide(results))
+    return narrative.in_short(results)
 
 
 def test_which_network_is_better():
@@ -32,7 +32,7 @@ def test_which_network_is_better():
     ):
         results = invented(lambda b, s, a, c, right=of_resnet50: right if b == "resnet50" else 0.8)
         assert words in narrative.accuracy(results)
-        conclusion = plain(narrative.conclusion(results, claims.decide(results)))
+        conclusion = plain(narrative.conclusion(results))
         assert words.split(":")[0] in conclusion
 
 
@@ -45,7 +45,7 @@ def test_whether_blocks_are_better_than_layers():
         results = invented(lambda b, s, a, c, right=of_blocks: right if s == BLOCKS else 0.8)
         text = narrative.strategies(results)
         assert text.count(f"whole blocks (strategy B) {words} a fixed number of layers (strategy A)") == 2
-        conclusion = narrative.conclusion(results, claims.decide(results))
+        conclusion = narrative.conclusion(results)
         assert f"whole blocks {words} a fixed number of layers" in conclusion
 
 
@@ -57,7 +57,7 @@ def test_whether_unfreezing_beats_training_longer():
     ):
         results = invented(lambda b, s, a, c, right=of_control: 0.9 if s != FROZEN else right if c else 0.8)
         assert in_short(results).count(words) == 2
-        assert narrative.conclusion(results, claims.decide(results)).count(words) == 2
+        assert narrative.conclusion(results).count(words) == 2
     unsure = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.905 if c else 0.8)
     assert "nothing of its gain" not in in_short(unsure), "its interval holds more"
     worse = invented(lambda b, s, a, c: 0.8 if s != FROZEN else 0.9)
@@ -71,11 +71,7 @@ def test_the_best_is_one_where_it_is_told_apart():
     assert text.count("the last 10 blocks: 95.0% of the test photos") == 2
     assert text.count("every other configuration is shown to be worse than some other") == 2
     assert plain(narrative.best(results)).count("the last 10 blocks (95.0%) is best") == 2
-    verdicts = claims.decide(results)
-    assert (
-        narrative.conclusion(results, verdicts).count("the last 10 blocks; everything else is shown to be worse than")
-        == 2
-    )
+    assert narrative.conclusion(results).count("the last 10 blocks; everything else is shown to be worse than") == 2
 
 
 def test_the_best_is_a_set_and_of_it_the_cheapest_is_chosen_where_nothing_is_told_apart():
@@ -87,10 +83,10 @@ def test_the_best_is_a_set_and_of_it_the_cheapest_is_chosen_where_nothing_is_tol
         text.count("+0.0 points (-0.7 to +0.7) from the base frozen for 20 epochs (p > 0.999); that is not shown") == 2
     )
     assert text.count("The least that is not ruled out is the base frozen for 20 epochs") == 2
-    words = narrative.conclusion(results, claims.decide(results))
+    words = narrative.conclusion(results)
     assert words.count("the least that is not ruled out is the base frozen for 20 epochs. The most accurate") == 2
     ahead = invented(lambda b, s, a, c: 0.905 if c else 0.9)
-    words = narrative.conclusion(ahead, claims.decide(ahead))
+    words = narrative.conclusion(ahead)
     assert words.count("the base frozen for 20 epochs, the most accurate and also the least that is not ruled out") == 2
     assert in_short(ahead).count("it is also the least that is not ruled out") == 2
 
@@ -131,7 +127,7 @@ def test_whose_weights_are_not_the_official_ones_is_said_wherever_verdicts_are()
     results = Results([changed, *others])
     (said,) = narrative.caveats(results)
     assert said.startswith("The weights of ResNet50 are not the official ones: A copy.")
-    texts = in_short(results), narrative.conclusion(results, claims.decide(results))
+    texts = in_short(results), narrative.conclusion(results)
     assert all(said in html.unescape(text) for text in texts)
 
 
@@ -159,10 +155,10 @@ def test_overfitting_is_what_the_gap_and_the_loss_say(sign, words):
         return 0.5 + 0.4 * SIZES[strategy, amount] / 4000
 
     sizes = invented(flat, train_accuracy=ahead, validation_loss=lambda *which: 1 + sign * ahead(*which))
-    text = narrative.too_few_too_many(sizes, claims.decide(sizes))
+    text = narrative.too_few_too_many(sizes)
     assert f"That too many overfit {words}" in text
     level = invented(flat)
-    assert "That too many overfit is not decided" in narrative.too_few_too_many(level, claims.decide(level))
+    assert "That too many overfit is not decided" in narrative.too_few_too_many(level)
 
 
 def test_what_so_many_photos_can_show():
@@ -192,22 +188,21 @@ def test_unequal_seeds_are_said_and_what_one_cannot_tell():
 
 def test_on_other_data_the_claims_are_said_to_be_about_tf_flowers():
     results = invented(flat)
-    assert "The claims are about" not in narrative.verdicts_in_words(results, claims.decide(results))
+    assert "The claims are about" not in narrative.verdicts_in_words(results)
     for run in results.runs:
         run.record.data["dataset"] = "beans"
-    assert "The claims are about TF Flowers" in narrative.verdicts_in_words(results, claims.decide(results))
+    assert "The claims are about TF Flowers" in narrative.verdicts_in_words(results)
 
 
 def test_conclusions_name_the_network_they_are_about():
     results = invented(
         lambda b, s, a, c: 0.9 if b == "resnet50" else 0.8, peak_memory_mb=lambda b, s, a, c: 1.0 + (b == "resnet50")
     )
-    assert "MobileNet needs less memory" in narrative.conclusion(results, claims.decide(results))
+    assert "MobileNet needs less memory" in narrative.conclusion(results)
 
 
 def test_the_words_bear_one_network_and_one_configuration():
     results = Results(invented(flat, backbones=("mobilenet",)).runs[:1])
-    verdicts = claims.decide(results)
     assert "the only configuration that was run" in in_short(results)
     texts = [
         function(results)
@@ -222,7 +217,7 @@ def test_the_words_bear_one_network_and_one_configuration():
             narrative.hard_words,
         )
     ]
-    texts += [narrative.too_few_too_many(results, verdicts), narrative.conclusion(results, verdicts)]
+    texts += [narrative.too_few_too_many(results), narrative.conclusion(results)]
     assert all(text and "nan" not in text for text in texts)
 
 
@@ -236,7 +231,6 @@ def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, phot
     order = [(backbone, *which) for backbone in ("resnet50", "mobilenet") for which in CONFIGURATIONS]
     table = dict(zip(order, values))
     results = invented(lambda *which: table[which], photos=photos, swap=0.1)
-    verdicts = claims.decide(results)
     rows = results.rows
     shares = {f"{value:.1%}" for value in [*rows["test_accuracy"], *rows["test_low"], *rows["test_high"]]}
     of_networks = "\n".join(in_short(results).split("\n")[:2])
@@ -257,8 +251,9 @@ def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, phot
     if effect.sign:
         means = rows[~rows["control"]].groupby("backbone")["test_accuracy"].mean()
         assert (means["resnet50"] > means["mobilenet"]) == (effect.sign > 0)
-    count = sum(verdicts[claim.id].verdict == claims.SUPPORTED for claim in claims.CLAIMS if claim.where)
-    assert f"{count} {'is' if count == 1 else 'are'} supported" in narrative.verdicts_in_words(results, verdicts)
+    replication = results.replication
+    count = sum(replication.verdicts[claim.id].word == "supported" for claim in replication.stated)
+    assert f"{count} {'is' if count == 1 else 'are'} supported" in narrative.verdicts_in_words(results)
 
 
 def test_the_hardest_photos_are_those_that_most_runs_get_wrong():
@@ -306,7 +301,7 @@ def test_what_is_missing_is_said_with_its_reason_and_shown_in_the_table():
     jobs = [Job(f"job-{i}", f"config-{i}", run.record.experiment, Path("x")) for i, run in enumerate(lost)]
     reasons = dict(zip(jobs, ["diverged: after epoch 3", "its *kernel* died\nand more"]))
     rest = [run for run in whole.runs if run not in lost]
-    results = Results(rest, None, whole.original, whole.margin, whole.planned, reasons)
+    results = Results(rest, None, whole.margin, whole.planned, reasons, claims=whole.claims)
     text = narrative.missing(results)
     assert "**2 of the 16 experiments have no figures**, and are in no mean" in text
     assert "config-0, seed 0" in html.unescape(text) and "*kernel*" not in text and "and more" not in text

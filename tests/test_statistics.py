@@ -58,7 +58,7 @@ def test_the_interval_of_two_runs_is_bonett_and_price_s():
     effect = difference([run([1] + [0] * 7 + [1] * 36)], [run([0] + [1] * 7 + [1] * 36)])
     centre, spread = -6 / 46, 10 / 46
     half = 1.959964 * np.sqrt((spread - centre**2) / 46)
-    assert effect.interval == pytest.approx((centre - half, centre + half), abs=1e-3)
+    assert (effect.low, effect.high) == pytest.approx((centre - half, centre + half), abs=1e-3)
 
 
 def test_different_photos_are_not_compared():
@@ -72,7 +72,7 @@ def test_a_difference_is_minus_its_opposite(photos):
     first, second = ([run([photo[side] for photo in photos])] for side in (0, 1))
     forth, back = difference(first, second), difference(second, first)
     assert forth.mean == -back.mean and forth.p == back.p
-    assert forth.interval == pytest.approx((-back.high, -back.low), abs=1e-9)
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
     assert forth.low <= forth.mean * len(photos) / (len(photos) + 2) <= forth.high
 
 

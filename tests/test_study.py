@@ -173,7 +173,7 @@ def test_files_that_are_no_mapping(tmp_path, text):
 
 def test_the_original_s_table_is_the_configurations():
     names = {job.configuration for job in Study.load("paper").jobs if not job.experiment.control}
-    rows = [line.split(",")[:3] for line in (ROOT / "params" / "original.csv").read_text(encoding="utf-8").split()[1:]]
+    rows = [line.split(",")[:3] for line in (ROOT / "params" / "original" / "results.csv").read_text(encoding="utf-8").split()[1:]]
     assert names == {
         f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows
     }

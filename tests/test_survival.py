@@ -45,7 +45,6 @@ class Project:
         (folder / "params" / "profiles").mkdir(parents=True)
         (folder / "params" / "configurations").mkdir()
         shutil.copy(ROOT / "Snakefile", folder)
-        shutil.copy(ROOT / "params" / "original.csv", folder / "params")
         shutil.copytree(ROOT / "notebooks", folder / "notebooks")
         self.profile("tiny", **(profile or {}))
         for amount in amounts:

@@ -25,7 +25,7 @@ def network(name):
     return backbone, base, add_head(base, 5)
 
 
-with open(ROOT / "params" / "original.csv", encoding="utf-8") as file:
+with open(ROOT / "params" / "original" / "results.csv", encoding="utf-8") as file:
     ORIGINAL = list(csv.DictReader(file))
 
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from thaw.disk import places
-from thaw.disk.atomic import locked
 from thaw.disk.hashes import sha256_of
+from thaw.disk.locks import locked
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mean, first_line
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls deprecated parts of TensorFlow; readers cannot act on those warnings

@@ -15,8 +15,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.network.backbones import REGISTRY, Backbone
-from thaw.records.runs import in_original
 from thaw.report.display import one_line
+from thaw.report.replication import original_row
 
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
@@ -127,7 +127,7 @@ def accuracy_by_parameters(table: pd.DataFrame, original: pd.DataFrame | None) -
         rows = table[table["backbone"] == backbone].sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
             _point(axes, x, row["test_accuracy"], row["test_low"], row["test_high"], backbone, row["strategy"])
-            match = in_original(row, original)
+            match = original_row(row, original)
             if match is not None:
                 axes.plot(
                     x + 0.25,
@@ -236,7 +236,7 @@ def latencies(
                     whiskerprops={"color": COLOURS[backbone]},
                     capprops={"color": COLOURS[backbone]},
                 )
-                match = in_original(row, original) if kind == ("predict", 1) else None
+                match = original_row(row, original) if kind == ("predict", 1) else None
                 if match is not None:
                     axes.plot(
                         match["inference_ms_per_image"],

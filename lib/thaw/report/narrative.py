@@ -10,13 +10,14 @@ from thaw.disk.atomic import write_atomic
 from thaw.experiment import Experiment
 from thaw.network.backbones import REGISTRY, Backbone
 from thaw.records.record import Record
-from thaw.records.runs import in_original, write_csv
-from thaw.records.runs import runs_table as record_rows
-from thaw.report import claims, statistics
-from thaw.report.claims import CONTRADICTED, SUPPORTED, Verdict, points, select
+from thaw.records.runs import runs_table, write_csv
+from thaw.report import statistics
 from thaw.report.display import latex, markdown, one_line
+from thaw.report.notation import p_value, points, short_name
 from thaw.report.results import Results
 from thaw.report.statistics import Difference
+from thaw.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
+from thaw.study.claims import Selection
 
 DRAWN = "Drawn flowers, not photos: these numbers say nothing about TF Flowers."
 
@@ -124,7 +125,7 @@ def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
     }
 
 
-def in_short(results: Results, verdicts: dict[str, Verdict]) -> str:
+def in_short(results: Results) -> str:
     """The answer to the question, a sentence a network; what fine-tuning gains at all; what of the original holds."""
     lines = []
     for backbone, rows in results.backbones.items():
@@ -149,7 +150,8 @@ def in_short(results: Results, verdicts: dict[str, Verdict]) -> str:
             f"of the test photos ({top['test_low']:.1%} to {top['test_high']:.1%}). {rest}"
         )
     lines += [f"- **Unfreezing or training longer?** {text}" for text in [remaining(results)] if text]
-    lines.append(f"- **What of the original holds?** {_counted(verdicts)}")
+    if results.replication:
+        lines.append(f"- **What of the original holds?** {_counted(results)}")
     return "\n".join([*lines, *(f"- {markdown(text)}" for text in caveats(results))])
 
 
@@ -191,9 +193,9 @@ def method(results: Results) -> str:
         f"**Seeds.** A seed sets the head's first weights and the order of the training photos; all configurations of a seed begin with the same head. Configurations were run with {results.seeds}.",
         f"**Intervals and tests.** Intervals hold at 95 %, each by itself: of one run's accuracy Wilson's, of several seeds a bootstrap over photos and seeds. Two configurations are compared on the same test photos: "
         f"with one seed by McNemar's exact test, with several by that bootstrap. A difference within {100 * results.margin:g} points would not matter (the *margin*).",
-        "**The original** is an earlier analysis of ResNet50 and MobileNet on TF Flowers in 14 configurations: for each network a frozen base, the last 5, 10 and 40 layers, and the last 2, 4 and 10 blocks. "
-        "It gives a table of results, but neither optimiser, learning rates nor predictions.",
     ]
+    if results.replication and results.replication.claims.about:
+        lines.append(markdown(results.replication.claims.about))
     return "\n\n".join(lines)
 
 
@@ -213,7 +215,7 @@ def table(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, l
         latency = row["latency"] if row["latency"] == row["latency"] else row["inference_ms_per_image"]
         rows.append((title, _label(row), *_cells(row, accuracy, latency)))
         is_original.append(False)
-        match = in_original(row, results.original) if with_original else None
+        match = results.replication.row_of(row) if with_original and results.replication else None
         if match is not None:
             cells = _cells(match, f"{match['test_accuracy']:.1%}", match["inference_ms_per_image"])
             rows.append((title, "as in the original", *cells))
@@ -266,7 +268,7 @@ def write_tables(results: Results, folder: Path) -> None:
 def run_table(results: Results) -> pd.DataFrame:
     """A run a row, with every figure."""
     note = mark(results.data["dataset"]).strip()
-    return record_rows(results.runs).assign(dataset=results.data["dataset"], note=note)
+    return runs_table(results.runs).assign(dataset=results.data["dataset"], note=note)
 
 
 def power(results: Results) -> str:
@@ -344,8 +346,8 @@ def accuracy(results: Results) -> str:
 
 def networks_compared(results: Results) -> Difference | None:
     """ResNet50 less MobileNet, over the configurations that both have; None without any."""
-    sides = (select(results.runs, claims.network(name)) for name in ("resnet50", "mobilenet"))
-    first, second = claims.matching(*sides, lambda e: (e.strategy, e.amount))
+    sides = (results.select(backbone=name) for name in ("resnet50", "mobilenet"))
+    first, second = statistics.matched(*sides, ["strategy", "amount"])
     return statistics.difference(first, second) if first and second else None
 
 
@@ -354,6 +356,7 @@ def speed(results: Results) -> str:
     if results.latency is None:
         return "Latency was not measured in a job of its own; the table has what each run measured at its end, with others beside it. `make report` measures it."
     sentences = []
+    original = results.replication.original if results.replication else None
     machine = results.latency.iloc[0]
     sentences.append(
         f"All configurations were measured in one process with nothing beside it ({markdown(machine['device'])}, {_count(machine['cores'], 'core')}), "
@@ -372,12 +375,12 @@ def speed(results: Results) -> str:
             f"{predict - graph:.0f} ms are spent on the call itself."
         )
         if len(rows) > 1:
-            factor = claims.same_graph(results, backbone)
+            factor = results.latency_spread(backbone)
             text += (
                 f" Its {len(rows)} configurations run the same graph, and yet their medians lie between {rows['latency'].min():.1f} and {rows['latency'].max():.1f} ms, "
                 f"a factor of {factor:.2f}: that is the machine's noise, and no effect of unfreezing that is smaller could be seen."
             )
-        own = results.original[results.original["backbone"] == backbone] if results.original is not None else ()
+        own = original[original["backbone"] == backbone] if original is not None else ()
         if len(own):
             ms = own["inference_ms_per_image"]
             nearer = (
@@ -446,7 +449,7 @@ def strategies(results: Results) -> str:
     """Strategy A against B and against the frozen bases, network by network."""
     sentences = []
     for backbone in results.backbones:
-        of = {name: select(results.runs, claims.network(backbone, name)) for name in ("blocks", "layers", "frozen")}
+        of = {name: results.select(backbone=backbone, strategy=name) for name in ("blocks", "layers", "frozen")}
         title, parts = REGISTRY[backbone].title, []
         if of["blocks"] and of["layers"]:
             effect = statistics.difference(of["blocks"], of["layers"])
@@ -454,23 +457,23 @@ def strategies(results: Results) -> str:
                 f"over their amounts, {_order(effect, 'whole blocks (strategy B)', 'a fixed number of layers (strategy A)', plural=True)}: "
                 f"{points(effect)} on average"
             )
-        control = claims.controls(results.runs, claims.network(backbone))
+        control = results.select(backbone=backbone, control=True)
         for name, words in ("layers", "strategy A"), ("blocks", "strategy B"):
             if of[name] and control:
                 effect = statistics.difference(of[name], control)
                 parts.append(f"{_order(effect, words, 'the base frozen for as many epochs')}: {points(effect)}")
         if parts:
             sentences.append(f"**{title}**: {'; '.join(parts)}.")
-    like = claims.like_parameters(results)
+    like = results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="layers"))
     if like is not None:
-        word = {SUPPORTED: "blocks are still more accurate", CONTRADICTED: "layers are more accurate"}.get(
-            like.verdict, "neither is told from the other"
-        )
-        sentences.append(f"At like numbers of trainable parameters {word}: {like.effect}.")
+        words = {1: "blocks are still more accurate", -1: "layers are more accurate"}
+        word = words.get(like[0].sign, "neither is told from the other")
+        names = ", ".join(f"{results.title(b['backbone'])} B-{b['amount']} with A-{a['amount']}" for b, a in like[1])
+        sentences.append(f"At like numbers of trainable parameters {word}: {points(like[0])}; {names}.")
     return "\n\n".join(sentences) or "Needs runs of both strategies, or of one and the control."
 
 
-def too_few_too_many(results: Results, verdicts: dict[str, Verdict]) -> str:
+def too_few_too_many(results: Results) -> str:
     """Under- and overfitting: what training and validation say."""
     sentences = []
     for backbone, rows in results.backbones.items():
@@ -492,10 +495,10 @@ def too_few_too_many(results: Results, verdicts: dict[str, Verdict]) -> str:
         ("underfitting", "That too few unfrozen layers underfit"),
         ("overfitting", "That too many overfit"),
     ):
-        word = verdicts[id].verdict
-        sentences.append(
-            f"{effect} is {word if word != 'not decided' else 'not decided by these runs'}: {verdicts[id].effect}."
-        )
+        verdict = results.replication and results.replication.verdicts.get(id)
+        if verdict:
+            word = verdict.word if verdict.word != UNDECIDED else "not decided by these runs"
+            sentences.append(f"{effect} is {word}: {verdict.effect}.")
     return "\n\n".join(sentences)
 
 
@@ -530,9 +533,9 @@ def best(results: Results) -> str:
                 ]
                 equal = effect.equivalence(results.margin)
                 text += (
-                    f"{time}. The most accurate is {points(effect)} from it, by itself; corrected for all {len(pairs)} pairs, {claims.in_p(pair['p'].item())}. "
+                    f"{time}. The most accurate is {points(effect)} from it, by itself; corrected for all {len(pairs)} pairs, {p_value(pair['p'].item())}. "
                     + (
-                        f"That the two are within {100 * results.margin:g} points of each other is shown ({claims.in_p(equal)})."
+                        f"That the two are within {100 * results.margin:g} points of each other is shown ({p_value(equal)})."
                         if equal < statistics.ALPHA
                         else f"Nor is it shown that the two are within {100 * results.margin:g} points of each other: it is a choice by cost."
                     )
@@ -549,24 +552,26 @@ def best(results: Results) -> str:
     return "\n\n".join(paragraphs)
 
 
-def verdicts_in_words(results: Results, verdicts: dict[str, Verdict]) -> str:
+def verdicts_in_words(results: Results) -> str:
     """How many claims are supported, contradicted and not decided."""
-    tested = sum(verdict.p is not None for verdict in verdicts.values())
+    replication = results.replication
+    if replication is None:
+        return ""
+    tested = sum(verdict.p is not None for verdict in replication.verdicts.values())
     text = (
-        f"{_counted(verdicts)} Each is decided by itself at 5 %, for an accuracy only where test and interval agree. An asterisk marks the verdicts that stand when all {tested} that rest on a p value "
+        f"{_counted(results)} Each is decided by itself at 5 %, for an accuracy only where test and interval agree. An asterisk marks the verdicts that stand when all {tested} that rest on a p value "
         "are corrected as one family (Holm). "
     )
     text += " ".join(
-        f"Added by us, and not among them: {_lower(claim.words[:-1])}: {verdicts[claim.id].verdict}."
-        for claim in claims.CLAIMS
-        if not claim.where
+        f"Added by us, and not among them: {_lower(claim.words[:-1])}: {replication.verdicts[claim.id].word}."
+        for claim in replication.added
     )
-    if results.data["dataset"] != "tf_flowers":
-        text += " The claims are about TF Flowers: on other data the verdicts say whether the same holds there, and nothing of whether it held for the original."
+    if not replication.same_data:
+        text += f" The claims are about {replication.claims.dataset_title}: on other data the verdicts say whether the same holds there, and nothing of whether it held for the original."
     return text
 
 
-def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
+def conclusion(results: Results) -> str:
     """What follows for a reader: the networks, the strategies, the control, and what remains open."""
     lines = []
     effect = networks_compared(results)
@@ -577,25 +582,19 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
             ("mobilenet-training-time", ("MobileNet trains faster", "MobileNet trains slower")),
             ("mobilenet-memory", ("MobileNet needs less memory", "MobileNet needs more memory")),
         ):
-            verdict = verdicts[id]
-            if verdict.verdict in (SUPPORTED, CONTRADICTED):
-                text += f" {_capital(words[verdict.verdict == CONTRADICTED])}: {verdict.effect}."
+            verdict = results.replication and results.replication.verdicts.get(id)
+            if verdict and verdict.word in (SUPPORTED, CONTRADICTED):
+                text += f" {_capital(words[verdict.word == CONTRADICTED])}: {verdict.effect}."
         lines.append(text)
-    sides = claims.matching(
-        *(select(results.runs, lambda e, s=s: e.strategy == s) for s in ("blocks", "layers")), lambda e: e.backbone
-    )
+    sides = statistics.matched(results.select(strategy="blocks"), results.select(strategy="layers"), ["backbone"])
     if all(sides):
         effect = statistics.difference(*sides)
         order = _order(effect, "whole blocks", "a fixed number of layers", plural=True)
         text = f"**Layers or blocks.** Over all, {order}: {points(effect)}."
         for backbone in results.backbones if len(results.backbones) > 1 else ():
-            of = [
-                claims.matching(
-                    *([r for r in side if r.record.experiment.backbone == backbone] for side in sides), None
-                )
-            ]
-            if all(of[0]):
-                text += f" {REGISTRY[backbone].title} alone: {points(statistics.difference(*of[0]))}."
+            of = [[r for r in side if r.record.experiment.backbone == backbone] for side in sides]
+            if all(of):
+                text += f" {results.title(backbone)} alone: {points(statistics.difference(*of))}."
         lines.append(text)
     if text := remaining(results):
         lines.append(f"**Unfreezing or training longer.** {text}")
@@ -604,17 +603,17 @@ def conclusion(results: Results, verdicts: dict[str, Verdict]) -> str:
             lines.append(
                 f"**How much of {REGISTRY[backbone].title} to unfreeze**, on data like these: {_advice(results, backbone)}"
             )
-    text = f"**What of the original holds.** {_counted(verdicts)}"
-    standing = claims.stand(verdicts)
-    for word in SUPPORTED, CONTRADICTED:
-        said = [
-            claim.words[:-1] + r"\*" * (claim.id in standing)
-            for claim in claims.CLAIMS
-            if claim.where and verdicts[claim.id].verdict == word
-        ]
-        if said:
-            text += f" {_capital(word)}: {'; '.join(said)}."
-    lines.append(f"{text} The table of claims has each with its numbers; an asterisk is explained there.")
+    if replication := results.replication:
+        text = f"**What of the original holds.** {_counted(results)}"
+        for word in SUPPORTED, CONTRADICTED:
+            said = [
+                claim.words[:-1] + r"\*" * (claim.id in replication.standing)
+                for claim in replication.stated
+                if replication.verdicts[claim.id].word == word
+            ]
+            if said:
+                text += f" {_capital(word)}: {'; '.join(said)}."
+        lines.append(f"{text} The table of claims has each with its numbers; an asterisk is explained there.")
     return "\n".join(f"- {line}" for line in [*lines, *map(markdown, caveats(results))])
 
 
@@ -783,7 +782,7 @@ def caveats(results: Results) -> list[str]:
 
 def remaining(results: Results) -> str:
     """What the control tells, network by network; nothing where there is none."""
-    gains = {REGISTRY[name].title: claims.remaining_gain(results, name) for name in results.backbones}
+    gains = {REGISTRY[name].title: results.remaining_gain(name) for name in results.backbones}
     texts = []
     for title, gain in gains.items():
         if gain is None:
@@ -804,7 +803,7 @@ def _share(value: float) -> str:
 
 def title(row: pd.Series) -> str:
     """A configuration for a figure: network, what trains, seeds."""
-    which = "control" if row["control"] else claims.short(row["strategy"], row["amount"])
+    which = "control" if row["control"] else short_name(row["strategy"], row["amount"])
     return f"{REGISTRY[row['backbone']].title} {which}, {_count(row['seeds'], 'seed')}"
 
 
@@ -812,13 +811,15 @@ def _label(row: pd.Series) -> str:
     return f"{row['label']} (control)" if row["control"] else row["label"]
 
 
-def _counted(verdicts: dict[str, Verdict]) -> str:
+def _counted(results: Results) -> str:
     """What becomes of the original's claims."""
-    words = [verdicts[claim.id].verdict for claim in claims.CLAIMS if claim.where]
-    standing = set(claims.stand(verdicts)) & {claim.id for claim in claims.CLAIMS if claim.where}
-    counts = {word: words.count(word) for word in (SUPPORTED, CONTRADICTED, claims.UNDECIDED)}
+    replication = results.replication
+    assert replication is not None
+    words = [replication.verdicts[claim.id].word for claim in replication.stated]
+    standing = set(replication.standing) & {claim.id for claim in replication.stated}
+    counts = {word: words.count(word) for word in (SUPPORTED, CONTRADICTED, UNDECIDED)}
     decided = counts[SUPPORTED] + counts[CONTRADICTED]
-    text = f"Of the original's {len(words)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {counts[claims.UNDECIDED]} not decided"
+    text = f"Of the original's {len(words)} claims, {counts[SUPPORTED]} {_is(counts[SUPPORTED])} supported, {counts[CONTRADICTED]} contradicted, and {counts[UNDECIDED]} not decided"
     return (
         f"{text}; of the {_count(decided, 'verdict')}, {len(standing)} also when all are corrected together."
         if decided
@@ -832,7 +833,7 @@ def _steps(results: Results, backbone: str) -> str:
     if steps.empty:
         return ""
     said = [
-        f"{points(gain)} from {_name(results.rows.loc[index])} ({claims.in_p(gain.p)})" for index, gain in steps.items()
+        f"{points(gain)} from {_name(results.rows.loc[index])} ({p_value(gain.p)})" for index, gain in steps.items()
     ]
     last = (
         "is shown to be a gain"

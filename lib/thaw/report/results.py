@@ -1,22 +1,24 @@
-"""A study's results: what words, claims and figures are made of."""
+"""The results of a study: everything that words, verdicts and figures are made from."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thaw.disk import places
 from thaw.errors import InvalidRecord
-from thaw.network.backbones import REGISTRY
+from thaw.experiment import Experiment
 from thaw.records.runs import Run
 from thaw.report import statistics
-from thaw.report.statistics import CONFIGURATION
+from thaw.report.replication import Replication
+from thaw.report.statistics import CONFIGURATION, Difference, Remaining
 from thaw.study import search
+from thaw.study.claims import Claims, Selection
 from thaw.study.study import Job, Study
 
 
@@ -28,31 +30,31 @@ class Results:
     ----------
     runs : list of Run
     latency : DataFrame or None
-        As `thaw.study.latency.measure` gives it; None where it was not measured.
-    original : DataFrame or None
-        The original's table, ``params/original.csv``.
+        As `thaw.study.latency.measure` returns it; None where it was not measured.
     margin : float
         A difference of accuracy that would not matter.
     planned : int
-        How many runs the study has when it is finished.
+        How many runs the whole study has.
     missing : dict of Job to str
-        Why there is no run of a job: it has failed, or diverged.
+        Why a job has no run: it failed, or diverged.
     search : DataFrame or None
-        As `thaw.study.search.table` gives it; None where there is no search, or
-        nothing of it is finished.
+        As `thaw.study.search.table` returns it; None where there is no search,
+        or no run of it is finished.
+    claims : Claims or None
+        What the profile claims; None where it names no claims.
     """
 
     runs: list[Run]
     latency: pd.DataFrame | None = None
-    original: pd.DataFrame | None = None
     margin: float = 0.02
     planned: int = 0
     missing: Mapping[Job, str] = field(default_factory=dict)
     search: pd.DataFrame | None = None
+    claims: Claims | None = None
 
     @classmethod
     def of(cls, study: Study) -> Results:
-        """Read what a study has left.
+        """Read what a study has left on disk.
 
         Raises
         ------
@@ -63,30 +65,79 @@ class Results:
         measured = study.outputs / "latency.csv"
         found = None
         if searched := search.of(study):
-            with contextlib.suppress(InvalidRecord):  # its records are no part of this study
+            with contextlib.suppress(InvalidRecord):  # the search's records are not part of this study
                 found = search.table(searched)
-        return cls(
-            list(finished.values()),
-            pd.read_csv(measured) if measured.is_file() else None,
-            pd.read_csv(places.project() / "params" / "original.csv"),
-            study.margin,
-            len(study.jobs),
-            missing,
-            found,
-        )
+        latency = pd.read_csv(measured) if measured.is_file() else None
+        runs = list(finished.values())
+        return cls(runs, latency, study.margin, len(study.jobs), missing, found, study.claims)
+
+    @cached_property
+    def replication(self) -> Replication | None:
+        """The claims with their verdicts; None where the profile names no claims."""
+        return Replication(self.claims, self) if self.claims else None
+
+    @property
+    def experiment(self) -> Experiment:
+        """The first run's experiment, for what all runs share: data set, photo size, number of photos."""
+        return self.runs[0].record.experiment
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data's provenance, with its ``sha256``."""
+        return dict(self.runs[0].record.data)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return [name.removeprefix("p_") for name in self.runs[0].predictions.columns if name.startswith("p_")]
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """What the report calls each network, in the order of the runs."""
+        return {run.record.experiment.backbone: run.record.network["title"] for run in self.runs}
+
+    def title(self, backbone: str) -> str:
+        """Return what the report calls a network; its name where it has no run."""
+        return self.titles.get(backbone, backbone)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds the configurations were run with, in words; by network where these differ."""
+        words = {}
+        for name, rows in self.backbones.items():
+            few, most = rows["seeds"].min(), rows["seeds"].max()
+            words[name] = f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
+        if len({*words.values()}) == 1:
+            return next(iter(words.values()))
+        return ", ".join(f"{count} ({self.title(name)})" for name, count in words.items())
+
+    def select(self, **selection: Any) -> list[Run]:
+        """Return the runs of some configurations; the arguments are those of `thaw.study.claims.Selection`."""
+        return Selection(**selection).of(self.runs)
+
+    def of_row(self, row: pd.Series) -> list[Run]:
+        """Return the runs of a configuration, by seed."""
+        return statistics.runs_of(row, self.runs)
+
+    def predictions(self, row: pd.Series) -> pd.DataFrame:
+        """Return the predictions of a configuration, of all its seeds."""
+        return pd.concat([run.predictions for run in self.of_row(row)])
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """A configuration a row, with ``latency`` in milliseconds a photo and its interval where it was measured."""
+        """A row for each configuration.
+
+        The columns of `thaw.report.statistics.by_configuration`, and
+        ``latency``, ``latency_low``, ``latency_high`` and ``latency_predict``
+        in milliseconds a photo (NaN where they were not measured).
+        """
         rows = statistics.by_configuration(self.runs)
-        latencies = [self.calls(row, "graph", 1) for _, row in rows.iterrows()]
-        rows["latency"] = [np.nan if calls is None else np.median(calls) for calls in latencies]
-        ends = [(np.nan, np.nan) if calls is None else statistics.median_interval(calls) for calls in latencies]
-        rows["latency_low"], rows["latency_high"] = zip(*ends)
-        rows["latency_predict"] = [
-            np.nan if calls is None else np.median(calls)
-            for calls in (self.calls(row, "predict", 1) for _, row in rows.iterrows())
-        ]
+        for index, row in rows.iterrows():
+            graph, predict = self.calls(row, "graph", 1), self.calls(row, "predict", 1)
+            low, high = (np.nan, np.nan) if graph is None else statistics.median_interval(graph)
+            rows.loc[index, "latency"] = np.nan if graph is None else np.median(graph)
+            rows.loc[index, ["latency_low", "latency_high"]] = low, high
+            rows.loc[index, "latency_predict"] = np.nan if predict is None else np.median(predict)
         return rows
 
     @cached_property
@@ -94,83 +145,81 @@ class Results:
         """The rows of each network."""
         return {name: self.rows[self.rows["backbone"] == name] for name in self.rows["backbone"].unique()}
 
+    def calls(self, row: pd.Series, call: str, photos: int) -> np.ndarray | None:
+        """Return milliseconds a photo for each round; None where they were not measured.
+
+        A table of latencies has a row for each network and call. An older one
+        has one for each configuration.
+        """
+        if self.latency is None:
+            return None
+        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
+        names = [name for name in CONFIGURATION if name in like]
+        like = like[(like[names] == row[names].to_list()).all(axis=1)].sort_values("round")
+        return like["milliseconds"].to_numpy() / photos if len(like) else None
+
+    def latency_spread(self, backbone: str) -> float:
+        """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""
+        medians = self.backbones[backbone]["latency"]
+        return float(medians.max() / medians.min())
+
     @cached_property
     def pairs(self) -> dict[str, pd.DataFrame]:
-        """All comparisons within each network, as `thaw.report.statistics.pairwise` gives them."""
+        """All comparisons within each network, as `thaw.report.statistics.pairwise` returns them."""
         return {name: statistics.pairwise(rows, self.runs) for name, rows in self.backbones.items()}
 
     def best(self, backbone: str) -> pd.DataFrame:
-        """The rows that are not shown to be worse than any other, the most accurate first."""
+        """Return the rows that are not shown to be worse than another, with the most accurate first."""
         return self.rows.loc[statistics.as_good_as_best(self.backbones[backbone], self.pairs[backbone])]
 
     @cached_property
     def gains(self) -> dict[str, pd.Series]:
-        """Of each network, of its `best`, as `thaw.report.statistics.what_more_gains` gives it."""
+        """For each network, what `thaw.report.statistics.what_more_gains` returns for its `best`."""
         return {
             name: statistics.what_more_gains(rows, self.best(name).index, self.runs)
             for name, rows in self.backbones.items()
         }
 
     def cheapest(self, backbone: str) -> pd.Series:
-        """Of `best` the first, from the fewest trainable parameters up, that `gains` does not rule out."""
+        """Return the row of `best` with the fewest trainable parameters for which more did not show a gain."""
         out = [index for index, gain in self.gains[backbone].items() if gain.sign > 0]
         # Never all of them: nothing is more accurate than the most accurate.
         return statistics.upwards(self.best(backbone).drop(index=out)).iloc[0]
 
-    def of_row(self, row: pd.Series) -> list[Run]:
-        """The runs of a configuration, by seed."""
-        return statistics.runs_of(row, self.runs)
+    def remaining_gain(self, backbone: str) -> Remaining | None:
+        """Return what the control says of a network's fine-tuning; None where runs are missing."""
+        tuned = self.select(backbone=backbone, strategy=("layers", "blocks"))
+        short = self.select(backbone=backbone, strategy="frozen")
+        control = self.select(backbone=backbone, control=True)
+        return statistics.remaining_gain(tuned, short, control) if tuned and short and control else None
 
-    def predictions(self, row: pd.Series) -> pd.DataFrame:
-        """The predictions of a configuration, of all its seeds."""
-        return pd.concat([run.predictions for run in self.of_row(row)])
+    def at_like_parameters(
+        self, first: Selection, second: Selection, factor: float = 1.25
+    ) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
+        """Compare configurations of one network that train numbers of parameters within a factor; None without any.
 
-    def calls(self, row: pd.Series, call: str, photos: int) -> np.ndarray | None:
-        """Milliseconds a photo of a configuration, a round each; None where they were not measured."""
-        if self.latency is None:
+        Returns
+        -------
+        difference : Difference
+            Each configuration counts once, also where several have it as their like.
+        pairs : list of pair of Series
+            The rows of both sides.
+        """
+        pairs = []
+        for rows in self.backbones.values():
+            others = second.rows(rows)
+            for _, row in first.rows(rows).iterrows():
+                factors = np.exp(np.abs(np.log(others["trainable_parameters"] / row["trainable_parameters"])))
+                if len(factors) and factors.min() <= factor:
+                    pairs.append((row, others.loc[factors.idxmin()]))
+        if not pairs:
             return None
-        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        like = like[(like[CONFIGURATION] == row[CONFIGURATION].to_list()).all(axis=1)].sort_values("round")
-        return like["milliseconds"].to_numpy() / photos if len(like) else None
-
-    @cached_property
-    def classes(self) -> list[str]:
-        """The names of the classes."""
-        return [name.removeprefix("p_") for name in self.runs[0].predictions.columns if name.startswith("p_")]
-
-    def photos(self, keys: Sequence[str]) -> np.ndarray | None:
-        """The test photos of these keys, uint8 (n, size, size, 3); None where these data are not on this machine."""
-        from thaw.data import photos as data  # and with it TensorFlow
-        from thaw.data import tfds
-
-        experiment = self.runs[0].record.experiment
-        if not tfds.on_disk(experiment.dataset):
-            return None
-        found = data.load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
-        if found.provenance["sha256"] != self.data["sha256"]:
-            return None
-        position = {key: number for number, key in enumerate(found.test.keys)}
-        return found.test.images[np.array([position[key] for key in keys], int)]
-
-    @property
-    def seeds(self) -> str:
-        """How many seeds configurations were run with, in words; by network where these differ."""
-        words = {}
-        for name, rows in self.backbones.items():
-            few, most = rows["seeds"].min(), rows["seeds"].max()
-            words[name] = f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
-        if len({*words.values()}) == 1:
-            return next(iter(words.values()))
-        return ", ".join(f"{count} ({REGISTRY[name].title})" for name, count in words.items())
-
-    @property
-    def data(self) -> dict:
-        """The data's provenance."""
-        return self.runs[0].record.data
+        unique = [{row.name: row for row in side}.values() for side in zip(*pairs)]
+        return statistics.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
 
     @cached_property
     def overfitting(self) -> pd.DataFrame:
-        """Intervals of how far training is ahead of validation, and of the test loss, a configuration a row."""
+        """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
         photos = self.data["photos"]
         columns = []
         for _, row in self.rows.iterrows():

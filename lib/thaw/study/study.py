@@ -19,6 +19,7 @@ from thaw.errors import InvalidParameter, InvalidRecord, ThawError, UnknownProfi
 from thaw.experiment import Experiment, in_words, shown
 from thaw.network.backbones import REGISTRY
 from thaw.records.runs import Run
+from thaw.study.claims import FILE, Claims, folder_of
 
 NOT_RUN = "it has not been run"
 TUNED = (
@@ -47,6 +48,9 @@ class StudySettings(BaseModel):
         Those of `TUNED` that one value for all backbones does not suit.
     search : str or None
         The profile of the search that they come from: the report's appendix.
+    claims : str or None
+        A folder of ``params``, or the path of one, with claims that the study
+        decides: see `thaw.study.claims`.
     tries : dict of str to dict, or None
         A search in place of a study: by configuration, one of `TUNED` or
         more, each with the values to try, one at a time.
@@ -60,6 +64,7 @@ class StudySettings(BaseModel):
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[str, Any]] = {}
     search: str | None = None
+    claims: str | None = None
     tries: dict[str, Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]] | None = (
         Field(None, min_length=1)
     )
@@ -163,6 +168,8 @@ class Study:
         See `StudySettings`.
     is_search : bool
         Whether it is one: its runs try values, and make no report.
+    claims : Claims or None
+        What its runs decide.
     """
 
     profile: str
@@ -173,6 +180,7 @@ class Study:
     hours: float
     search: str | None = None
     is_search: bool = False
+    claims: Claims | None = None
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -197,12 +205,16 @@ class Study:
         configurations = {path.stem: path for path in (root / "params" / "configurations").glob("*.yaml")}
         path = profiles.get(profile, Path(profile))
         if not os.path.isfile(path):  # unlike Path's, of any text whatever
-            raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile[:100], profiles)}")
+            raise UnknownProfile(
+                f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile[:100], profiles)}"
+            )
         _check_name(path)
         base = read_parameters(path)
         plan = base.get("study", {})
         if not isinstance(plan, dict):
-            raise InvalidParameter(f"{path}: study = {shown(plan)}: not a mapping. {did_you_mean('', StudySettings.model_fields)}")
+            raise InvalidParameter(
+                f"{path}: study = {shown(plan)}: not a mapping. {did_you_mean('', StudySettings.model_fields)}"
+            )
         try:
             extent = StudySettings.model_validate(plan)
         except ValidationError as error:
@@ -258,6 +270,7 @@ class Study:
             extent.hours,
             extent.search,
             bool(extent.tries),
+            _claims(extent.claims, root) if extent.claims is not None else None,
         )
 
     def configurations(self) -> list[Experiment]:
@@ -373,6 +386,11 @@ class Study:
     @property
     def _notes(self) -> Path:
         return self.outputs / "failures"
+
+
+def _claims(name: str, root: Path) -> Claims:
+    folder = folder_of(name, root)
+    return Claims.of(folder, read_parameters(folder / FILE), REGISTRY)
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
