@@ -1,5 +1,7 @@
 """Searches for learning rates: what they try, what they choose, and where that is told."""
 
+import html
+
 import pytest
 import yaml
 from conftest import ROOT
@@ -9,7 +11,8 @@ from thaw.__main__ import main
 from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownProfile
 from thaw.records import record, runs
-from thaw.report import narrative
+from thaw.report import tables
+from thaw.report.answer import Answer
 from thaw.study import search
 from thaw.study.study import Study, read_parameters
 
@@ -100,13 +103,13 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
     [
         ("quick", {"dataset": "tf_flowers"}, "no search, for it has no study.tries"),
         ("search", {"dataset": "tf_flowers", "max_examples": 100}, "its max_examples is None, the study's 100"),
-        ("search", {}, "its dataset is tf_flowers, the study's demo_flowers"),
+        ("search", {}, "its dataset is tf_flowers, the study's drawn_flowers"),
     ],
 )
 def test_a_search_on_other_photos_is_refused(tmp_path, name, parameters, words):
     """Their test photos may be among those that it chooses by."""
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"dataset": "demo_flowers"} | parameters | {"study": {"search": name}}))
+    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers"} | parameters | {"study": {"search": name}}))
     with pytest.raises(InvalidParameter, match=words):
         search.of(Study.load(str(path), tmp_path, ROOT))
 
@@ -154,12 +157,10 @@ def test_the_report_says_what_was_tried_and_what_it_does_with_it(tmp_path):
     study = load(tmp_path, tries={"mobilenet-blocks-2": TRIES["mobilenet-blocks-2"]})
     finish(study, [0.9, 0.8, None], [0.5] * 3)
     results = invented(flat, backbones=("mobilenet",))
-    assert "no finished search for them is recorded" in narrative.searched(results)
-    results = type(results)(results.runs, search=search.table(study))
-    words, table = narrative.searched(results), narrative.search_table(results)
-    assert (
-        "0.01 is right on the most of the 6 validation photos, 90.0%" in words and "one beyond may be better" in words
-    )
+    assert "No finished search for them is recorded" in Answer(results).write("learning_rates")
+    answer = Answer(type(results)(results.runs, search=search.table(study)))
+    words, table = html.unescape(answer.write("learning_rates")), tables.searched(answer)
+    assert "0.01 is best: 90.0% of the 6 validation photos" in words and "a value beyond it may be better" in words
     assert "This study was run with 0.00001." in words
-    assert "1 of its 3 values is without figures" in words
+    assert "1 of its 3 values has no result" in words
     assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"] and table["Valid. acc."].tolist()[-1] == "–"
