@@ -1,7 +1,6 @@
 """What a run leaves on disk."""
 
 import json
-import os
 import subprocess
 
 import numpy as np
@@ -9,8 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from thaw.disk import atomic as files
-from thaw.errors import Diverged, InvalidRecord, OutputNotWritable
+from thaw.errors import Diverged, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records import record
 from thaw.records.record import Record, Run
@@ -105,19 +103,6 @@ def test_the_record_holds_the_contract_s_fields(tmp_path):
     assert set(fields["parameters"]) == set(Experiment.model_fields)
 
 
-def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
-    def half(path):
-        path.write_text("half")
-        raise RuntimeError("power cut")
-
-    (tmp_path / "old.csv").write_text("old")
-    for name in ("new.csv", "old.csv"):
-        with pytest.raises(RuntimeError):
-            files.write_atomic(tmp_path / name, half)
-    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
-    assert (tmp_path / "old.csv").read_text() == "old"
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -134,19 +119,6 @@ def test_a_damaged_run_is_named(tmp_path, damage):
     damage(tmp_path)
     with pytest.raises(InvalidRecord, match="not a run's record.*Delete the folder"):
         Run.read(tmp_path)
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputNotWritable, match="cannot be written to.*Give another"):
-        files.check_writable(tmp_path / "file" / "below")
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputNotWritable):
-        files.check_writable(tmp_path)
 
 
 def test_many_runs_make_a_table():

@@ -19,7 +19,6 @@ import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
 from thaw import errors
-from thaw.disk import atomic as files
 from thaw.study.execute import execute
 from thaw.study.study import Study, read_parameters
 from thaw.training import activations
@@ -277,30 +276,6 @@ def test_two_processes_that_want_the_same_activations_make_them_once(tmp_path, m
     assert all("['conv_pw_11_relu', 'pooled']" in text for text in said)
     assert sum("has seen all 16 photos once" in text for text in said) == 1
     assert not list(activations.root().rglob("*.part*"))
-
-
-def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
-    code = f"from pathlib import Path; from thaw.disk import atomic as files\nwith files.locked([Path({str(tmp_path / 'a')!r})]): print('mine', flush=True); input()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    said = []
-
-    def kill():
-        said.append("waiting")
-        process.kill()
-        process.wait()
-
-    with files.locked([tmp_path / "a", tmp_path / "b"], kill):
-        assert said == ["waiting"]
-
-
-def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
-    code = f"import os; from pathlib import Path; from thaw.disk import atomic as files; files.write_atomic(Path({str(tmp_path / 'a.csv')!r}), lambda partial: (partial.write_text('half'), os._exit(9)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
-    (partial,) = tmp_path.iterdir()
-    assert partial.name.startswith(".") and not (tmp_path / "a.csv").exists()
-    files.write_atomic(tmp_path / "b.csv", lambda path: path.write_text("whole"))
-    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
 
 
 def test_an_interrupted_notebook_is_no_failure(tmp_path):

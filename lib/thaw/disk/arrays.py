@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from thaw.disk.atomic import abandoned, partial_path
+from thaw.disk.atomic import partial, remove_abandoned
 
 PIECE = 2**24  # bytes read at once where a file is read as a whole
 SMALL = 50_000  # bytes: a file that is no more holds a note alone
@@ -76,7 +76,8 @@ class Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.key, self.dtype, self.shape = path, dict(key), dtype, shape
         self.written, self._digest = 0, hashlib.sha256()
-        self.partial = partial_path(path)
+        self._publishing = contextlib.ExitStack()
+        self.partial = self._publishing.enter_context(partial(path))
         self._h5 = h5py.File(self.partial, "w")
         # HDF5 knows no bfloat16; what is kept are its bits.
         bits = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[dtype.size]
@@ -109,7 +110,7 @@ class Writer:
         self._note(about)
         # Opened before another process can see it, and delete it; Windows would not rename what is open.
         file = None if os.name == "nt" else self.partial.open("rb")
-        self.partial.replace(self.path)
+        self._publishing.close()
         file = file or self.path.open("rb")
         return Stored(file, offset, self.dtype, self.shape, range(self.shape[0]), about, sha256)
 
@@ -118,13 +119,13 @@ class Writer:
         self._h5.close()
         self._h5 = h5py.File(self.partial, "w")  # HDF5 would not give the values' room back
         self._note(about)
-        self.partial.replace(self.path)
+        self._publishing.close()
 
     def discard(self) -> None:
         """Leave nothing, if not finished yet."""
         with contextlib.suppress(OSError, RuntimeError):  # a full disk
             self._h5.close()
-        self.partial.unlink(missing_ok=True)
+        self._publishing.__exit__(GeneratorExit, GeneratorExit(), None)  # as an error would: nothing is published
 
     def _note(self, about: dict) -> None:
         self._h5["key"], self._h5["about"] = _text(self.key), json.dumps(about)
@@ -194,12 +195,12 @@ def make_room(folder: Path, needed: float, budget: float, keep: Iterable[Path] =
         Whether it fits.
     """
     keep, files, staying = set(keep), {}, 0
+    for inside in {path.parent for path in folder.rglob("*.h5")}:
+        remove_abandoned(inside)
     for path in folder.rglob("*.h5"):
         with contextlib.suppress(OSError):  # others delete, too
             stat, unfinished = path.stat(), path.name.startswith(".")
-            if unfinished and abandoned(path):
-                path.unlink()
-            elif unfinished or path in keep:
+            if unfinished or path in keep:
                 staying += stat.st_size
             elif stat.st_size > SMALL:
                 files[path] = stat

@@ -41,7 +41,9 @@ def cache(*parts: str) -> Path:
 
 def drawn() -> Path:
     """The cache's folder for what is drawn and pre-trained: another one whenever the code for that changes."""
-    source = b"".join((Path(__file__).parents[1] / "demo" / name).read_bytes() for name in ("drawn.py", "pretraining.py"))
+    source = b"".join(
+        (Path(__file__).parents[1] / "demo" / name).read_bytes() for name in ("drawn.py", "pretraining.py")
+    )
     return cache("drawn", hashlib.sha256(source).hexdigest()[:12])
 
 
