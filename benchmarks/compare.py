@@ -20,7 +20,8 @@ from pathlib import Path
 import pandas as pd
 from thaw.network import backbones
 from thaw.study import plan
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 from thaw.training import activations
 from thaw.training import phases as training
 

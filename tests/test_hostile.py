@@ -96,7 +96,7 @@ def cells(results: Results) -> list:
         TitlePage(
             "How much?",
             f"{narrative.networks(results)} on {results.data['title']}",
-            narrative.facts("profile", DESCRIPTION, results),
+            narrative.facts(DESCRIPTION, results),
             warning=DESCRIPTION,
         ),
         prose(narrative.weights(record.weights, REGISTRY["resnet50"])),
@@ -198,7 +198,7 @@ WORDS = st.lists(HARMFUL | st.text(max_size=5), max_size=6).map("".join)
 
 @pytest.mark.parametrize(
     "names",
-    [("weights", "dataset", "output_dir"), ("profile", "outputs", "reason")],
+    [("weights", "dataset", "output_dir"), ("profile", "outputs")],
     ids=("experiment", "summary"),
 )
 @settings(deadline=None, derandomize=True, max_examples=300)

@@ -11,7 +11,8 @@ from thaw.errors import InvalidParameter, UnknownProfile
 from thaw.records import record
 from thaw.report import narrative
 from thaw.study import search
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 
 TRIES = {
     "mobilenet-blocks-2": {"finetune_learning_rate": [1e-2, 1e-3, 1e-4]},
@@ -59,14 +60,14 @@ def test_values_of_a_backbone(tmp_path):
 @pytest.mark.parametrize(
     "extent, words",
     [
-        ({"tries": {"mobilenet-frozen": {"seed": [1]}}}, "'seed': not allowed here.*head_learning_rate"),
+        ({"tries": {"mobilenet-frozen": {"seed": [1]}}}, "tries = 'seed': not allowed.*head_learning_rate"),
         ({"tries": {"mobilenet-frozen": {"batch_size": []}}}, "at least 1 item"),
         ({"tries": {"mobilenet-frozen": {"batch_size": ["many"]}}}, "batch_size = 'many'"),
         ({"tries": {"mobilenet-frozen": {"batch_size": [8, 8]}}}, "twice"),
         ({"tries": {"mobilenet-frozen": {}}}, "at least 1 item"),
         ({"tries": TRIES, "configurations": ["mobilenet-frozen"]}, "both tries and configurations"),
         ({"backbones": {"mobilnet": {"batch_size": 8}}}, "Did you mean 'mobilenet'"),
-        ({"backbones": {"mobilenet": {"epochs": 8}}}, "'epochs': not allowed here"),
+        ({"backbones": {"mobilenet": {"epochs": 8}}}, "backbones = 'epochs': not allowed"),
         ({"backbones": {"mobilenet": {"batch_size": 0}}}, "batch_size = 0"),
     ],
     ids=str,
@@ -144,7 +145,7 @@ def test_the_graph_accepts_records_that_are_there_and_says_what_they_favour(tmp_
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
     study = load(tmp_path, tries=TRIES)
     finish(study, [0.5, 0.6, 0.7, 0.8, 0.9], [0.5] * 5)
-    assert main(["--outputs", str(tmp_path / "outputs"), "report", str(study.path)]) == 0
+    assert main(["report", str(study.path), "--outputs", str(tmp_path / "outputs")]) == 0
     shown = capfd.readouterr().out
     assert "5 of them finished already" in shown and "What the validation photos favour:" in shown
     assert not list(places.cache().rglob("*.h5")), "nothing was made"

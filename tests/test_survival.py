@@ -20,7 +20,8 @@ from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
 from thaw import errors
 from thaw.study.execute import execute
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 from thaw.training import activations
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}

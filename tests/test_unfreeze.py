@@ -14,7 +14,7 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze
-from thaw.study.study import read_parameters
+from thaw.study.profile import read_parameters
 from thaw.training import phases as training
 
 

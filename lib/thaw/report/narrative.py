@@ -105,13 +105,13 @@ def record_table(record: Record) -> pd.DataFrame:
 # ---- a whole study ------------------------------------------------------------------------------
 
 
-def facts(profile: str, reason: str, results: Results) -> dict[str, str]:
+def facts(profile: str, results: Results) -> dict[str, str]:
     """The facts of the report's first page."""
     first = results.runs[0].record
     photos = first.data["photos"]
     weights_of = {run.record.experiment.backbone: run.record.weights for run in results.runs}
     return {
-        "Profile": f"{profile}: {reason}" if reason else profile,
+        "Profile": profile,
         "Data": f"{first.data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, {photos['test']:,} test",
         **{
             f"{REGISTRY[name].title} weights": f"{about['title']} ({_official(about)})"
