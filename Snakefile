@@ -21,7 +21,7 @@ settings = workflow.resource_settings  # cores, and what a cluster's profile set
 
 rule experiments:
     input:
-        [str(job.record) for job in study.unfinished()],
+        [str(job.record) for job in study.waiting()],
 
 
 for part in shared.parts:

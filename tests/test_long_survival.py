@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ KILLS = 30
 
 
 def start(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-u", "-m", "thaw", "--outputs", folder / "outputs", "report", "demo"]
+    command = [sys.executable, "-u", "-m", "thaw", "report", "demo", "--outputs", folder / "outputs"]
     environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
     log = (folder / "log.txt").open("a")
     return subprocess.Popen(
@@ -81,9 +80,7 @@ def kill_often(folder: Path, undisturbed: Path, seconds: float) -> str:
     seed = random.randrange(10**6)
     random.seed(seed)
     killed = Study.load("demo", folder / "outputs", ROOT)
-    # But for the networks' pre-training, minutes that start over when they are stopped: no kill would ever get past it.
-    drawn = Path("cache") / "drawn"
-    shutil.copytree(undisturbed / drawn, folder / drawn)
+    folder.mkdir()
     finished: dict[str, int] = {}
 
     def look() -> None:

@@ -15,7 +15,6 @@ from thaw.errors import InvalidRecord
 from thaw.network.backbones import REGISTRY
 from thaw.records.record import Run
 from thaw.report import statistics
-from thaw.report.statistics import CONFIGURATION
 from thaw.study import search
 from thaw.study.study import Job, Study
 
@@ -126,11 +125,11 @@ class Results:
         return pd.concat([run.predictions for run in self.of_row(row)])
 
     def calls(self, row: pd.Series, call: str, photos: int) -> np.ndarray | None:
-        """Milliseconds a photo of a configuration, a round each; None where they were not measured."""
+        """Milliseconds a photo of a configuration's network, a call each; None if they were not measured."""
         if self.latency is None:
             return None
         like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        like = like[(like[CONFIGURATION] == row[CONFIGURATION].to_list()).all(axis=1)].sort_values("round")
+        like = like[like["backbone"] == row["backbone"]].sort_values("round")
         return like["milliseconds"].to_numpy() / photos if len(like) else None
 
     @cached_property

@@ -56,9 +56,8 @@ class Graph:
         if study.unfinished():
             self.run("experiments")
         failures = study.failures()
-        waited = {job.name for job in study.unfinished()} - failures.keys()
-        if waited and failures and not any(name.startswith("photos-") for name in failures):
-            # What they wait for has failed. They can do without: each then computes it itself.
+        if failures and study.waiting() and not any(name.startswith("photos-") for name in failures):
+            # A shared part that they wait for has failed. Each of them can compute it itself, except the photos.
             self.run("experiments", shared=False)
         if not study.is_search and study.finished():
             if not freshness.latency_is_current(study):
@@ -68,7 +67,7 @@ class Graph:
                 freshness.remove_report(study)
                 self.run("report")
         if missing := self.missing():
-            lines = "".join(f"\n  {what}: {reason}" for what, reason in missing.items())
+            lines = "".join(f"\n  {what}: {reason.splitlines()[0]}" for what, reason in missing.items())
             raise ThawError(
                 f"{len(study.finished())} of {len(study.jobs)} experiments are finished. Missing:{lines}\n"
                 "What is finished is kept. The same command tries the rest again."

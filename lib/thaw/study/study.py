@@ -215,6 +215,11 @@ class Study:
         """The jobs without a record."""
         return [job for job in self.jobs if not job.record.is_file()]
 
+    def waiting(self) -> list[Job]:
+        """The jobs without a record or a note of failure: they have not been tried."""
+        failures = self.failures()
+        return [job for job in self.unfinished() if job.name not in failures]
+
     def set_aside_damaged(self) -> list[str]:
         """Rename records that cannot be read, so that their experiments run again.
 
