@@ -1,5 +1,5 @@
 # Thin: every target makes the environment if need be, and calls one command in it.
-PROFILE ?=
+PROFILE ?= demo
 CLUSTER ?=
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -11,12 +11,8 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
 
-report:  ## run a study and export its report: PROFILE=demo, quick or paper; by itself quick if it can, else demo; CLUSTER=slurm: on a cluster
-	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
-	@choice=$$($(PYTHON) -I lib/thaw/study/available.py $(PROFILE)) && profile=$${choice%% *} && reason=$${choice#* } && \
-	echo "Profile $$profile$${reason:+: $$reason}" && \
-	$(MAKE) --silent --no-print-directory environment && \
-	$(BIN)/python -m thaw report $$profile --reason "$$reason" $(if $(CLUSTER),--profile "$(CLUSTER)")
+report: environment  ## run a study and export its report: PROFILE=demo (default), quick or paper; CLUSTER=slurm: on a cluster
+	@$(BIN)/python -m thaw report "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
 test: environment  ## the test suite
 	@$(BIN)/python -m pytest

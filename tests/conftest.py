@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from thaw.disk import atomic as files
+from thaw.disk.locks import locked
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny.yaml"
-REASON = "It is small, and <b>that</b> is *all*."
 
 has_flowers = pytest.mark.skipif(
     not (
@@ -50,18 +49,16 @@ def of_all_workers(tmp_path_factory) -> Path:
 def first_study(of_all_workers) -> Path:
     """A folder with what ``report tests/tiny.yaml`` leaves in ``outputs`` and ``cache``, and what it said, in ``said``."""
     folder = of_all_workers / "first"
-    with files.locked([folder]):
+    with locked([folder]):
         if not (folder / "said").exists():
             command = [
                 sys.executable,
                 "-m",
                 "thaw",
-                "--outputs",
-                folder / "outputs",
                 "report",
                 TINY,
-                "--reason",
-                REASON,
+                "--outputs",
+                folder / "outputs",
             ]
             environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
             run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,21 +1,26 @@
 """Bad input ends in a clear message and a non-zero exit before anything is trained."""
 
+import socket
 import subprocess
+import time
 from argparse import Namespace
 
 import pytest
 import yaml
 from conftest import ROOT
-from thaw.__main__ import main, run_graph
-from thaw.study import available, plan
-from thaw.study.study import Study, read_parameters
+from thaw.__main__ import cli, main
+from thaw.study import check, plan
+from thaw.study.graph import Graph
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml")
+VISIBLE = [name for name, command in cli.commands.items() if not command.hidden]
 
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    """Nothing here may get as far as the graph; what is checked before is checked in this process, which has TensorFlow."""
+    """Nothing here may get as far as the graph. What is checked before is checked in this process: it has TensorFlow."""
     run = subprocess.run
 
     def in_this_process(command, **how):
@@ -23,7 +28,7 @@ def no_training(monkeypatch):
         return Namespace(returncode=main(list(map(str, command[3:])))) if thaw else run(command, **how)
 
     monkeypatch.setattr("thaw.__main__.subprocess.run", in_this_process)
-    monkeypatch.setattr("thaw.__main__.run_graph", lambda study, options: pytest.fail("the graph was started"))
+    monkeypatch.setattr(Graph, "run", lambda *_, **__: pytest.fail("the graph was started"))
 
 
 def report(capfd, tmp_path, profile: str | dict) -> str:
@@ -31,10 +36,51 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
         path = tmp_path / "mine.yaml"
         path.write_text(yaml.safe_dump(TINY | profile), encoding="utf-8")
         profile = str(path)
-    assert main(["--outputs", str(tmp_path / "outputs"), "report", profile]) == 1
+    assert main(["report", profile, "--outputs", str(tmp_path / "outputs")]) == 1
     shown = capfd.readouterr()
     assert "Traceback" not in shown.out + shown.err
     return shown.err
+
+
+def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
+    assert VISIBLE == ["report", "check"]
+    for name in VISIBLE:
+        assert main([name, "--help"]) == 0
+        assert f"thaw {name} " in capfd.readouterr().out.split("Example")[1]
+    assert main(["--help"]) == 0
+    assert "latency" not in capfd.readouterr().out
+    assert main(["--version"]) == 0
+    assert "version 0" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["chek", "demo"], "Did you mean 'check'?"),
+        (["report", "demo", "--core", "2"], "--cores"),
+        (["report", "demo", "--cores", "0"], "'--cores': 0 is not in the range"),
+        (["report", "demo", "--cores", "many"], "'many' is not a valid integer"),
+        (["report", "demo", "--cores", "2", "--cluster", "slurm"], "--cores and --cluster exclude each other"),
+        (["report", "demo", "--outputs", "a\nb"], "'a\\nb' has a line end"),
+        (["report", "demo", "--outputs", "a\udcffb"], "--outputs"),
+        (["experiment", "demo", "x", "--threads", "abc"], "'abc' is not a valid integer"),
+        (["report"], "Missing argument 'PROFILE'"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(capfd, arguments, words):
+    assert main(arguments) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_check_says_that_all_is_well(capfd, tmp_path):
+    assert main(["check", str(ROOT / "tests" / "tiny.yaml"), "--outputs", str(tmp_path)]) == 0
+    assert "ok: 3 experiments with resnet50, mobilenet on " in capfd.readouterr().out
+
+
+def test_a_dry_run_of_make_does_not_run_the_study():
+    shown = subprocess.run(["make", "-n", "report"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and 'thaw report "demo"' in shown.stdout and "finished" not in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -43,7 +89,7 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
         ("papr", ["PROFILE = 'papr'", "Did you mean 'paper'?"]),
         ({"image_size": 8}, ["image_size = 8", "greater than or equal to 32"]),
         ({"batchsize": 8}, ["batchsize: no such parameter", "'batch_size'"]),
-        ({"dataset": "demo_flower"}, ["dataset = 'demo_flower'", "Did you mean 'demo_flowers'?"]),
+        ({"dataset": "tf_flower"}, ["dataset = 'tf_flower'", "Did you mean 'tf_flowers'?"]),
         ({"weights": "no/such/file.h5"}, ["no/such/file.h5", "there is no such file"]),
         ({"study": {"configurations": ["resnet50"]}}, ["'resnet50'", "no such configuration", "resnet50-"]),
     ],
@@ -72,12 +118,22 @@ def test_folders_that_mean_something_to_snakemake(capfd, tmp_path, name):
 
 @pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_real_data_that_is_not_there_is_an_error_and_no_fall_back(capfd, tmp_path, monkeypatch, profile):
-    for name in ("TFDS_DATA_DIR", "THAW_WEIGHTS_DIR", "HOME", "KERAS_HOME"):
+    for name in ("THAW_WEIGHTS_DIR", "HOME", "KERAS_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(available, "reachable", lambda urls: set())
+    monkeypatch.setattr(check.data, "on_disk", lambda dataset: False)  # TFDS_DATA_DIR counts where TFDS is imported
+    asked = []
+    monkeypatch.setattr(check, "_answers", lambda *address: asked.append(address))
     shown = report(capfd, tmp_path, profile)
-    assert "TF Flowers" in shown and "weights of resnet50" in shown and "neither on this machine" in shown
+    assert "the data set tf_flowers" in shown and "weights of resnet50" in shown and "not on this machine" in shown
     assert "TFDS_DATA_DIR" in shown and "THAW_WEIGHTS_DIR" in shown and "PROFILE=demo" in shown
+    assert len(asked) == 1
+
+
+def test_a_network_that_swallows_requests_costs_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes the connection and never answers
+        began = time.monotonic()
+        assert not check._answers(f"http://127.0.0.1:{server.getsockname()[1]}/", 0.5)
+        assert time.monotonic() - began < 3
 
 
 def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
@@ -101,19 +157,17 @@ def test_a_shared_part_that_could_not_be_kept_is_a_failure_with_its_reason(capfd
     study = Study.load(str(path), outputs)
     head = next(part.name for part in plan.plan(study).parts if part.kind == "head")
     monkeypatch.setattr(plan, "prepare", lambda *_: None)  # as if the disk were full
-    assert main(["--outputs", str(outputs), "prepare", str(path), head]) == 1
-    assert "not kept, for want of room" in study.failures()[head] and "THAW_CACHE_DIR" in capfd.readouterr().err
+    assert main(["part", str(path), head, "--outputs", str(outputs)]) == 1
+    assert "not kept, because there is no room" in study.failures()[head] and "THAW_CACHE_DIR" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "a/folder"])
 def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     """The cores and memory of this machine are no limit then."""
+    monkeypatch.undo()
     commands = []
-    monkeypatch.setattr(
-        "thaw.__main__.subprocess.Popen", lambda command, env: commands.append(command) or Namespace(wait=lambda: 0)
-    )
-    options = Namespace(cluster=cluster, cores="all", outputs=str(tmp_path), reason="")
-    run_graph(Study.load("demo", tmp_path), options)
+    monkeypatch.setattr("thaw.study.graph._run", lambda command: commands.append(command) or 0)
+    assert Graph(Study.load("demo", tmp_path), str(tmp_path), "all", cluster).run("experiments")
     (command,) = (list(map(str, command)) for command in commands)
     expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster
     assert command[command.index("--profile") + 1] == expected

@@ -22,7 +22,7 @@ KILLS = 30
 
 
 def start(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-u", "-m", "thaw", "--outputs", folder / "outputs", "report", "demo"]
+    command = [sys.executable, "-u", "-m", "thaw", "report", "demo", "--outputs", folder / "outputs"]
     environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
     log = (folder / "log.txt").open("a")
     return subprocess.Popen(
@@ -80,6 +80,7 @@ def kill_often(folder: Path, undisturbed: Path, seconds: float) -> str:
     seed = random.randrange(10**6)
     random.seed(seed)
     killed = Study.load("demo", folder / "outputs", ROOT)
+    folder.mkdir()
     finished: dict[str, int] = {}
 
     def look() -> None:

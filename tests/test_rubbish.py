@@ -53,11 +53,11 @@ PARAMETERS = st.fixed_dictionaries(
 
 def assert_experiment(made: Experiment) -> None:
     """What the rest of the program relies on."""
-    assert made.backbone in VALID["backbone"] and made.strategy in VALID["strategy"]
+    assert made.strategy in VALID["strategy"]
     assert (made.amount == 0) == (made.strategy == "frozen") and 0 <= made.amount <= 100_000
     assert 0 < made.head_learning_rate <= 1 and 0 < made.finetune_learning_rate <= 1
     assert 32 <= made.image_size <= 1024 and 0 <= made.seed < 2**31 and made.epochs >= 1
-    for text in (made.dataset, made.weights, str(made.output_dir)):
+    for text in (made.backbone, made.dataset, made.weights, str(made.output_dir)):
         assert text and not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text)
         text.encode("utf-8")
     assert ".." not in made.dataset and not Path(made.dataset).is_absolute() and "~" not in made.dataset
@@ -127,6 +127,12 @@ def bomb(levels: int = 30) -> str:
     return "\n".join(["a0: &a0 [x]", *lists])
 
 
+def merges(levels: int = 30) -> str:
+    """YAML whose last mapping would take 10 ** levels merges."""
+    maps = [f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, levels)]
+    return "\n".join(["a0: &a0 {x: 1}", *maps])
+
+
 RUBBISH = [
     "",
     "\x00",
@@ -144,6 +150,7 @@ RUBBISH = [
     f"{bomb()}\ndataset: *a29",
     f"{bomb()}\nprecision: *a29",
     f"{bomb()}\nseed: *a29",
+    merges(),
     "study: &s {seeds: *s}",
     "study: &s [*s]",
     "dataset: &s [*s]",
@@ -218,6 +225,13 @@ def test_profiles_of_rubbish(tmp_path, text):
 def test_a_name_given_twice_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("image_size: 64\nseed: 1\nimage_size: 224\n")
     with pytest.raises(InvalidParameter, match=r"mine\.yaml.*'image_size' again in line 3"):
+        Study.load(str(tmp_path / "mine.yaml"), tmp_path)
+
+
+@pytest.mark.parametrize("text, words", [(bomb(), "the alias in line 2"), ("<<: {seed: 1}", "the merge in line 1")])
+def test_what_could_grow_without_limit_is_refused(tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InvalidParameter, match=f"{words} is not allowed"):
         Study.load(str(tmp_path / "mine.yaml"), tmp_path)
 
 

@@ -14,7 +14,8 @@ from thaw.records import record, runs
 from thaw.report import tables
 from thaw.report.answer import Answer
 from thaw.study import search
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 
 TRIES = {
     "mobilenet-blocks-2": {"finetune_learning_rate": [1e-2, 1e-3, 1e-4]},
@@ -62,14 +63,14 @@ def test_values_of_a_backbone(tmp_path):
 @pytest.mark.parametrize(
     "extent, words",
     [
-        ({"tries": {"mobilenet-frozen": {"seed": [1]}}}, "'seed': not allowed here.*head_learning_rate"),
+        ({"tries": {"mobilenet-frozen": {"seed": [1]}}}, "tries = 'seed': not allowed.*head_learning_rate"),
         ({"tries": {"mobilenet-frozen": {"batch_size": []}}}, "at least 1 item"),
         ({"tries": {"mobilenet-frozen": {"batch_size": ["many"]}}}, "batch_size = 'many'"),
         ({"tries": {"mobilenet-frozen": {"batch_size": [8, 8]}}}, "twice"),
         ({"tries": {"mobilenet-frozen": {}}}, "at least 1 item"),
         ({"tries": TRIES, "configurations": ["mobilenet-frozen"]}, "both tries and configurations"),
         ({"backbones": {"mobilnet": {"batch_size": 8}}}, "Did you mean 'mobilenet'"),
-        ({"backbones": {"mobilenet": {"epochs": 8}}}, "'epochs': not allowed here"),
+        ({"backbones": {"mobilenet": {"epochs": 8}}}, "backbones = 'epochs': not allowed"),
         ({"backbones": {"mobilenet": {"batch_size": 0}}}, "batch_size = 0"),
     ],
     ids=str,
@@ -103,13 +104,13 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
     [
         ("quick", {"dataset": "tf_flowers"}, "no search, for it has no study.tries"),
         ("search", {"dataset": "tf_flowers", "max_examples": 100}, "its max_examples is None, the study's 100"),
-        ("search", {}, "its dataset is tf_flowers, the study's drawn_flowers"),
+        ("search", {}, "its dataset is tf_flowers, the study's demo_flowers"),
     ],
 )
 def test_a_search_on_other_photos_is_refused(tmp_path, name, parameters, words):
     """Their test photos may be among those that it chooses by."""
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"dataset": "drawn_flowers"} | parameters | {"study": {"search": name}}))
+    path.write_text(yaml.safe_dump({"dataset": "demo_flowers"} | parameters | {"study": {"search": name}}))
     with pytest.raises(InvalidParameter, match=words):
         search.of(Study.load(str(path), tmp_path, ROOT))
 
@@ -147,7 +148,7 @@ def test_the_graph_accepts_records_that_are_there_and_says_what_they_favour(tmp_
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
     study = load(tmp_path, tries=TRIES)
     finish(study, [0.5, 0.6, 0.7, 0.8, 0.9], [0.5] * 5)
-    assert main(["--outputs", str(tmp_path / "outputs"), "report", str(study.path)]) == 0
+    assert main(["report", str(study.path), "--outputs", str(tmp_path / "outputs")]) == 0
     shown = capfd.readouterr().out
     assert "5 of them finished already" in shown and "What the validation photos favour:" in shown
     assert not list(places.cache().rglob("*.h5")), "nothing was made"

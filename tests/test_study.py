@@ -6,10 +6,11 @@ import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
-from thaw.disk import atomic as files
-from thaw.errors import InvalidParameter, InvalidRecord, UnknownProfile
+from thaw.disk.locks import locked
+from thaw.errors import InvalidParameter, InvalidRecord, UnknownBackbone, UnknownProfile
 from thaw.records import runs
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 
 PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
 
@@ -112,6 +113,19 @@ def test_what_is_wrong_in_a_profile_is_said(tmp_path, parameters, words):
     assert words in str(caught.value) and "pydantic" not in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["backbone", "study"])
+def test_an_unknown_backbone_is_said_before_anything_is_run(tmp_path, monkeypatch, where):
+    for folder in ("profiles", "configurations"):
+        (tmp_path / "params" / folder).mkdir(parents=True)
+    backbone = "mobilnet" if where == "backbone" else "mobilenet"
+    text = f"backbone: {backbone}\nstrategy: frozen\n"
+    (tmp_path / "params" / "configurations" / "one.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    study = {"backbones": {"mobilnet": {"batch_size": 8}}} if where == "study" else {}
+    with pytest.raises(UnknownBackbone, match="backbone = 'mobilnet'.*Did you mean 'mobilenet'"):
+        Study.load(profile(tmp_path, study=study), tmp_path)
+
+
 def test_unknown_profiles_and_configurations(tmp_path):
     with pytest.raises(UnknownProfile, match="PROFILE = 'qick'.*Did you mean 'quick'"):
         Study.load("qick")
@@ -127,7 +141,7 @@ def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_pat
         runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
         if stopped:
             raise KeyboardInterrupt
-    with files.locked([job.directory / "experiment"]):
+    with locked([job.directory / "experiment"]):
         assert study.set_aside_damaged() == []
         assert study.finished() == [job], "another process is at it"
     assert study.set_aside_damaged() == []
@@ -173,7 +187,7 @@ def test_files_that_are_no_mapping(tmp_path, text):
 
 def test_the_original_s_table_is_the_configurations():
     names = {job.configuration for job in Study.load("paper").jobs if not job.experiment.control}
-    rows = [line.split(",")[:3] for line in (ROOT / "params" / "original" / "results.csv").read_text(encoding="utf-8").split()[1:]]
+    rows = [line.split(",")[:3] for line in (ROOT / "params" / "original.csv").read_text(encoding="utf-8").split()[1:]]
     assert names == {
         f"{backbone}-{strategy}" + (f"-{amount}" if strategy != "frozen" else "") for backbone, strategy, amount in rows
     }
@@ -202,7 +216,7 @@ def test_runs_of_other_data_or_weights_are_not_mixed(tmp_path):
     study = Study.load(
         profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
     )
-    with pytest.raises(InvalidRecord, match="(?s)none of its 2 experiments has figures.*Run make report"):
+    with pytest.raises(InvalidRecord, match="(?s)none of its 2 experiments has results.*Run make report"):
         study.outcomes()
     for job, digest in zip(study.jobs, ("a", "b")):
         made, history, predictions = made_up_run(**job.experiment.model_dump())

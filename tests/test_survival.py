@@ -20,7 +20,8 @@ from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
 from thaw import errors
 from thaw.study.execute import execute
-from thaw.study.study import Study, read_parameters
+from thaw.study.profile import read_parameters
+from thaw.study.study import Study
 from thaw.training import activations
 
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
@@ -199,7 +200,7 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
         assert reasons[amount] in reason and job.label in said and reasons[amount] in said
         assert " ".join(reason.splitlines()[0].split()) in html
         assert f"{job.experiment.label}: {'diverged' if amount == 6 else 'not finished'}" in html
-    assert "the report is of 2 of 4 experiments" in said
+    assert "2 of 4 experiments are finished. Missing:" in said
     assert pd.read_csv(study.outputs / "results.csv")["amount"].tolist() == [0], "what diverged is in no comparison"
     (diverged,) = (job for job in missing if job.experiment.amount == 6)
     record = json.loads((diverged.directory / "record.json").read_text(encoding="utf-8"))
@@ -211,7 +212,7 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
 def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
     project = Project(tmp_path / "project", [0, 2, 6], harm=HARM)
     status, said = project.report()
-    assert status == 1 and "the report is of 2 of 3 experiments" in said
+    assert status == 1 and "2 of 3 experiments are finished. Missing:" in said
     shutil.copy(ROOT / "notebooks" / "experiment.ipynb", project.folder / "notebooks" / "experiment.ipynb")
     status, said = project.report()
     assert status == 0 and "2 of them finished already" in said and said.count("is finished:") == 1, said
@@ -232,7 +233,7 @@ def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
         ("OSError", "[Errno 28] No space left on device: 'a'", "the disk is full"),
         ("RuntimeError", "Unable to close (file write failed: errno = 28, error message = 'x')", "the disk is full"),
         ("OSError", "[Errno 30] Read-only file system: 'a'", "cannot be written to"),
-        ("ZeroDivisionError", "division by zero", "division by zero). This is no error that Thaw knows"),
+        ("ZeroDivisionError", "division by zero", "division by zero). Thaw does not know this error"),
     ],
 )
 def test_errors_of_others_are_put_in_words(name, message, words):

@@ -1,312 +1,242 @@
-"""The command line: ``python -m thaw report PROFILE``, and the jobs of its graph."""
+"""The command line: ``thaw report PROFILE``, and the jobs of its graph."""
 
-import argparse
-import contextlib
-import json
+import functools
 import os
-import secrets
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import psutil
+import click
 
-from thaw.disk import atomic as files
 from thaw.disk import places
-from thaw.errors import InvalidRecord, OutputNotWritable, ThawError, UnknownProfile, did_you_mean
-from thaw.records.runs import write_csv
-from thaw.study import plan, search
+from thaw.disk.atomic import check_writable
+from thaw.disk.locks import locked
+from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean
+from thaw.study import freshness, graph, search
 from thaw.study.study import Study
 
-SECONDS_TO_STOP = 10  # for the graph's processes to end by themselves
+
+def _one_line(_, param: click.Parameter, value: str) -> str:
+    """Refuse what could not be handed on: a folder's path passes through command lines, shells and messages."""
+    if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
+        raise click.BadParameter(f"{value!r} has a line end or another character that a folder's name should not have.")
+    return value
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 if it went well, 1 after a message if not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m thaw", description="How much of a pre-trained network should one unfreeze?"
-    )
-    parser.add_argument("--outputs", default="outputs", help="folder of all outputs (default: %(default)s)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("report", help="run a profile's study, and export its report")
-    command.add_argument("profile")
-    command.add_argument("--reason", default="", help="why this profile, for the report's first page")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--cores", default="all", help="processor cores to use (default: all)")
-    where.add_argument(
-        "--profile", dest="cluster", help="run on a cluster: a name in params/clusters, or Snakemake's own"
-    )
-    command.set_defaults(run=report)
-
-    command = commands.add_parser("check", help="find what is wrong with a profile before anything is run")
-    command.add_argument("profile")
-    command.set_defaults(run=check)
-
-    command = commands.add_parser("prepare", help="one job: photos, activations or a head that experiments share")
-    command.add_argument("profile")
-    command.add_argument("name", help="the part's name in the plan")
-    command.add_argument("--threads", help="processor cores to use (default: all)")
-    command.set_defaults(run=prepare)
-
-    command = commands.add_parser("experiment", help="one job: an experiment of a profile")
-    command.add_argument("profile")
-    command.add_argument("name", help="the folder's name below runs/")
-    command.add_argument("--threads", help="processor cores to use (default: all)")
-    command.set_defaults(run=experiment)
-
-    command = commands.add_parser("latency", help="one job: the latency of all configurations, with nothing beside it")
-    command.add_argument("profile")
-    command.set_defaults(run=latency)
-
-    command = commands.add_parser("summary", help="one job: the summary notebook of a profile")
-    command.add_argument("profile")
-    command.add_argument("--reason", default="")
-    command.set_defaults(run=summary)
-
-    command = commands.add_parser("export", help="one job: a notebook as HTML or PDF")
-    command.add_argument("notebook", type=Path)
-    command.add_argument("output", type=Path)
-    command.set_defaults(run=export)
-
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except ThawError as error:
-        print(f"\nthaw: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if options.run is report:  # and not its jobs, which are stopped as well
-            print("\nthaw: stopped. The same command goes on from here.", file=sys.stderr)
-        return 130
+OUTPUTS = click.option(
+    "--outputs", default="outputs", show_default=True, callback=_one_line, help="Folder of all outputs."
+)
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 
 
-def report(options: argparse.Namespace) -> int:
-    """Check everything, run the graph, and say where the report is; 1 if something is wrong or missing."""
-    study = Study.load(options.profile, options.outputs)
-    search.of(study)  # read at the very end, and so checked here
-    files.check_writable(study.outputs)
+def on_study(command: Callable) -> Callable:
+    """Give a command PROFILE and --outputs; it is handed the study, and the folder as it was given."""
+
+    @click.argument("profile")
+    @OUTPUTS
+    @functools.wraps(command)
+    def of_profile(profile: str, outputs: str, **options: Any) -> Any:
+        return command(Study.load(profile, outputs), outputs, **options)
+
+    return of_profile
+
+
+@click.group()
+@click.version_option(package_name="thaw")
+def cli():
+    """How much of a pre-trained network should one unfreeze?
+
+    \b
+    Example:
+      thaw report demo
+    """
+
+
+@cli.command()
+@on_study
+@click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
+@click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
+def report(study, outputs, cores, cluster):
+    """Run a profile's study and export its report.
+
+    The same command goes on with a study that was stopped.
+
+    \b
+    Examples:
+      thaw report quick
+      thaw report paper --cluster slurm
+    """
+    if cores and cluster:
+        raise click.UsageError("--cores and --cluster exclude each other: the cluster's settings say how many cores.")
+    search.of(study)  # its mistakes, too, are found before anything runs
+    check_writable(study.outputs)
+    for folder in (places.project(), study.outputs, places.cache()):
+        if special := set("{}<>") & set(str(folder)):
+            raise OutputNotWritable(
+                f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another folder."
+            )
 
     def busy():
         raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
 
-    for folder in (places.project(), study.outputs, places.cache()):
-        if special := set("{}<>") & set(str(folder)):
-            raise OutputNotWritable(
-                f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another."
-            )
     signal.signal(signal.SIGTERM, _terminated)
-    with files.locked([study.outputs / "study"], busy):
-        return _report(study, options)
-
-
-def _report(study: Study, options: argparse.Namespace) -> int:
-    for wrong in study.set_aside_damaged():
-        print(f"{wrong.split(' Delete')[0]} It is put aside as record.damaged.json, and run again.", flush=True)
-    finished = len(study.finished())
-    several = "s" * (len(study.jobs) != 1)
-    print(f"{len(study.jobs)} experiment{several}, {finished} of them finished already.", flush=True)
-    # In a process of its own: TensorFlow takes a gigabyte, and this one stays until the end.
-    command = [sys.executable, "-m", "thaw", "--outputs", options.outputs, "check", options.profile]
-    if finished < len(study.jobs) and subprocess.run(command).returncode:
-        return 1  # it has said why
-    settle_times(study)
-    study.forget_failures()
-    names = {job.name for job in study.jobs}
-    failed: dict[str, str] = {}
-    while run_graph(study, options, sorted(failed)):
-        # What waited for the jobs that failed goes on without them.
-        more = study.failures()
-        photos = any(name.startswith("photos-") for name in more.keys() - names)  # without them there is no experiment
-        if more.keys() <= failed.keys() or photos:
-            raise ThawError(
-                "not all of it could be done: see the messages above. What is finished is kept; the same command goes on from here."
-            )
-        failed = more
-        print(f"Going on without {', '.join(sorted(failed))}.", flush=True)
-    if study.is_search:
-        found = search.table(study).drop(columns=["label", "at_edge"])
-        print(f"What the validation photos favour:\n{found.to_string(index=False)}")
-    else:
-        print("The report:")
-        for name in ("report.html", "report.pdf"):
-            print(f"  {study.outputs / name}")
-    if undone := failed.keys() & (names | {"latency"}):  # without what they share, experiments have made it themselves
-        raise ThawError(
-            f"the {'search' if study.is_search else 'report'} is of {len(study.finished())} of {len(study.jobs)} experiments. Not done: {', '.join(sorted(undone))}; "
-            "it says why. The same command tries them again."
-        )
-    return 0
-
-
-def settle_times(study: Study) -> None:
-    """Give the files of a clone, whose times mean nothing, the order that their contents say.
-
-    A report of just the records that are there is up to date; after that, Snakemake goes by times.
-    """
-    report = [study.outputs / name for name in ("latency.csv", "summary.ipynb", "report.html", "report.pdf")]
-    if (study.outputs / ".snakemake").exists() or not all(path.is_file() for path in report):
-        return
-    from thaw.records import runs
-    from thaw.report import tables as report_tables
-    from thaw.report.results import Results
-
-    tables = [study.outputs / f"results.{kind}" for kind in ("csv", "md", "tex")]
-    with contextlib.suppress(InvalidRecord, OSError, ValueError):  # records or a table are missing or damaged
-        if tables[0].read_bytes() == runs.as_csv(report_tables.run_table(Results.of(study))):
-            for path in (report[0], report[1], *tables, *report[2:]):
-                path.touch()
-
-
-def check(options: argparse.Namespace) -> None:
-    """Find what is wrong with a profile, and plan its jobs."""
-    from thaw.study.execute import stderr_to
-
-    study = Study.load(options.profile, options.outputs)
-    with stderr_to(os.devnull):
-        from thaw.study import check as preflight
-    preflight.check(study)  # its downloads, if any, tell of their progress
-    plan.plan(study)
-
-
-def prepare(options: argparse.Namespace) -> None:
-    """Make what experiments of a profile share."""
-    from thaw.study.execute import Labelled, stderr_to
-
-    limit_threads(options.threads)
-    study = Study.load(options.profile, options.outputs)
-    parts = {part.name: part for part in plan.plan(study).parts}
-    if options.name not in parts:
-        raise UnknownProfile(f"{options.name!r}: no part of {study.profile}. {did_you_mean(options.name, parts)}")
-    part = parts[options.name]
-    experiment = next(job.experiment for job in study.jobs if job.name == part.job)
-    with study.noting_failure(part.name), stderr_to(os.devnull) as terminal:
-        stream = Labelled(terminal, part.label)
-        plan.prepare(part, experiment, lambda line: print(line, file=stream))
-        if not all(map(os.path.exists, part.outputs)):
-            raise ThawError(
-                f"{part.label}: not kept, for want of room in {places.cache()}. Make room, or set THAW_CACHE_DIR to a folder "
-                "on another disk."
-            )
-
-
-def run_graph(study: Study, options: argparse.Namespace, without: Sequence[str] = ()) -> int:
-    """Run the Snakefile for a study, silent but for what its jobs print; Snakemake's exit code.
-
-    Parameters
-    ----------
-    without : sequence of str
-        The names of jobs that have failed, and are left out.
-    """
-    root = places.project()
-    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", study.outputs]
-    # Every file appears whole or not at all, and `files.locked` does better than a lock that outlives its process.
-    command += ["--keep-going", "--ignore-incomplete", "--nolock", "--rerun-triggers", "mtime", "params"]
-    if options.cluster:
-        folder = root / "params" / "clusters" / options.cluster
-        command += ["--profile", folder if folder.is_dir() else options.cluster]
-    else:
-        command += ["--cores", options.cores, "--scheduler", "greedy", "--quiet", "all"]
-        # No more jobs at once than memory is free for.
-        free = max(psutil.virtual_memory().available // 10**6, 3000)
-        command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
-    settings = {"profile": str(study.path), "outputs": options.outputs, "reason": options.reason, "without": [*without]}
-    # In a file: on a cluster, what a command line says passes through several shells.
-    path = study.outputs / ".snakemake" / "config.json"
-    files.write_atomic(path, lambda partial: partial.write_text(json.dumps(settings), encoding="utf-8"))
-    command += ["--configfile", path]
-    mark = {"THAW_RUN": secrets.token_hex(8)}
-    graph = subprocess.Popen(command, env=os.environ | mark)
     try:
-        return graph.wait()
-    except KeyboardInterrupt as stop:
-        for process in processes_with(mark) if stop.args else []:  # else the terminal has told them all
-            process.send_signal(signal.SIGINT)
-        end = time.monotonic() + SECONDS_TO_STOP
-        while processes_with(mark) and time.monotonic() < end:
-            time.sleep(0.2)
-        for process in processes_with(mark):
-            process.kill()
-        raise
+        with locked([study.outputs / "study"], busy):
+            return _report(study, graph.Graph(study, outputs, str(cores or "all"), cluster))
+    except KeyboardInterrupt:
+        click.echo("\nthaw: stopped. The same command goes on from here.", err=True)
+        return 130
 
 
-def processes_with(mark: dict[str, str]) -> list[psutil.Process]:
-    """The processes with some environment variables: kernels have sessions of their own, and lose their parents."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # gone, or another user's
-            if mark.items() <= process.environ().items():
-                found.append(process)
-    return found
+def _report(study: Study, jobs: graph.Graph) -> int:
+    for wrong in study.set_aside_damaged():
+        kept = "The record is kept as record.damaged.json, and the run is repeated."
+        print(f"{wrong.split(' Delete')[0]} {kept}", flush=True)
+    several = "s" * (len(study.jobs) != 1)
+    print(f"{len(study.jobs)} experiment{several}, {len(study.finished())} of them finished already.", flush=True)
+    if study.unfinished():
+        # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
+        command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
+        if subprocess.run(command).returncode:
+            return 1  # it has said why
+    try:
+        jobs.make()
+    finally:
+        if study.is_search and study.finished():
+            found = search.table(study).drop(columns=["label", "at_edge"])
+            print(f"What the validation photos favour:\n{found.to_string(index=False)}")
+        elif not study.is_search and freshness.report_is_current(study):
+            print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
+    return 0
 
 
 def _terminated(*_) -> NoReturn:
     raise KeyboardInterrupt("terminated")
 
 
-def limit_threads(threads: str | None) -> None:
-    """Keep TensorFlow, here and in kernels started from here, to so many cores."""
-    if threads:
-        os.environ |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
+@cli.command()
+@on_study
+def check(study, outputs):
+    """Find what is wrong with a profile before anything runs.
+
+    \b
+    Example:
+      thaw check paper
+    """
+    from thaw.study.execute import stderr_to
+
+    search.of(study)
+    with stderr_to(os.devnull):
+        from thaw.study import check
+    check.check(study)  # if it downloads anything, it shows the progress
+    networks = ", ".join(dict.fromkeys(job.experiment.backbone for job in study.jobs))
+    data = ", ".join(dict.fromkeys(job.experiment.dataset for job in study.jobs))
+    print(f"ok: {len(study.jobs)} experiments with {networks} on {data}; {len(study.finished())} are finished.")
 
 
-def experiment(options: argparse.Namespace) -> None:
-    """Run one experiment of a profile."""
-    from thaw.study.execute import execute
-
-    limit_threads(options.threads)
-    study = Study.load(options.profile, options.outputs)
-    jobs = {job.name: job for job in study.jobs}
-    if options.name not in jobs:
-        raise UnknownProfile(f"{options.name!r}: no experiment of {study.profile}. {did_you_mean(options.name, jobs)}")
-    job = jobs[options.name]
-    parameters = job.experiment.model_dump(mode="json")
-    waiting = partial(print, f"{job.label}: another process runs it; waiting for that.", flush=True)
-    with files.locked([job.directory / "experiment"], waiting), study.noting_failure(job.name):
-        executed = job.directory / "experiment.ipynb"
-        if job.is_finished():
-            return  # by a process that was waited for, or before the graph could note it
-        execute(places.project() / "notebooks" / "experiment.ipynb", executed, parameters, job.label, study.hours)
-    places.backup(job.experiment.digest).unlink(missing_ok=True)
-    print(f"Experiment {len(study.finished())} of {len(jobs)} is finished: {job.label}.", flush=True)
-
-
-def latency(options: argparse.Namespace) -> None:
-    """Measure the latency of a profile's configurations."""
+@cli.command(hidden=True)
+@on_study
+@click.argument("name")
+@THREADS
+def part(study, outputs, name, threads):
+    """Make what experiments share: NAME is a part's name in the plan."""
+    from thaw.study import plan
     from thaw.study.execute import Labelled, stderr_to
 
-    study = Study.load(options.profile, options.outputs)
+    _limit_threads(threads)
+    parts = plan.plan(study).parts
+    if name not in parts:
+        raise InvalidParameter(f"{name!r}: no part of {study.profile}. {did_you_mean(name, parts)}")
+    with study.noting_failure(name), stderr_to(os.devnull) as terminal:
+        stream = Labelled(terminal, parts[name].label)
+        plan.make(study, parts[name], lambda line: print(line, file=stream))
+
+
+@cli.command(hidden=True)
+@on_study
+@click.argument("name")
+@THREADS
+def experiment(study, outputs, name, threads):
+    """Run one experiment: NAME is its folder's name below runs/."""
+    from thaw.study.execute import execute
+
+    _limit_threads(threads)
+    job = study.job(name)
+
+    def waiting():
+        print(f"{job.label}: another process runs it; waiting for that.", flush=True)
+
+    with locked([job.directory / "experiment"], waiting), study.noting_failure(job.name):
+        if job.is_finished():
+            return  # by a process that was waited for, or before the graph could note it
+        notebook, executed = places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb"
+        execute(notebook, executed, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
+    print(f"Experiment {len(study.finished())} of {len(study.jobs)} is finished: {job.label}.", flush=True)
+
+
+@cli.command(hidden=True)
+@on_study
+def latency(study, outputs):
+    """Measure the latency of each network of a study."""
+    from thaw.records.runs import write_csv
+    from thaw.study.execute import Labelled, stderr_to
+
     with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.study.latency import measure
 
         stream = Labelled(terminal, "latency")
-        measured = measure(study.configurations(), lambda line: print(line, file=stream))
+        measured = measure(study.networks(), lambda line: print(line, file=stream))
         write_csv(measured, study.outputs / "latency.csv")
 
 
-def summary(options: argparse.Namespace) -> None:
-    """Run the summary notebook of a profile."""
+@cli.command(hidden=True)
+@on_study
+def summary(study, outputs):
+    """Run the summary notebook of a study."""
     from thaw.study.execute import execute
 
-    study = Study.load(options.profile, options.outputs)
     own = study.path.parent == (places.project() / "params" / "profiles").resolve()
-    profile = study.profile if own else str(study.path)  # no folder of this machine, if it need not be
-    parameters = {"profile": profile, "outputs": options.outputs, "reason": options.reason}
+    # A profile of the project by its name: the report should not show folders of this machine.
+    parameters = {"profile": study.profile if own else str(study.path), "outputs": outputs}
     print("Now the summary.", flush=True)
     notebook, executed = places.project() / "notebooks" / "summary.ipynb", study.outputs / "summary.ipynb"
-    execute(notebook, executed, parameters, "summary", study.hours)
+    made_from = freshness.made_from(study)  # before anything is read
+    with study.noting_failure("report"):
+        execute(notebook, executed, parameters, "summary", study.settings.hours, made_from=made_from)
 
 
-def export(options: argparse.Namespace) -> None:
-    """Export a notebook in the format of the output's suffix."""
+@cli.command(hidden=True)
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+def export(notebook, output):
+    """Export an executed notebook as OUTPUT, an HTML or a PDF file."""
     from thaw.report.export import export_html, export_pdf
 
-    {".html": export_html, ".pdf": export_pdf}[options.output.suffix](options.notebook, options.output)
+    {".html": export_html, ".pdf": export_pdf}[output.suffix](notebook, output)
+
+
+def _limit_threads(threads: int | None) -> None:
+    """Keep TensorFlow, here and in kernels started from here, to so many cores."""
+    if threads:
+        os.environ |= {"TF_NUM_INTRAOP_THREADS": str(threads), "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0 if it went well, 1 or 2 after a message if not."""
+    try:
+        return cli.main(arguments, "thaw", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ThawError as error:
+        click.echo(f"\nthaw: {error}", err=True)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.errors import InvalidParameter, did_you_mean
-from thaw.network import backbones
 
-Strategy = Literal["frozen", "layers", "blocks"]
 # The parameters of the first records. All of them are part of a run's digest; one that joined later only counts where
 # it differs from its default, so that no committed run is orphaned by a new feature. Never add to this list.
 FOUNDING = (
@@ -21,41 +19,72 @@ FOUNDING = (
     *("finetune_epochs", "head_learning_rate", "finetune_learning_rate", "precision", "augmentation", "activations"),
     *("seed", "max_examples"),
 )
-# name, name/configuration:1.0.0, namespace:name: no part of it a folder to go up or out by.
+# name, name/configuration:1.0.0 or namespace:name, with nothing that could leave a folder.
 _DATASET = re.compile(r"(?!.*(\.\.|//|:/))[A-Za-z0-9]([\w.:/+=,-]{0,198}\w)?", re.ASCII)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 100, 100, 40
+_Text = TypeVar("_Text", str, Path, None)
+
+
+def _one_line(text: _Text) -> _Text:
+    # Line ends and the like would pass through notebooks, command lines and messages.
+    if _CONTROL.search(str(text)):
+        raise ValueError("has a line end or another control character. Remove it, or rename the file")
+    return text
+
+
+def _dataset(name: str) -> str:
+    if not _DATASET.fullmatch(name):
+        raise ValueError(
+            "not a data set's name. Give one of TFDS, such as tf_flowers, or name/configuration:1.0.0: "
+            "letters, digits and . _ - : / + = , without '..'"
+        )
+    return name
+
+
+def _not_boolean(rate: Any) -> Any:
+    if isinstance(rate, bool):  # pydantic would read True as 1
+        raise ValueError("not a number. Give one above 0, up to 1")
+    return rate
+
+
+Strategy = Literal["frozen", "layers", "blocks"]
+OneLine = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Epochs = Annotated[int, Field(ge=0, le=1000)]
+# Not strict: YAML 1.1 reads 1e-5, without a point, as text.
+Rate = Annotated[float, Field(gt=0, le=1, strict=False), BeforeValidator(_not_boolean)]
 
 
 class Experiment(BaseModel):
     """One run: what is unfrozen, on what data, and with how much work.
 
     The fields are the papermill parameters of ``notebooks/experiment.ipynb``.
-    Build it with `Experiment.of`, which words its complaints for people.
+    Build it with `Experiment.of`, which words errors for people.
 
     Attributes
     ----------
     backbone : str
-        A name in the registry of `thaw.network.backbones`.
+        The name of a network. `thaw.network.backbones` knows which there are.
     strategy : {'frozen', 'layers', 'blocks'}
-        Train the head alone; or, after it, the last `amount` layers (strategy
-        A); or the last `amount` blocks (strategy B).
+        Train the head alone; or, after that, also the last `amount` layers
+        (strategy A); or the last `amount` blocks (strategy B).
     amount : int
         How many layers or blocks; 0 if and only if the strategy is 'frozen'.
-        That the network has so many is checked when it is built.
+        Whether the network has so many is checked when it is built.
     dataset : str
-        The name of a TFDS data set of labelled images, with its configuration
-        and version if need be: ``name/configuration:1.0.0``.
+        The name of a TFDS data set of labelled images. A configuration and a
+        version may follow: ``name/configuration:1.0.0``.
     weights : str
         ``imagenet``; ``demo``, which the package ships; ``none``, random; or
         the path of a weights file.
     image_size : int
-        Side of the square that photos are resized to, in pixels.
+        Photos are resized to squares with this side, in pixels.
     batch_size : int
         Photos in one training step.
     head_epochs, finetune_epochs : int
-        Epochs of the head alone, and after unfreezing. A 'frozen' run has
-        nothing to unfreeze: its head trains for the sum of the two.
+        Epochs of the head alone, and after unfreezing. A 'frozen' run
+        unfreezes nothing: its head trains for the sum of the two.
     head_learning_rate, finetune_learning_rate : float
         Adam's step size in each of the two phases.
     precision : {'float32', 'mixed_bfloat16', 'mixed_float16'}
@@ -63,11 +92,11 @@ class Experiment(BaseModel):
     seed : int
         Of the head's initial weights and of the order of photos.
     augmentation : {'none', 'flip'}
-        'flip' mirrors each training photo at random, another way each epoch.
-        Then nothing can be computed once: every epoch runs the whole network.
+        'flip' mirrors each training photo at random, anew in each epoch.
+        Every epoch then runs the whole network.
     activations : {'auto', 'keep', 'compute'}
-        What the frozen part computes: kept on disk where that pays, always, or
-        computed anew in every epoch. The results are the same.
+        Whether the output of the frozen part is cached on disk: where that
+        pays, always, or never. The results are the same.
     max_examples : int or None
         Use only so many photos, the first in the data set's own order.
     output_dir : Path or None
@@ -76,67 +105,34 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    backbone: str
+    backbone: OneLine
     strategy: Strategy
     amount: int = Field(0, ge=0, le=100_000)
-    dataset: str = Field("tf_flowers", min_length=1)
-    weights: str = Field("imagenet", min_length=1)
+    dataset: Annotated[str, AfterValidator(_dataset)] = "tf_flowers"
+    weights: OneLine = "imagenet"
     image_size: int = Field(224, ge=32, le=1024)
     batch_size: int = Field(32, ge=1, le=4096)
-    head_epochs: int = Field(5, ge=1, le=1000)
-    finetune_epochs: int = Field(15, ge=0, le=1000)
-    # Not strict: YAML 1.1 reads 1e-5, without a point, as text.
-    head_learning_rate: float = Field(1e-3, gt=0, le=1, strict=False)
-    finetune_learning_rate: float = Field(1e-5, gt=0, le=1, strict=False)
+    head_epochs: Annotated[Epochs, Field(ge=1)] = 5
+    finetune_epochs: Epochs = 15
+    head_learning_rate: Rate = 1e-3
+    finetune_learning_rate: Rate = 1e-5
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     augmentation: Literal["none", "flip"] = "none"
     activations: Literal["auto", "keep", "compute"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     max_examples: int | None = Field(None, ge=20, le=10**9)
-    output_dir: Path | None = Field(None, strict=False)
-
-    @field_validator("backbone")
-    @classmethod
-    def _is_registered(cls, name: str) -> str:
-        backbones.get(name if len(name) <= 100 else f"{name[:99]}…")
-        return name
-
-    @field_validator("dataset")
-    @classmethod
-    def _is_a_name(cls, name: str) -> str:
-        if not _DATASET.fullmatch(name):
-            raise ValueError(
-                "not a data set's name. Give one of TFDS, such as tf_flowers, or name/configuration:1.0.0: "
-                "letters, digits and . _ - : / + = , without '..'"
-            )
-        return name
-
-    @field_validator("weights", "output_dir")
-    @classmethod
-    def _is_one_line(cls, path: str | Path | None) -> str | Path | None:
-        # Line ends and the like pass through notebooks, command lines and messages.
-        if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029]", str(path)):
-            raise ValueError(
-                "has a line end or another control character. Give a path without, or rename what it leads to"
-            )
-        return path
-
-    @field_validator("head_learning_rate", "finetune_learning_rate", mode="before")
-    @classmethod
-    def _is_no_yes(cls, rate: Any) -> Any:
-        if isinstance(rate, bool):  # or it would pass for 1 or 0
-            raise ValueError("not a number. Give one above 0, up to 1")
-        return rate
+    output_dir: Annotated[Path | None, Field(strict=False), AfterValidator(_one_line)] = None
 
     @model_validator(mode="after")
     def _amount_fits(self) -> "Experiment":
-        if self.strategy == "frozen" and self.amount:
-            raise ValueError(f"amount = {self.amount}: strategy 'frozen' unfreezes nothing. Set amount to 0.")
-        if self.strategy != "frozen" and not self.amount:
+        if self.strategy == "frozen":
+            if self.amount:
+                raise ValueError(f"amount = {self.amount}: strategy 'frozen' unfreezes nothing. Set amount to 0.")
+        elif not self.amount:
             raise ValueError(
                 f"amount = 0: strategy {self.strategy!r} needs 1 or more. Give an amount, or the strategy 'frozen'."
             )
-        if self.strategy != "frozen" and not self.finetune_epochs:
+        elif not self.finetune_epochs:
             raise ValueError(
                 "finetune_epochs = 0: nothing would be fine-tuned. Give 1 or more, or the strategy 'frozen'."
             )
@@ -149,8 +145,8 @@ class Experiment(BaseModel):
         Parameters
         ----------
         parameters : mapping
-            Names and values. A ``study`` entry, the part of a profile that
-            speaks of the whole study, is passed over.
+            Names and values. A ``study`` entry, the part of a profile about
+            the whole study, is skipped.
 
         Raises
         ------
@@ -172,7 +168,7 @@ class Experiment(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A hash of what names the run: all parameters but the output folder.
+        """A hash that names the run: of all parameters but the output folder.
 
         A parameter that joined after the first records counts only where it
         differs from its default. A default never changes.
@@ -188,7 +184,7 @@ class Experiment(BaseModel):
 
     @property
     def control(self) -> bool:
-        """Whether the base stays frozen, yet the head trains as long as in a fine-tuned run."""
+        """Whether the base stays frozen and the head trains as long as in a fine-tuned run."""
         return self.strategy == "frozen" and self.finetune_epochs > 0
 
     @property
@@ -200,9 +196,9 @@ class Experiment(BaseModel):
 def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the parameters out of a notebook's namespace.
 
-    Call it as ``parameters_in(globals())`` right after the parameters cell:
-    every number, text or None is taken for a parameter, so that one with a
-    misspelt name, which papermill only warns of, is refused by `Experiment.of`.
+    Call it as ``parameters_in(globals())`` right after the parameters cell.
+    Every number, text, path or None counts as a parameter, so that
+    `Experiment.of` refuses a misspelt name. Papermill only warns of one.
 
     Parameters
     ----------
@@ -214,7 +210,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "", most: int = 10) -> str:
-    """Word pydantic's complaints for people, a line each.
+    """Word pydantic's errors for people, a line each.
 
     Parameters
     ----------
@@ -224,35 +220,33 @@ def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "", m
     prefix : str
         Put before each name.
     most : int
-        So many complaints at most.
+        At most so many lines; another one then says how many are left out.
     """
     lines = list(dict.fromkeys(_one_in_words(details, model, prefix) for details in error.errors(include_url=False)))
-    return "\n".join(lines[:most] + [f"and {len(lines) - most} more of this kind."] * (len(lines) > most))
+    return "\n".join(lines[:most] + [f"and {len(lines) - most} more errors of this kind."] * (len(lines) > most))
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: short, whatever it is, and in one line."""
+    """Show a value in a message: in one short line, whatever it is."""
     try:
         text = _SHORT.repr(value)
-    except ValueError:  # of a number with thousands of digits
+    except ValueError:  # a number with thousands of digits
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 150 else f"{text[:149]}…"
 
 
-def _one_in_words(error: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
-    field = error["loc"][0] if error["loc"] else ""
-    given = error.get("input")
-    readable = isinstance(field, str) and field.isprintable() and len(field) <= 100
-    name = prefix + (field if readable else shown(field))
-    if error["type"] in ("extra_forbidden", "invalid_key"):
-        hint = did_you_mean(field if readable else "", model.model_fields)
-        return f"{name}: no such {'entry' if prefix else 'parameter'}. {hint}"
-    if error["type"] == "missing":
-        return f"{name}: missing. Give it in a configuration or a profile."
-    if error["type"] == "literal_error":
-        close = given[:100] if isinstance(given, str) else ""
-        return f"{name} = {shown(given)}: not allowed. {did_you_mean(close, model.model_fields[field].annotation.__args__)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if not field:
+def _one_in_words(error: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
+    given, message = shown(error["input"]), error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # the model's own validator has said it all
         return message
-    return f"{name} = {shown(given)}: {message[0].lower()}{message[1:]}."
+    field = shown(error["loc"][0]).strip("'")
+    name = prefix + field
+    match error["type"]:
+        case "extra_forbidden" | "invalid_key":
+            return f"{name}: no such {'entry' if prefix else 'parameter'}. {did_you_mean(field, model.model_fields)}"
+        case "missing":
+            return f"{name}: missing. Give it in a configuration or a profile."
+        case "literal_error":
+            allowed = re.findall("'([^']*)'", error["ctx"]["expected"])
+            return f"{name} = {given}: not allowed. {did_you_mean(given, allowed)}"
+    return f"{name} = {given}: {message[0].lower()}{message[1:]}."

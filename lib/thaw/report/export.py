@@ -7,7 +7,7 @@ What the notebook shows is in `thaw.report.display`; how it looks is said in
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,8 +61,9 @@ def export_html(notebook: Path, html: Path) -> None:
             embed_images=True,
         )
         place = {"metadata": {"path": str(Path(notebook).parent)}}
-        page, _ = exporter.from_notebook_node(_executed(notebook), place)
-        content = _finished(page, Path(notebook).stem)
+        executed = _executed(notebook)
+        page, _ = exporter.from_notebook_node(executed, place)
+        content = _finished(page, Path(notebook).stem, executed.metadata.get("thaw", {}))
         write_atomic(html, lambda partial: partial.write_text(content, encoding="utf-8"))
 
 
@@ -144,9 +145,11 @@ def _executed(notebook: Path) -> nbformat.NotebookNode:
     return content
 
 
-def _finished(page: str, name: str) -> str:
-    """The page with its title and its table of contents, all its images inside."""
+def _finished(page: str, name: str, facts: Mapping[str, str]) -> str:
+    """The page with its title, facts for programs and a table of contents, all its images inside."""
     soup = BeautifulSoup(page, "html.parser")
+    for key, value in facts.items():
+        soup.head.append(soup.new_tag("meta", attrs={"name": f"thaw-{key.replace('_', '-')}", "content": value}))
     for element in soup.select("[src]"):
         if not element["src"].startswith("data:"):
             raise ReportError(f"{element['src']} is not inside the report: save it in the notebook's folder.")

@@ -1,30 +1,39 @@
 """Everything that can be found wrong before training starts."""
 
+import contextlib
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from thaw.data import tfds
-from thaw.disk import atomic as files
+from thaw.data import tfds as source
+from thaw.disk.atomic import check_writable
 from thaw.errors import DataNotFound, ThawError
-from thaw.network import backbones
-from thaw.network import unfreezing as unfreeze
-from thaw.network.pretrained import load_pretrained
-from thaw.study import available
+from thaw.network import backbones, unfreezing
+from thaw.network.pretrained import find_weights, load_pretrained
 from thaw.study.study import Study
+
+HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
+PATIENCE = 5  # seconds for the host to answer
 
 
 def check(study: Study) -> None:
     """See that a study's data, weights and output folder are there, and that its amounts fit.
 
-    Data sets that are not on disk are fetched here, once for all experiments.
+    Data and weights that are not on disk are downloaded here, once for all
+    experiments.
 
     Raises
     ------
     ThawError
         With all that is wrong, a line each.
     """
-    files.check_writable(study.outputs)
+    check_writable(study.outputs)
     experiments = [job.experiment for job in study.jobs]
     wrong: list[str] = []
 
@@ -34,31 +43,75 @@ def check(study: Study) -> None:
         except ThawError as error:
             wrong.append(str(error))
 
-    # Keras and TFDS would wait for minutes on a network that swallows requests.
-    lacking = available.missing(
-        {e.dataset for e in experiments}, {e.backbone for e in experiments if e.weights == "imagenet"}
-    )
-    if lacking:
-        raise DataNotFound(f"{lacking}. {available.HOW_TO_PROVIDE}")
+    check_downloads(study)
     for name in {experiment.dataset: None for experiment in experiments}:
-        attempt(tfds.prepare, name)
+        attempt(source.prepare, name)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
-        loaded = attempt(load_pretrained, name, 64, weights)
-        if loaded:
+        if loaded := attempt(load_pretrained, name, 64, weights):
             networks[name] = loaded[0]
     for experiment in experiments:
         if base := networks.get(experiment.backbone):
-            attempt(unfreeze.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
+            attempt(unfreezing.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(
-                f"precision = {precision!r}: this machine computes it without instructions of its own. Expect it slower than "
+                f"precision = {precision!r}: this machine has no instructions for it. Expect it to be slower than "
                 "float32, unless the experiments run elsewhere.",
                 flush=True,
             )
     if wrong:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
+
+
+def check_downloads(study: Study) -> None:
+    """See that what has to be downloaded can be: Keras and TFDS would wait for minutes on a silent network.
+
+    Raises
+    ------
+    DataNotFound
+        If data or weights are not on disk, and their host does not answer.
+    """
+    wanted = {}
+    for experiment in (job.experiment for job in study.jobs):
+        if _has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
+            wanted[f"the data set {experiment.dataset}"] = None
+        if experiment.weights == "imagenet" and not _has_weights(experiment.backbone):
+            wanted[f"the ImageNet weights of {experiment.backbone}"] = None
+    if wanted and not _answers(HOST, PATIENCE):
+        raise DataNotFound(
+            f"not on this machine: {', '.join(wanted)}. They have to be downloaded, and {HOST} did not answer within "
+            f"{PATIENCE} seconds. Connect to the internet; or set TFDS_DATA_DIR to a folder in which TFDS has "
+            "prepared the data, and THAW_WEIGHTS_DIR to one with <backbone>.h5; or run PROFILE=demo, which downloads "
+            "nothing."
+        )
+
+
+def _has_name(dataset: str) -> bool:
+    """Whether TFDS knows a data set by name; the others are refused without a download."""
+    return re.split("[/:]", dataset)[0] in tfds.list_builders()
+
+
+def _has_weights(backbone: str) -> bool:
+    """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
+    path, _ = find_weights(backbone, "imagenet")
+    kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+    return path is not None or any(kept.glob(f"{backbone}*"))
+
+
+def _answers(url: str, seconds: float) -> bool:
+    """Whether a host answers in time, be it with an error."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            answered.set()
+
+    # In a thread that may be left behind: looking up a host's name has no time limit.
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(seconds)
 
 
 def _has(precision: str) -> bool:

@@ -18,13 +18,14 @@ from papermill.exceptions import PapermillExecutionError
 from thaw.disk.atomic import write_atomic
 from thaw.errors import Diverged, ThawError, explained
 
-# nbclient has a task watch the kernel; when both are interrupted, asyncio tells with a traceback that nobody asked the
-# task how it ended. What is raised here says it.
+# If both nbclient's task and its kernel are interrupted, asyncio logs a traceback that tells nothing more.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: str, hours: float) -> None:
-    """Run a notebook with parameters, and keep it once it is finished.
+def execute(
+    notebook: Path, output: Path, parameters: Mapping[str, Any], label: str, hours: float, **metadata: Any
+) -> None:
+    """Run a notebook with parameters, and keep it if it finishes.
 
     What its cells print goes to standard error, each line under the label.
 
@@ -38,14 +39,16 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         Names the run in what is printed.
     hours : float
         The longest that a cell may take.
+    **metadata
+        Kept in the executed notebook, under ``thaw`` of its metadata.
 
     Raises
     ------
     ThawError
-        If a cell fails, hangs, or loses its kernel. What was run until then is
-        kept beside `output` as ``<name>.failed.ipynb``, with the traceback,
-        and what the libraries logged as ``<name>.log``. A run that has
-        diverged is finished by that.
+        If a cell fails or hangs, or the kernel dies. The notebook as far as it
+        ran is kept beside `output` as ``<name>.failed.ipynb``, with the
+        traceback, and what the libraries logged as ``<name>.log``. A diverged
+        run counts as finished.
     KeyboardInterrupt
         If the kernel was interrupted.
     """
@@ -74,8 +77,10 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
             if partial.exists():
                 partial.replace(failed)
             raise
-        executed = nbformat.read(partial, as_version=4)  # to be published: without the folders of this machine
+        executed = nbformat.read(partial, as_version=4)
+        # It may be published: without the folders of this machine.
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
+        executed.metadata.thaw = metadata
         nbformat.write(executed, partial)
 
     try:
@@ -86,15 +91,16 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
         raise ThawError(f"{label}: {message}\nThe notebook up to there: {failed}") from None
     except DeadKernelError:
         raise ThawError(
-            f"{label}: the notebook's kernel died, most often for want of memory: close other programs, run fewer experiments "
-            f"at once (--cores 1), or give a smaller batch_size. What it said last: {log}\nThe notebook up to there: {failed}"
+            f"{label}: the notebook's kernel died, most often because memory ran out. Close other programs, run fewer "
+            f"experiments at once (--cores 1), or give a smaller batch_size. What it logged last: {log}\n"
+            f"The notebook up to there: {failed}"
         ) from None
     except CellTimeoutError:
         raise ThawError(
-            f"{label}: a cell took more than {hours:g} hours and was stopped. If it was not hanging, give the profile more: "
-            f"study: {{hours: {2 * hours:g}}}.\nThe notebook up to there: {failed}"
+            f"{label}: a cell took more than {hours:g} hours and was stopped. If it was not hanging, allow more in the "
+            f"profile: study: {{hours: {2 * hours:g}}}.\nThe notebook up to there: {failed}"
         ) from None
-    except (OSError, RuntimeError) as error:  # a kernel that does not start, too
+    except (OSError, RuntimeError) as error:  # for example a kernel that does not start
         raise ThawError(f"{label}: {explained(type(error).__name__, str(error))}") from None
     for leftover in (failed, log):
         leftover.unlink(missing_ok=True)
@@ -102,14 +108,14 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], label: 
 
 @contextmanager
 def stderr_to(log: str | Path) -> Iterator[TextIO]:
-    """Send standard error to a file, of this process and of those it starts.
+    """Send standard error to a file, for this process and those it starts.
 
-    TensorFlow's C++ code notes its start-up there whatever one asks for.
+    TensorFlow's C++ code always logs its start-up there.
 
     Yields
     ------
     TextIO
-        The standard error that was.
+        The standard error from before.
     """
     sys.stderr.flush()
     kept = os.dup(2)

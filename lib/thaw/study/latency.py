@@ -1,9 +1,8 @@
-"""Latency of all configurations, measured in one process, in turns.
+"""Latency of each network of a study, measured in one process and in turns.
 
 What a network computes does not depend on which of its layers were trainable:
-configurations of one backbone run the same graph, and where they differ, that
-is how noisy the machine is. Each is built and measured by itself all the same,
-on pre-trained weights, since their values do not matter either.
+all configurations of a network run the same graph, so it is measured once. The
+values of the weights do not matter either.
 """
 
 import gc
@@ -14,13 +13,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from thaw.data import photos as data
+from thaw.data.photos import load_photos
 from thaw.experiment import Experiment
 from thaw.network import backbones
-from thaw.network import unfreezing as unfreeze
+from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained
-from thaw.training import evaluation
-from thaw.training import phases as training
+from thaw.training import evaluation, machine
 
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
 ROUNDS = {1: 20, 32: 6}  # by the number of photos in a call
@@ -28,18 +26,18 @@ WARM_UP = 2
 
 
 def measure(
-    experiments: Sequence[Experiment], log: Callable[[str], None] = print, rounds: dict[int, int] = ROUNDS
+    networks: Sequence[Experiment], log: Callable[[str], None] = print, rounds: dict[int, int] = ROUNDS
 ) -> pd.DataFrame:
-    """Time every configuration, on single photos and on batches, compiled and by ``predict``.
+    """Time every network, on single photos and on batches, compiled and by ``predict``.
 
-    In each round every configuration has its turn once, in another order each
-    time, so that what slows the machine for a while slows all of them.
-    Preprocessing is part of a call.
+    In each round every network has its turn once, in another order each time:
+    what slows the machine for a while slows all of them. Preprocessing is part
+    of a call.
 
     Parameters
     ----------
-    experiments : sequence of Experiment
-        One a configuration, all of the same data set and photo size.
+    networks : sequence of Experiment
+        One experiment of each network.
     log : callable
         Told of the progress.
     rounds : dict of int to int
@@ -48,47 +46,44 @@ def measure(
     Returns
     -------
     DataFrame
-        A call a row: backbone, strategy, amount, epochs (which
-        configuration), call ('graph' or 'predict'), photos (in it), round,
-        milliseconds (of the whole call), device, cores.
+        A call a row: backbone, image_size, precision (which network), call
+        ('graph' or 'predict'), photos (in the call), round, milliseconds (of
+        the whole call), device, cores.
     """
-    first = experiments[0]
-    images = data.load_photos(first.dataset, first.image_size, first.max_examples)
-    classes, photos = len(images.classes), images.test.images[np.arange(max(rounds)) % len(images.test)]
-    calls = []
-    for number, experiment in enumerate(experiments, start=1):
-        log(f"building {number} of {len(experiments)}: {experiment.backbone}, {experiment.label}")
-        calls.append(_calls(experiment, classes))
-    machine = evaluation.device()
-    rows = []
+    calls, photos = [], []
+    for number, experiment in enumerate(networks, start=1):
+        log(f"building {number} of {len(networks)}: {experiment.backbone}")
+        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        photos.append(data.images[np.resize(data.test, max(rounds))])
+        calls.append(_calls(experiment, len(data.classes)))
+    turns = [(which, name) for which in range(len(networks)) for name in CALLS]
     order = np.random.default_rng(0)
+    rows = []
     for count, repeats in rounds.items():
         log(f"{repeats} rounds of calls with {count} photo{'s' * (count > 1)}")
-        turns = [(experiment, name) for experiment in range(len(experiments)) for name in CALLS]
         for number in range(-WARM_UP, repeats):
-            for position in order.permutation(len(turns)):
-                which, name = turns[position]
+            for which, name in (turns[position] for position in order.permutation(len(turns))):
                 # Single photos in turn; a batch is the same each time.
-                batch = photos[[number % len(photos)]] if count == 1 else photos[:count]
+                batch = photos[which][[number % max(rounds)]] if count == 1 else photos[which][:count]
                 gc.disable()
                 began = time.perf_counter()
                 calls[which][name](batch)
                 milliseconds = 1000 * (time.perf_counter() - began)
                 gc.enable()
                 if number >= 0:
-                    e = experiments[which]
-                    rows.append((e.backbone, e.strategy, e.amount, e.epochs, name, count, number, milliseconds))
-    columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds"]
-    return pd.DataFrame(rows, columns=columns).assign(device=machine["name"], cores=machine["cores"])
+                    e = networks[which]
+                    rows.append((e.backbone, e.image_size, e.precision, name, count, number, milliseconds))
+    columns = ["backbone", "image_size", "precision", "call", "photos", "round", "milliseconds"]
+    device = machine.device()
+    return pd.DataFrame(rows, columns=columns).assign(device=device["name"], cores=device["cores"])
 
 
-def _calls(experiment: Experiment, classes: int) -> dict[str, Callable]:
+def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarray], object]]:
     """A network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(experiment.precision)
     network = backbones.get(experiment.backbone)
-    base, _ = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
-    unfreeze.unfreeze(base, unfreeze.unfrozen(base, network, experiment.strategy, experiment.amount))
-    model = training.add_head(base, classes, experiment.seed)
+    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
+    model = add_head(base, classes, experiment.seed)
     graph = evaluation.compiled(model, network.preprocess)
     return {
         "graph": lambda photos: graph(photos).numpy(),

@@ -16,20 +16,21 @@ def of(study: Study, root: Path | None = None) -> Study | None:
     Raises
     ------
     InvalidParameter
-        If that is no search, or one of other photos or weights: its
+        If that is no search, or one with other photos or weights: its
         validation photos could be the study's test photos.
     """
-    if study.search is None:
+    if study.settings.search is None:
         return None
-    found = Study.load(study.search, study.outputs.parent, root)
+    found = Study.load(study.settings.search, study.outputs.parent, root)
+    named = f"{study.path}: study.search = {study.settings.search!r}"
     if not found.is_search:
-        raise InvalidParameter(f"{study.path}: study.search = {study.search!r}: no search, for it has no study.tries.")
+        raise InvalidParameter(f"{named}: no search, for it has no study.tries. Name a profile with tries.")
     for name in ("dataset", "max_examples", "image_size", "weights"):
         theirs, ours = ({getattr(job.experiment, name) for job in jobs} for jobs in (found.jobs, study.jobs))
         if theirs != ours:
             raise InvalidParameter(
-                f"{study.path}: study.search = {study.search!r}: its {name} is {theirs.pop()}, the study's {ours.pop()}. "
-                "Search on the same photos, or their parts differ and test photos may take part in the choice."
+                f"{named}: its {name} is {theirs.pop()}, the study's {ours.pop()}. Search on the same photos: "
+                "otherwise test photos of the study may take part in the choice."
             )
     return found
 
@@ -41,10 +42,10 @@ def table(study: Study) -> pd.DataFrame:
     -------
     DataFrame
         A value a row: backbone, configuration, label, parameter, value,
-        validation_photos, validation_accuracy and validation_loss (NaN where
-        a run diverged or is missing), chosen (the most accurate of its
-        configuration and parameter; of equal ones that with the lower loss)
-        and at_edge (whether no value beyond it was tried).
+        validation_photos, validation_accuracy and validation_loss (NaN if a
+        run diverged or is missing), chosen (the most accurate of its
+        configuration and parameter; ties: the lower loss) and at_edge (whether
+        no value beyond it was tried).
 
     Raises
     ------
@@ -60,15 +61,13 @@ def table(study: Study) -> pd.DataFrame:
             "label": job.experiment.label,
             "parameter": job.tried,
             "value": getattr(job.experiment, job.tried),
-            "validation_photos": float("nan"),
-            "validation_accuracy": float("nan"),
-            "validation_loss": float("nan"),
         }
+        figures = dict.fromkeys(("validation_photos", "validation_accuracy", "validation_loss"), float("nan"))
         if job in finished:
             record = finished[job].record
-            row["validation_photos"] = record.data["photos"]["validation"]
-            row |= {name: getattr(record, name) for name in ("validation_accuracy", "validation_loss")}
-        rows.append(row)
+            photos = record.data["photos"]["validation"]
+            figures = dict(zip(figures, (photos, record.validation_accuracy, record.validation_loss)))
+        rows.append(row | figures)
     of = ["backbone", "configuration", "label", "parameter"]
     groups = pd.DataFrame(rows).groupby([*of, "value"], sort=False)
     found = groups.agg(lambda seeds: seeds.mean(skipna=False)).reset_index()  # a seed that diverged counts against it

@@ -1,0 +1,77 @@
+"""Whether a study's latency and report belong to its present records: told by content, never by file times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from thaw.disk import places
+from thaw.experiment import Experiment
+from thaw.study import search
+from thaw.study.study import Study
+
+RUN = ("record.json", "history.csv", "predictions.csv")
+CALLS = {"backbone", "call", "photos", "round", "milliseconds"}  # columns of latency.csv
+
+
+def latency_is_current(study: Study) -> bool:
+    """Whether ``latency.csv`` can be read and covers each network of the study."""
+    try:
+        calls = pd.read_csv(study.outputs / "latency.csv")
+        if not CALLS <= set(calls) or not (pd.to_numeric(calls["milliseconds"]) > 0).all():
+            return False
+    except (OSError, ValueError):
+        return False
+
+    def is_covered(experiment: Experiment) -> bool:
+        rows = calls[calls["backbone"] == experiment.backbone]
+        for name in {"image_size", "precision"} & set(calls):  # older files lack them
+            rows = rows[rows[name] == getattr(experiment, name)]
+        return len(rows) > 0
+
+    return all(map(is_covered, study.networks()))
+
+
+def report_is_current(study: Study) -> bool:
+    """Whether the HTML and the PDF are there, and the HTML names what it would be made from now."""
+    html, pdf = study.outputs / "report.html", study.outputs / "report.pdf"
+    return html.is_file() and pdf.is_file() and f'content="{made_from(study)}"' in html.read_text(encoding="utf-8")
+
+
+def remove_report(study: Study) -> None:
+    """Delete the report, so that no old one can be taken for the new one."""
+    results = (f"results.{kind}" for kind in ("csv", "md", "tex"))
+    for name in ("report.html", "report.pdf", "summary.ipynb", *results):
+        (study.outputs / name).unlink(missing_ok=True)
+
+
+def made_from(study: Study) -> str:
+    """A digest of everything that a study's report is made from."""
+    failures = study.failures()
+    facts = {
+        "version": version("thaw"),
+        "profile": study.profile,
+        "settings": study.settings.model_dump(mode="json", exclude={"hours"}),
+        "jobs": [job.name for job in study.jobs],
+        "missing": {job.name: failures.get(job.name) for job in study.unfinished()},
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path in _files(study):
+        digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"missing")
+    return digest.hexdigest()
+
+
+def _files(study: Study) -> Iterator[Path]:
+    root = places.project()
+    searched = search.of(study)
+    for job in study.jobs + (searched.jobs if searched else ()):
+        yield from (job.directory / name for name in RUN)
+    yield study.outputs / "latency.csv"
+    yield root / "notebooks" / "summary.ipynb"
+    if study.claims:
+        yield from study.claims.files

@@ -1,0 +1,194 @@
+"""A profile's file: the parameters of its experiments, and what its study section says."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
+from thaw.experiment import in_words, shown
+from thaw.network import backbones
+
+# What may differ between backbones, and what a search may try.
+Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size"]
+Seeds = Annotated[list[int], Field(min_length=1)]
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class StudySettings(BaseModel):
+    """A profile's ``study`` section: which experiments the study has, and how they are compared.
+
+    Attributes
+    ----------
+    seeds : list of int, or dict of such lists by backbone
+        Every configuration is run once with each seed.
+    configurations : list of str or None
+        Names in ``params/configurations``. None: all of them.
+    margin : float
+        A difference of accuracy, from 0 to 1, that would not matter. A claim
+        of "no difference" has to stay inside it.
+    hours : float
+        The longest that a cell of a notebook may take. After that its
+        experiment counts as failed.
+    backbones : dict of str to dict
+        Parameters out of `Tuned` that differ between backbones.
+    claims : str or None
+        A folder of ``params``, or the path of one, with claims that the study
+        decides: see `thaw.study.claims`.
+    search : str or None
+        The profile of the search that they come from: the report's appendix.
+    tries : dict of str to dict, or None
+        Makes the study a search: by configuration, parameters out of `Tuned`,
+        each with the values to try, one at a time.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seeds: Seeds | dict[str, Seeds] = Field([0], min_length=1)
+    configurations: list[str] | None = Field(None, min_length=1)
+    margin: float = Field(0.02, gt=0, lt=1)
+    hours: float = Field(24, gt=0, le=1000)
+    backbones: dict[str, dict[Tuned, Any]] = {}
+    claims: str | None = None
+    search: str | None = None
+    tries: dict[str, Annotated[dict[Tuned, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _tries_or_configurations(self) -> StudySettings:
+        if self.tries and self.configurations:
+            raise ValueError("study: has both tries and configurations. Remove one: tries names its configurations.")
+        return self
+
+    def seeds_of(self, backbone: str) -> list[int]:
+        """The seeds that a backbone's configurations are run with."""
+        if isinstance(self.seeds, list):
+            return self.seeds
+        if backbone not in self.seeds:
+            raise InvalidParameter(
+                f"study.seeds: has none for the backbone {backbone!r}. {did_you_mean(backbone, self.seeds)}"
+            )
+        return self.seeds[backbone]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile's file, and the configurations that its study names."""
+
+    path: Path
+    parameters: dict[str, Any]  # of all its experiments
+    settings: StudySettings
+    configurations: dict[str, dict[str, Any]]  # the parameters of each
+
+    @classmethod
+    def read(cls, profile: str, root: Path) -> Profile:
+        """Read a profile and its configurations.
+
+        Parameters
+        ----------
+        profile : str
+            A name in ``params/profiles``, or the path of a YAML file.
+        root : Path
+            The project's root.
+
+        Raises
+        ------
+        UnknownProfile, InvalidParameter
+            If a file is missing, or holds what is not allowed.
+        """
+        profiles, configurations = (_files(root / "params" / kind) for kind in ("profiles", "configurations"))
+        path = profiles.get(profile, Path(profile))
+        if not os.path.isfile(path):  # unlike Path.is_file, this accepts any text
+            raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile, profiles)}")
+        _check_name(path)
+        parameters = read_parameters(path)
+        for name, instead in (("seed", "study: {seeds: [...]}"), ("output_dir", "--outputs")):
+            if name in parameters:
+                raise InvalidParameter(
+                    f"{path}: {name} = {shown(parameters[name])}: a study has many. Give {instead} instead."
+                )
+        settings = _settings(path, parameters.pop("study", {}))
+        if settings.search is not None and settings.search not in profiles:
+            raise UnknownProfile(
+                f"{path}: study.search = {shown(settings.search)}: no such profile. "
+                f"{did_you_mean(settings.search, profiles)}"
+            )
+        chosen = {}
+        for name in settings.tries or settings.configurations or sorted(configurations):
+            if name not in configurations:
+                raise UnknownProfile(
+                    f"study.{'tries' if settings.tries else 'configurations'}: {shown(name)}: no such configuration. "
+                    f"{did_you_mean(name, configurations)}"
+                )
+            _check_name(configurations[name])
+            chosen[name] = read_parameters(configurations[name])
+        return cls(path.resolve(), parameters, settings, chosen)
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Read a profile's or configuration's YAML file as a mapping.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is not YAML, or not a mapping.
+    """
+    try:
+        parameters = yaml.load(path.read_text(encoding="utf-8"), _PlainYaml)
+    except Exception as error:  # not only YAMLError: dates, numbers and deep lists raise others
+        said = "".join(letter if letter.isprintable() else "\ufffd" for letter in first_line(error))
+        raise InvalidParameter(f"{path}: cannot be read as YAML ({said}).") from None
+    if not isinstance(parameters, dict):
+        raise InvalidParameter(f"{path}: holds no mapping of parameters, such as 'image_size: 224'.")
+    return parameters
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML of plain values. Aliases and merges could grow without limit; a name given twice is a mistake."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise yaml.composer.ComposerError(problem=f"the alias in line {line} is not allowed: write the value out")
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        names: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(problem=f"the merge in line {line} is not allowed")
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(problem=f"{shown(key.value)} again in line {line}")
+            names.add(key.value)
+
+
+def _settings(path: Path, section: Any) -> StudySettings:
+    if not isinstance(section, dict):
+        allowed = did_you_mean("", StudySettings.model_fields)
+        raise InvalidParameter(f"{path}: study = {shown(section)}: not a mapping. {allowed}")
+    try:
+        settings = StudySettings.model_validate(section)
+    except ValidationError as error:
+        raise InvalidParameter(f"{path}:\n{in_words(error, StudySettings, 'study.')}") from None
+    for name in settings.backbones:
+        backbones.get(name)
+    return settings
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.glob("*.yaml")}
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a profile's or configuration's name that cannot name a folder or stand in a command."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", path.stem):
+        raise InvalidParameter(
+            f"{shown(path.name)}: not a name for a profile or a configuration. Allowed: up to 100 letters (a to z), "
+            "digits and . _ -, a letter or digit first. Rename the file."
+        )
