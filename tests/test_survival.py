@@ -24,6 +24,7 @@ from thaw.study.execute import execute
 from thaw.study.study import Study, read_parameters
 from thaw.training import activations
 
+pytestmark = pytest.mark.process
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
 
 
