@@ -50,11 +50,14 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 
 environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/locked: requirements.lock
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
 	@echo "Making the environment in $(VENV): once, some minutes."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+$(VENV)/installed: $(VENV)/locked pyproject.toml
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
