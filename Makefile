@@ -28,7 +28,7 @@ test-long: $(VENV)/installed-test  ## what takes an hour: a demo study killed th
 	@$(BIN)/python -m pytest -m long -n 0
 
 lint: $(VENV)/installed-test  ## check style, types and spelling, as before each commit (pre-commit install)
-	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff check --quiet --output-format concise
 	@$(BIN)/ruff format --quiet --check
 	@$(BIN)/mypy
 	@$(BIN)/codespell
