@@ -94,8 +94,7 @@ def main() -> None:
             print(f"{time.strftime('%H:%M:%S')} {job.configuration}, {how}: {row['seconds']:,.0f} s", flush=True)
             pd.DataFrame(rows).to_csv(options.output / "results.csv", index=False)
     (options.output / "peaks.json").write_text(json.dumps(peaks))
-    counts = f"{min(photos, whole):,} of {whole:,} photos and {options.epochs} epochs a phase"
-    note = f"Profile {profile}, composed from {counts}."
+    note = f"Profile {profile}, composed from {min(photos, whole):,} of {whole:,} photos and {options.epochs} epochs a phase."
     write(pd.DataFrame(rows), study, whole, peaks, note, options.output)
 
 
@@ -214,7 +213,7 @@ def write(rows: pd.DataFrame, study: Study, whole: int, peaks: dict, note: str, 
 
 
 def study_seconds(rows: pd.DataFrame, study: Study, counts: dict[str, tuple[int, int]]) -> float:
-    """Sum all rows; for Thaw, photos are decoded and heads trained once, and its plan makes the passes."""
+    """All rows one after the other; for Thaw, with photos decoded and heads trained once, and the passes of its plan."""
     if rows["how"].iloc[0] == "plain Keras":
         return rows["seconds"].sum()
     network = rows["configuration"].str.split("-").str[0]
