@@ -6,7 +6,10 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 USABLE := -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))" 2>/dev/null
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 python,$(shell $(python) $(USABLE) && echo $(python))))
 
-.PHONY: help report test test-long lab clean lock environment
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+EXPORT := uv export --quiet --frozen --no-annotate --no-emit-project --output-file
+
+.PHONY: help report test test-long lint lab clean lock environment
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -14,28 +17,48 @@ help:  ## this list
 report: environment  ## run a study and export its report: PROFILE=demo (default), quick or paper; CLUSTER=slurm: on a cluster
 	@$(BIN)/python -m thaw report "$(PROFILE)" $(if $(CLUSTER),--cluster "$(CLUSTER)")
 
-test: environment  ## the test suite
-	@$(BIN)/python -m pytest
+test: $(VENV)/installed-test  ## the test suite, with its coverage
+	@$(BIN)/python -m pytest --cov
 
-test-long: environment  ## what takes an hour: a demo study killed thirty times, and on two nodes of SLURM against one
+test-long: $(VENV)/installed-test  ## what takes an hour: a demo study killed thirty times, and on two nodes of SLURM against one
 	@$(BIN)/python -m pytest -m long -n 0
 
-lab: environment  ## JupyterLab on the notebooks
+lint: $(VENV)/installed-test  ## check style, types and spelling, as before each commit (pre-commit install)
+	@$(BIN)/ruff check --quiet --output-format concise
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+lab: $(VENV)/installed-lab  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/experiment.ipynb
 
 clean:  ## remove the environment and the outputs of demo, quick and JupyterLab
-	rm -rf $(VENV) .snakemake .pytest_cache .hypothesis outputs/demo outputs/quick outputs/lab
+	rm -rf $(VENV) .snakemake .*_cache .hypothesis .coverage outputs/demo outputs/quick outputs/lab
 
+# Each lock is complete: what the report needs, and what the extra adds. "test" has all extras.
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
-	uv export --quiet --all-extras --no-hashes --no-annotate --no-emit-project --upgrade --output-file requirements.lock > /dev/null
+	uv lock --quiet --upgrade
+	$(EXPORT) requirements.lock > /dev/null
+	$(EXPORT) requirements-cluster.lock --extra cluster > /dev/null
+	$(EXPORT) requirements-lab.lock --extra lab > /dev/null
+	$(EXPORT) requirements-test.lock --all-extras > /dev/null
 	rm uv.lock
 
-environment: $(VENV)/installed
+environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/locked: requirements.lock
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
 	@echo "Making the environment in $(VENV): once, some minutes."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+$(VENV)/installed: $(VENV)/locked pyproject.toml
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# An extra is added to the environment that is there.
+$(VENV)/installed-%: requirements-%.lock $(VENV)/installed
+	@echo "Adding to the environment in $(VENV): $*."
+	@$(INSTALL) --require-hashes -r $<
 	@touch $@

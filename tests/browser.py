@@ -8,7 +8,11 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-has_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+
+
+def has_chromium(test):
+    """Mark a test that drives a browser: it needs Chromium, and starts processes."""
+    return pytest.mark.process(pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")(test))
 
 
 @contextmanager

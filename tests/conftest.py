@@ -33,8 +33,14 @@ has_weights = pytest.mark.skipif(
 SLOWEST = ("test_survival", "test_notebooks", "test_training", "test_slurm")  # files, minutes each
 
 
+PROCESSES = {"first_study", "lab"}  # fixtures that start whole processes
+
+
 def pytest_collection_modifyitems(items):
-    """The slowest first, lest one be left over at the end."""
+    """Sort the slowest files to the front, so that none is left over at the end; mark what starts processes."""
+    for item in items:
+        if PROCESSES.intersection(item.fixturenames) or item.get_closest_marker("long"):
+            item.add_marker("process")
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 

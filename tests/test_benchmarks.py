@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, has_flowers, has_weights
 
 
+@pytest.mark.process
 @has_flowers
 @has_weights
 def test_plain_keras_and_thaw_come_to_the_same_losses():

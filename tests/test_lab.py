@@ -17,6 +17,7 @@ from conftest import ROOT
 from playwright.sync_api import TimeoutError as NotInTime
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.process
 SMALL = {"weights": "none", "image_size": 32, "head_epochs": 1, "finetune_epochs": 1, "max_examples": 60, "amount": 1}
 
 

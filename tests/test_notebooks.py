@@ -254,6 +254,7 @@ def test_a_change_runs_only_what_depends_on_it(study, outputs, first_study, tmp_
     assert rows.to_numpy().tolist() == [["mobilenet", 0, 1], ["mobilenet", 2, 3]]
 
 
+@pytest.mark.process
 def test_papermill_alone_is_enough(tmp_path):
     command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
     command += [
@@ -275,6 +276,7 @@ def test_papermill_alone_is_enough(tmp_path):
     assert "unknown parameter" not in result.stderr
 
 
+@pytest.mark.process
 def test_papermill_refuses_a_misspelt_parameter(tmp_path):
     command = [sys.executable, "-m", "papermill", NOTEBOOKS["experiment"], tmp_path / "run.ipynb", "--no-progress-bar"]
     result = subprocess.run(

@@ -24,6 +24,7 @@ from thaw.study.profile import read_parameters
 from thaw.study.study import Study
 from thaw.training import activations
 
+pytestmark = pytest.mark.process
 TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
 
 

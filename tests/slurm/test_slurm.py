@@ -13,9 +13,12 @@ from cluster import MISSING, slurm
 from conftest import ROOT, TINY
 from thaw.study.study import Study
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"needs SLURM (Debian: slurm-wlm, munge); not here: {', '.join(MISSING)}"
-)
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"needs SLURM (Debian: slurm-wlm, munge); not here: {', '.join(MISSING)}"
+    ),
+]
 
 CLUSTER = ROOT / "params" / "clusters" / "slurm" / "config.yaml"
 
