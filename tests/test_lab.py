@@ -37,7 +37,7 @@ def lab(tmp_path):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ip=127.0.0.1", "--allow-root"]
     command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.collaborative=False"]
-    with open(tmp_path / "lab.log", "wb") as log:
+    with (tmp_path / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
