@@ -1,4 +1,4 @@
-"""Words, verdicts and figures of small, unfinished or one-sided studies: none fails, and none says nan."""
+"""Words, verdicts and figures of studies that are small, unfinished or one-sided: none fails, none says nan."""
 
 import re
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwa
 
 
 def part(keep, seeds: int = 1) -> Results:
-    """The runs of a study for whose experiments `keep` is true."""
+    """Of a study the runs for whose experiments `keep` is true."""
     whole = invented(flat, photos=40, seeds=seeds, swap=0.2, latency=lambda *which: 10.0)
     runs = [run for run in whole.runs if keep(run.record.experiment)]
     return Results(runs, whole.latency, whole.margin, whole.planned, claims=whole.claims)

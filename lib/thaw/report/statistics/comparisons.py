@@ -14,8 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from thaw.records.record import Run
-from thaw.report.statistics.resampling import ALPHA, RESAMPLES
-from thaw.report.statistics.resampling import by_identity, percentiles, resampled, rightness, runs_of
+from thaw.report.statistics.resampling import ALPHA, RESAMPLES, by_identity, percentiles, resampled, rightness, runs_of
 
 
 @dataclass(frozen=True)
