@@ -290,6 +290,7 @@ def test_verdicts_that_hold_together_are_fewer():
 
 def test_every_claim_has_a_row_in_the_table():
     table = invented(flat, latency=lambda *w: 10).replication.claims_table()
+    assert "The original's own numbers" in table
     assert all(claim.words in row and claim.where in row for claim, row in zip(CLAIMS.claims, table["Claim"]))
     assert {word.rstrip("*") for word in table["Verdict"]} <= {SUPPORTED, CONTRADICTED, UNDECIDED}
     assert "not decided*" not in set(table["Verdict"]) and "supported*" in set(table["Verdict"])
@@ -376,6 +377,7 @@ def test_any_misspelt_test_is_refused_with_the_right_name(name, data):
         ({"first": {"backbone": "resnet"}}, "Did you mean 'resnet50'?"),
         ({"first": {"strategy": ["frozen", "layer"]}}, "Did you mean 'layers'?"),
         ({"first": {"strategy": "frozen", "amount": 3}}, "Remove the amount"),
+        ({"first": {"strategy": "layers", "control": True}}, "the control is a frozen base"),
         ({"first": {"amount": "3"}}, "valid integer"),
         ({"first": {"backbone": "mobilenet"}}, "the same configurations"),
         ({"match": ["strategie"]}, "Did you mean 'strategy'?"),
@@ -432,7 +434,7 @@ def test_claims_of_one_s_own_are_read_with_the_study(tmp_path):
     study = Study.load(path, tmp_path, ROOT)
     assert [claim.id for claim in study.claims.claims] == ["pays"] and study.claims.results is None
     table = replace(invented(flat), claims=study.claims).replication.claims_table()
-    assert "Its own numbers" not in table and table["Claim"].tolist() == ["Unfreezing pays."]
+    assert list(table) == ["Claim", "Verdict", "Effect and test"] and table["Claim"].tolist() == ["Unfreezing pays."]
     (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "frist"), encoding="utf-8")
     with pytest.raises(InvalidParameter, match="Did you mean 'first'"):
         Study.load(path, tmp_path, ROOT)

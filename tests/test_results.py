@@ -1,15 +1,17 @@
 """A study's results, read back and put together."""
 
-import numpy as np
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
-from thaw.data import photos as data
-from thaw.data.tfds import on_disk
+from thaw.errors import InvalidParameter
 from thaw.records import runs
 from thaw.report.results import Results
+from thaw.study.claims import Selection
 from thaw.study.study import Study
 
 
@@ -20,36 +22,43 @@ def test_what_a_study_has_left(tmp_path):
     results = Results.of(study)
     assert (len(results.runs), results.planned, results.margin) == (1, 2, 0.03)
     assert results.latency is None and results.rows["latency"].isna().all()
-    assert len(results.original) == 14
+    assert results.experiment.dataset == "drawn_flowers" and results.data["sha256"] == "0"
+    assert results.titles == {"mobilenet": "MobileNet"} and results.title("no_run_of_it") == "no_run_of_it"
+    assert results.replication is None, "the profile names no claims"
+
+
+def test_a_study_has_the_claims_that_its_profile_names(tmp_path):
+    only = {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"], "claims": "original"}
+    study = Study.load(profile(tmp_path, study=only), tmp_path, ROOT)
+    runs.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
+    replication = Results.of(study).replication
+    assert len(replication.original) == 14 and len(replication.stated) == 22 and len(replication.added) == 1
+    assert not replication.same_data, "the claims are about another data set"
 
 
 @pytest.mark.parametrize("margin", [0, 1, -0.1, "wide"])
 def test_a_margin_that_is_none_is_refused(tmp_path, margin):
-    from thaw.errors import InvalidParameter
-
     with pytest.raises(InvalidParameter, match="study.margin"):
         Study.load(profile(tmp_path, study={"margin": margin}), tmp_path)
 
 
-def test_each_network_is_measured_once(tmp_path):
+def test_one_experiment_a_configuration_is_measured(tmp_path):
     study = Study.load(profile(tmp_path, study={"seeds": [3, 4]}), tmp_path, ROOT)
-    assert len(study.jobs) == 32 and [e.backbone for e in study.networks()] == ["resnet50", "mobilenet"]
+    configurations = study.configurations()
+    assert len(study.jobs) == 32 and len(configurations) == 16
+    assert {experiment.seed for experiment in configurations} == {3}
+    assert [e.backbone for e in configurations] == ["resnet50"] * 8 + ["mobilenet"] * 8
 
 
-def test_the_photos_of_some_keys():
-    found = data.load_photos("demo_flowers", 32, 40)
-    results = invented(flat, photos=4)
-    run = results.runs[0]
-    parameters = run.record.parameters | {"dataset": "demo_flowers", "image_size": 32, "max_examples": 40}
-    changed = {"parameters": parameters, "data": found.provenance}
-    shipped = Results([run.model_copy(update={"record": run.record.model_copy(update=changed)})])
-    keys = found.test.keys[[2, 0]]
-    assert np.array_equal(shipped.photos(keys), found.test.images[np.array([2, 0])])
-    other = changed | {"data": found.provenance | {"sha256": "of other photos"}}
-    other = Results([run.model_copy(update={"record": run.record.model_copy(update=other)})])
-    assert other.photos(keys) is None
+def test_configurations_are_compared_at_like_numbers_of_parameters():
+    results = invented(flat, photos=40)
+    effect, pairs = results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="layers"))
+    names = [(block["backbone"], block["amount"], layers["amount"]) for block, layers in pairs]
+    assert names == [(b, *amounts) for b in ("resnet50", "mobilenet") for amounts in ((2, 10), (10, 40))]
+    assert effect.mean == 0
+    assert results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="frozen")) is None
 
 
-def test_no_photos_are_fetched_for_a_report(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert not on_disk("no_such_set") and on_disk("demo_flowers")
+def test_results_and_verdicts_are_computed_without_tensorflow():
+    code = "import sys, thaw.report.replication; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Intervals and paired tests, against known values and simulated studies."""
+"""Intervals and paired tests against known values and simulated studies."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ _made: dict[tuple, tuple] = {}
 
 
 def run(right, seed: int = 0, amount: int = 2) -> Run:
-    """A run that names just these photos rightly."""
+    """A run that classifies just these photos correctly."""
     if (seed, amount) not in _made:
         _made[seed, amount] = made_up_run(seed, [1], amount=amount)[:2]
     record, history = _made[seed, amount]
@@ -42,7 +42,7 @@ def test_wilson_s_interval_is_the_textbook_s():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
-def test_mcnemar_counts_the_photos_that_only_one_names_rightly():
+def test_mcnemar_counts_the_photos_that_only_one_run_gets_right():
     first, second = run([1] * 8 + [0] * 2 + [1] * 10), run([0] * 8 + [1] * 2 + [1] * 10)
     shuffled = Run(
         record=second.record, history=second.history, predictions=second.predictions.sample(frac=1, random_state=0)
@@ -77,8 +77,8 @@ def test_a_difference_is_minus_its_opposite(photos):
 
 
 @pytest.mark.parametrize("photos, seeds, seed_sd", [(367, 1, 0.0), (60, 1, 0.0), (200, 3, 0.015)])
-def test_two_like_classifiers_are_told_apart_in_at_most_one_study_of_twenty(photos, seeds, seed_sd):
-    """And the interval of their difference covers 0 as often as it says."""
+def test_like_classifiers_are_called_different_in_at_most_one_study_of_twenty(photos, seeds, seed_sd):
+    """The interval of their difference covers 0 as often as it should."""
     rng = np.random.default_rng(0)
     effects = [difference(*pair(rng, photos, seeds, 0.0, seed_sd), resamples=400) for _ in range(STUDIES)]
     assert np.mean([effect.p < ALPHA for effect in effects]) <= ALPHA + BEYOND
@@ -116,7 +116,7 @@ def test_wilson_covers_at_its_rate():
 
 
 def test_the_mean_over_seeds_has_an_interval_that_covers():
-    """Photos and seeds both drawn anew in every study."""
+    """Photos and seeds are both drawn again in every study."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(300):
@@ -128,7 +128,7 @@ def test_the_mean_over_seeds_has_an_interval_that_covers():
 
 
 def two_runs(rng, photos, disagree, gain) -> tuple[list[Run], list[Run]]:
-    """Runs that differ on a share of the photos, and of these in the first's favour as far as `gain` says."""
+    """Runs that differ on a share of the photos, with the first one better by `gain`."""
     kind = rng.choice(3, photos, p=[(disagree + gain) / 2, (disagree - gain) / 2, 1 - disagree])
     shared = rng.random(photos) < 0.9
     return [run(np.where(kind == 2, shared, kind == 0))], [run(np.where(kind == 2, shared, kind == 1))]
@@ -145,10 +145,10 @@ def test_the_detectable_difference_is_found_in_four_studies_of_five_and_twice_it
     assert found >= 0.98
 
 
-def test_what_can_be_detected_shrinks_with_photos_and_grows_with_disagreement():
+def test_the_detectable_difference_falls_with_photos_and_rises_with_disagreement():
     assert statistics.detectable(1000, 0.1) < statistics.detectable(367, 0.1) < statistics.detectable(367, 0.2)
-    assert statistics.detectable(60, 0.01) >= 5 / 60, "so few disagree that it takes six photos, all one way"
-    assert np.isnan(statistics.detectable(5, 0.5)), "five photos all one way are p = 0.06"
+    assert statistics.detectable(60, 0.01) >= 5 / 60, "so few disagree that six photos are needed, all on one side"
+    assert np.isnan(statistics.detectable(5, 0.5)), "five photos on one side give p = 0.06"
 
 
 def test_equivalence_needs_photos_enough_and_a_small_difference():
@@ -167,15 +167,15 @@ def test_differences_at_the_margin_are_called_equivalent_in_at_most_one_study_of
     assert all(far), "and equal ones, on photos enough, are"
 
 
-def test_a_handful_of_photos_is_no_difference():
-    """Four photos, all one way: McNemar's p is 0.125, and the bootstrap alone would be too bold."""
+def test_a_few_photos_are_no_difference():
+    """With four photos on one side McNemar's p is 0.125; the bootstrap alone would call it a difference."""
     effect = difference([run([1] * 160)], [run([0] * 4 + [1] * 156)])
     assert effect.mean == pytest.approx(4 / 160)
     assert effect.p == pytest.approx(0.125) and effect.sign == 0
 
 
 def test_of_eight_like_configurations_none_is_called_worse_than_the_best():
-    """The best is chosen after the fact; all pairs as one family make up for it."""
+    """The best is chosen afterwards; correcting all pairs as one family allows for that."""
     rng = np.random.default_rng(0)
     excluded = 0
     for _ in range(150):
@@ -194,8 +194,8 @@ def test_a_configuration_that_is_worse_is_not_among_the_best():
     assert rows.loc[best, "amount"].tolist() in ([2, 3], [3, 2])
 
 
-def test_what_loses_to_any_is_not_among_the_best():
-    """Two that differ on few photos: the second is told to be better than a third, the best, with others, is not."""
+def test_a_configuration_that_loses_to_any_is_not_among_the_best():
+    """The second is shown to be better than the first. The best is not, since it differs on more photos."""
     photos = np.arange(400)
     runs = [run(photos < 340, amount=1), run(photos < 370, amount=2), run((photos < 320) | (photos >= 344), amount=3)]
     rows = statistics.by_configuration(runs)
@@ -212,22 +212,22 @@ def with_sizes(runs: list[Run], sizes: list[int]) -> list[Run]:
     return [run.model_copy(update={"record": record}) for run, record in zip(runs, records)]
 
 
-def test_what_more_gains_is_asked_upwards_until_it_is_not_shown():
+def test_steps_upwards_end_where_no_gain_is_shown():
     photos = np.arange(400)
     accuracies = (300, 305, 280, 360, 361, 359)  # the first two train as many
     runs = [run(photos < right, amount=amount) for amount, right in enumerate(accuracies, 1)]
     rows = statistics.by_configuration(with_sizes(runs, [10, 10, 15, 20, 30, 40]))
     steps = statistics.what_more_gains(rows, rows.index, runs)
-    assert [step.sign for step in steps] == [1, 1, 1, 0], "it stops where nothing is shown"
+    assert [step.sign for step in steps] == [1, 1, 1, 0], "it stops where no gain is shown"
     assert steps[1].mean == pytest.approx(((280 + 360 + 361 + 359) / 4 - 305) / 400)
     longer = rows.assign(epochs=[5, 20, 20, 20, 20, 20])
-    assert list(statistics.upwards(longer).index) == [1, 0, 2, 3, 4, 5], "of equal ones the longer trained first"
+    assert list(statistics.upwards(longer).index) == [1, 0, 2, 3, 4, 5], "ties: the one trained longer comes first"
     steps = statistics.what_more_gains(rows, [0, 3, 4], runs)
-    assert list(steps.index) == [0, 3], "what is ruled out already is not asked again"
+    assert list(steps.index) == [0, 3], "only candidates are compared"
     assert statistics.what_more_gains(rows, [5], runs).empty
 
 
-def test_of_like_configurations_training_more_is_called_a_gain_in_at_most_one_study_of_twenty():
+def test_training_more_is_falsely_called_a_gain_in_at_most_one_study_of_twenty():
     rng = np.random.default_rng(0)
     called = 0
     for _ in range(100):
@@ -236,6 +236,24 @@ def test_of_like_configurations_training_more_is_called_a_gain_in_at_most_one_st
         rows = statistics.by_configuration(with_sizes(runs, [1, 2, 3, 4]))
         called += any(step.sign > 0 for step in statistics.what_more_gains(rows, rows.index, runs))
     assert called / 100 <= ALPHA / 2 + 3 * np.sqrt(ALPHA / 2 * (1 - ALPHA / 2) / 100), "of two sides, one"
+
+
+def test_a_table_of_pairs_keeps_no_draws_and_says_so():
+    """There may be thousands of pairs."""
+    runs = [run([True] * 30 + [False] * 10, amount=amount) for amount in (1, 2)]
+    rows = statistics.by_configuration(runs)
+    effect = statistics.pairwise(rows, runs)["difference"].item()
+    whole = difference(runs[:1], runs[1:])
+    assert len(effect.draws) == 0
+    assert (effect.mean, effect.low, effect.high, effect.p) == (whole.mean, whole.low, whole.high, whole.p)
+    with pytest.raises(ValueError, match="without draws"):
+        effect.equivalence(0.02)
+
+
+def test_only_runs_with_their_like_on_the_other_side_are_matched():
+    first, second = [run([1], amount=1), run([1], amount=2)], [run([1], amount=2), run([1], amount=3)]
+    assert statistics.matched(first, second, ["amount"]) == (first[1:], second[:1])
+    assert statistics.matched(first, second, []) == (first, second)
 
 
 def test_a_comparison_asked_the_other_way_round_has_the_same_answer():
@@ -253,7 +271,7 @@ def test_a_configuration_s_row_is_the_mean_over_its_seeds():
     assert rows["test_low"].item() < 0.5 < rows["test_high"].item()
 
 
-def test_more_seeds_narrow_the_interval_and_unlike_ones_widen_it():
+def test_more_seeds_narrow_the_interval_and_differing_seeds_widen_it():
     rng = np.random.default_rng(0)
     easy = rng.beta(4, 1, 300)
 
@@ -278,7 +296,7 @@ def test_the_ratio_of_latencies_is_taken_round_by_round():
     assert low <= np.median(first) <= high
 
 
-def test_intervals_of_gap_and_loss_hold_what_was_measured():
+def test_intervals_of_gap_and_loss_contain_what_was_measured():
     low, high = statistics.gap_interval(0.95, 2752, 0.9, 551)
     assert low < 0.05 < high and high - low < 0.06
     record, history, predictions = made_up_run(0, [1, 1, 0, 1, 1, 0, 1, 1])

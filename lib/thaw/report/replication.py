@@ -85,7 +85,8 @@ class Replication:
 
     def claims_table(self) -> pd.DataFrame:
         """Return a row for each claim; an asterisk marks the verdicts in `standing`."""
-        rows = []
+        source = self.claims.called or "the source"
+        own, rows = f"{source[0].upper()}{source[1:]}'s own numbers", []
         for claim in self.claims.claims:
             verdict = self.verdicts[claim.id]
             effect = verdict.effect.replace("; ", "\n")
@@ -95,7 +96,7 @@ class Replication:
                 "Effect and test": f"{effect}\n({verdict.test}){self._without(claim)}",
             }
             if self.original is not None:
-                row["Its own numbers"] = self.own(claim.test) or "none given"
+                row[own] = self.own(claim.test) or "none given"
             rows.append(row)
         return pd.DataFrame(rows)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,17 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import pandas as pd
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from thaw.errors import InvalidParameter, did_you_mean, first_line
 from thaw.experiment import Strategy, shown
@@ -90,10 +81,8 @@ _Listed = Annotated[  # one value, or a list of them
 _Quantity = Annotated[str, _name("quantity", QUANTITIES)]
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, frozen=True, strict=True):
     """A mapping in `claims.yaml` that refuses unknown names."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -120,14 +109,14 @@ class Selection(Entry):
     def _can_exist(self) -> Selection:
         if self.strategy == ("frozen",) and any(self.amount):
             raise ValueError("strategy 'frozen' unfreezes nothing, so it has no amount. Remove the amount.")
+        if self.control and set(self.strategy) - {"frozen"}:
+            raise ValueError("the control is a frozen base. Remove the strategy, or control.")
         return self
 
     def covers(self, configuration: Any) -> bool:
         """Say whether a configuration (an experiment, or a row of a table) is meant, or is the control of one."""
-        names = ("backbone", "strategy", "amount")
-        return all(
-            getattr(configuration, name) in (getattr(self, name) or [getattr(configuration, name)]) for name in names
-        )
+        meant = {"backbone": self.backbone, "strategy": self.strategy, "amount": self.amount}
+        return all(not values or getattr(configuration, name) in values for name, values in meant.items())
 
     def selects(self, configuration: Any) -> bool:
         """Say whether a configuration is meant."""
@@ -228,7 +217,7 @@ class Claims(Entry):
     test_photos: int | None = Field(None, ge=1)
     notes: _Listed[str] = ()
     claims: _Listed[Claim]
-    _folder: Path = PrivateAttr(Path())
+    _folder: Path = Path()
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Claims:
@@ -295,7 +284,7 @@ def folder_of(name: str, root: Path) -> Path:
     """
     known = {path.parent.name: path.parent for path in (root / "params").glob(f"*/{FILE}")}
     folder = known.get(name, root / name)
-    if "\0" in name or not (folder / FILE).is_file():
+    if not os.path.isfile(folder / FILE):  # unlike Path's, of any text whatever
         hint = f"{did_you_mean(name[:100], known)} Or give the path of a folder."
         raise InvalidParameter(f"study.claims = {shown(name)}: no folder with a {FILE}. {hint}")
     return folder
