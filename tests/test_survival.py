@@ -18,6 +18,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
+
 from thaw import errors
 from thaw.study.execute import execute
 from thaw.study.profile import read_parameters
@@ -178,7 +179,7 @@ if amount == 6:
 
 
 def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path, drawn):
-    """Activations are made in several passes, so that some wait for what fails; the other study shares what can be shared."""
+    """Activations are made in several passes: some wait for what fails. The other study shares what can be shared."""
     project = Project(tmp_path / "project", [0, 2, 3, 6], {"study": {"hours": 40 / 3600}}, HARM)
     shutil.copytree(drawn, project.folder / "cache")
     project.environment["THAW_DISK_GB"] = "0.0015"

@@ -1,4 +1,4 @@
-"""Where things are: the project, and the cache of what can be made again."""
+"""Where things are: the project, and the cache of files that can be made again."""
 
 import hashlib
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import platformdirs
 
-from thaw.errors import ThawError
+from thaw.errors import OutputNotWritable, ThawError
 
 
 def project() -> Path:
-    """The project's root: the working directory, or the nearest above it with ``params/profiles``.
+    """Find the project's root: the working directory, or the nearest above it with ``params/profiles``.
 
     Raises
     ------
@@ -25,17 +25,27 @@ def project() -> Path:
 
 
 def cache(*parts: str) -> Path:
-    """A folder of the cache, made if need be.
+    """Make a folder of the cache if need be, and return its path.
 
     Parameters
     ----------
     *parts : str
         Its path below the cache's root: ``$THAW_CACHE_DIR``, or the user's
         cache folder.
+
+    Raises
+    ------
+    OutputNotWritable
+        If there can be no such folder.
     """
     root = os.environ.get("THAW_CACHE_DIR") or platformdirs.user_cache_dir("thaw", appauthor=False)
     path = Path(root).expanduser().joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"'{path}' cannot be made a folder of the cache ({error.strerror}). Set THAW_CACHE_DIR to another folder."
+        ) from None
     return path
 
 
@@ -53,5 +63,5 @@ def drawn_weights(backbone: str) -> Path:
 
 
 def backup(digest: str) -> Path:
-    """The file of the last epoch of an experiment, for a run that is stopped to go on from."""
+    """Return the file of an experiment's last epoch: a run that was stopped goes on from it."""
     return cache("backups") / f"{digest[:16]}.weights.h5"
