@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import HEAD, add_head
 from thaw.study.study import Study, read_parameters

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from thaw.disk.locks import locked
 
 ROOT = Path(__file__).parent.parent

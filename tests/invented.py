@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from test_record import made_up_run
+
 from thaw.records.runs import Run
 from thaw.report.results import Results
 from thaw.study.claims import Claims

@@ -2,6 +2,7 @@
 
 import keras
 from keras import layers
+
 from thaw.network.backbones import Backbone
 
 SMALL = Backbone("small", "Small", "small_network", "Small", r"block_(\d+)_", "three depthwise-separable blocks")
@@ -27,6 +28,7 @@ def preprocess_input(photos):
 def setup(data, log=lambda line: None, weights="random", **parameters):
     """Set up an experiment on made-up photos, with random weights that a signal survives."""
     from conftest import enliven
+
     from thaw.experiment import Experiment
     from thaw.network import backbones
     from thaw.network.head import add_head

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import made_up_data
 from small_network import SMALL, setup
+
 from thaw.data import batches
 from thaw.disk import arrays
 from thaw.network import backbones, graph, unfreezing

@@ -5,6 +5,7 @@ import re
 import pytest
 from invented import FROZEN, flat, invented
 from test_words import SECTIONS
+
 from thaw.report import figures, tables
 from thaw.report.answer import Answer
 from thaw.report.results import Results

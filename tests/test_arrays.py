@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
+
 from thaw.disk import arrays, budget
 from thaw.errors import InvalidParameter
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from conftest import has_weights
+
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
 from thaw.network import backbones
 from thaw.network import unfreezing as unfreeze

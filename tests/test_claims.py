@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import BACKBONES, BLOCKS, CLAIMS, FROZEN, LAYERS, ORIGINAL, SIZES, flat, invented
 from test_study import profile
+
 from thaw.errors import InvalidParameter
 from thaw.records.record import PhaseSeconds
 from thaw.report import verdicts

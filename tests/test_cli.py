@@ -8,6 +8,7 @@ from argparse import Namespace
 import pytest
 import yaml
 from conftest import ROOT
+
 from thaw.__main__ import cli, main
 from thaw.study import check, plan
 from thaw.study.graph import Graph
@@ -20,7 +21,7 @@ VISIBLE = [name for name, command in cli.commands.items() if not command.hidden]
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    """Nothing here may get as far as the graph. What is checked before is checked in this process: it has TensorFlow."""
+    """Nothing here may get as far as the graph. Checks run in this process, which has loaded TensorFlow."""
     run = subprocess.run
 
     def in_this_process(command, **how):

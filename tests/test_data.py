@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from conftest import has_flowers
 from tensorflow_datasets.core.utils import file_utils
+
 from thaw.data import photos as data
 from thaw.data import tfds as sources
 from thaw.disk import hashes, places

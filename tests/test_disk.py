@@ -8,7 +8,8 @@ import sys
 
 import filelock
 import pytest
-from thaw.disk import atomic, locks
+
+from thaw.disk import atomic, locks, places
 from thaw.errors import OutputNotWritable
 
 WRITE = """
@@ -133,3 +134,10 @@ def test_a_folder_without_the_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputNotWritable):
         atomic.check_writable(tmp_path)
+
+
+def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(OutputNotWritable, match="file.*Set THAW_CACHE_DIR to another folder"):
+        places.cache("photos")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from thaw.errors import InvalidParameter, did_you_mean
 from thaw.experiment import Experiment, parameters_in
 from thaw.study.study import Study

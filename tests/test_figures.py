@@ -6,6 +6,7 @@ import pytest
 from invented import BLOCKS, flat, invented
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+
 from thaw.report import figures
 from thaw.report.figures import study, style
 from thaw.report.results import Results

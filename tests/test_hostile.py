@@ -16,6 +16,7 @@ from invented import flat, invented
 from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
+
 from thaw.records.runs import Run
 from thaw.report import display as report
 from thaw.report import figures, tables, words

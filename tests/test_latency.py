@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+
 from thaw.experiment import Experiment
 from thaw.report.results import Results
 from thaw.study import latency

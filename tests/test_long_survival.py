@@ -16,6 +16,7 @@ import psutil
 import pypdfium2
 import pytest
 from conftest import ROOT, is_alive
+
 from thaw.study.study import Study
 
 KILLS = 30

@@ -15,6 +15,7 @@ import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import ROOT, TINY
+
 from thaw.records.record import Record
 from thaw.records.runs import Run
 from thaw.study.latency import ROUNDS

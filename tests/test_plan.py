@@ -4,6 +4,7 @@ import graphlib
 
 import pytest
 import yaml
+
 from thaw.study import plan
 from thaw.study.study import Study
 

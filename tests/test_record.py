@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from thaw.errors import Diverged, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records import record, runs

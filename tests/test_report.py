@@ -13,6 +13,7 @@ import pypdfium2
 import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
+
 from thaw.errors import ReportError
 from thaw.report.display import Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf

@@ -8,6 +8,7 @@ from conftest import ROOT
 from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
+
 from thaw.errors import InvalidParameter
 from thaw.records import runs
 from thaw.report.results import Results

@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+
 from thaw.errors import InvalidParameter, ThawError, UnknownProfile
 from thaw.experiment import Experiment
 from thaw.study.study import Study

@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT
 from invented import flat, invented
 from test_record import made_up_run
+
 from thaw.__main__ import main
 from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownProfile

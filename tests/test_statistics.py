@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_record import made_up_run
+
 from thaw.records.runs import Run
 from thaw.report import statistics
 from thaw.report.statistics import ALPHA, difference

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
+
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownBackbone, UnknownProfile
 from thaw.records import runs

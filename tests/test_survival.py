@@ -18,6 +18,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT, is_alive
+
 from thaw import errors
 from thaw.study.execute import execute
 from thaw.study.profile import read_parameters

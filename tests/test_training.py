@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import enliven, made_up_data
 from small_network import SMALL, setup
+
 from thaw.data import batches
 from thaw.disk import places
 from thaw.experiment import Experiment

@@ -11,6 +11,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_network import setup
+
 from thaw.errors import InvalidParameter
 from thaw.network import backbones, unfreezing
 from thaw.network.head import add_head

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented
+
 from thaw.report import tables, words
 from thaw.report.answer import Answer
 from thaw.report.display import markdown

@@ -15,7 +15,7 @@ import click
 from thaw.disk import places
 from thaw.disk.atomic import check_writable
 from thaw.disk.locks import locked
-from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean
+from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.study import freshness, graph, search
 from thaw.study.study import Study
 
@@ -48,7 +48,7 @@ def on_study(command: Callable) -> Callable:
 @click.group()
 @click.version_option(package_name="thaw")
 def cli():
-    """How much of a pre-trained network should one unfreeze?
+    r"""How much of a pre-trained network should one unfreeze?
 
     \b
     Example:
@@ -61,7 +61,7 @@ def cli():
 @click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 @click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
 def report(study, outputs, cores, cluster):
-    """Run a profile's study and export its report.
+    r"""Run a profile's study and export its report.
 
     The same command goes on with a study that was stopped.
 
@@ -103,14 +103,18 @@ def _report(study: Study, jobs: graph.Graph) -> int:
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
         if subprocess.run(command).returncode:
             return 1  # it has said why
-    try:
-        jobs.make()
-    finally:
-        if study.is_search and study.finished():
-            found = search.table(study).drop(columns=["label", "at_edge"])
-            print(f"What the validation photos favour:\n{found.to_string(index=False)}")
-        elif not study.is_search and freshness.report_is_current(study):
-            print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
+    missing = jobs.make()
+    if study.is_search and study.finished():
+        found = search.table(study).drop(columns=["label", "at_edge"])
+        print(f"What the validation photos favour:\n{found.to_string(index=False)}")
+    elif "report" not in missing and not study.is_search:
+        print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
+    if missing:
+        lines = "".join(f"\n  {what}: {first_line(reason)}" for what, reason in missing.items())
+        raise ThawError(
+            f"{len(study.finished())} of {len(study.jobs)} experiments are finished. Missing:{lines}\n"
+            "What is finished is kept. The same command tries the rest again."
+        )
     return 0
 
 
@@ -121,7 +125,7 @@ def _terminated(*_) -> NoReturn:
 @cli.command()
 @on_study
 def check(study, outputs):
-    """Find what is wrong with a profile before anything runs.
+    r"""Find what is wrong with a profile before anything runs.
 
     \b
     Example:

@@ -74,7 +74,7 @@ def did_you_mean(name: object, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: Exception | str) -> str:
-    """The first line of another library's error, shortened."""
+    """Return the first line of another library's error, shortened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
 from thaw.study.graph import processes_with
 
 # Debian keeps the daemons where the PATH of most users does not lead.

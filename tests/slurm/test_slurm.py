@@ -11,6 +11,7 @@ import pytest
 import yaml
 from cluster import MISSING, slurm
 from conftest import ROOT, TINY
+
 from thaw.study.study import Study
 
 pytestmark = [

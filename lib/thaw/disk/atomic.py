@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from thaw.disk.locks import Taken, give_up, hold
-from thaw.disk.locks import locked as locked  # other modules still import it from here
+from thaw.disk.locks import Taken, give_up, hold, locked  # noqa: F401 - other modules still import locked from here
 from thaw.errors import OutputNotWritable
 
 _DAY = 86_400  # seconds
@@ -54,7 +53,7 @@ def partial(path: Path) -> Iterator[Path]:
                 yield unfinished
                 with unfinished.open("rb+") as file:
                     os.fsync(file.fileno())  # after a power cut, the name must not exist without its content
-                os.replace(unfinished, path)
+                unfinished.replace(path)
             finally:
                 unfinished.unlink(missing_ok=True)
     finally:

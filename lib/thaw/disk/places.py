@@ -1,15 +1,15 @@
-"""Where things are: the project, and the cache of what can be made again."""
+"""Where things are: the project, and the cache of files that can be made again."""
 
 import os
 from pathlib import Path
 
 import platformdirs
 
-from thaw.errors import ThawError
+from thaw.errors import OutputNotWritable, ThawError
 
 
 def project() -> Path:
-    """The project's root: the working directory, or the nearest above it with ``params/profiles``.
+    """Find the project's root: the working directory, or the nearest above it with ``params/profiles``.
 
     Raises
     ------
@@ -24,17 +24,27 @@ def project() -> Path:
 
 
 def cache(*parts: str) -> Path:
-    """A folder of the cache, made if need be.
+    """Make a folder of the cache if need be, and return its path.
 
     Parameters
     ----------
     *parts : str
         Its path below the cache's root: ``$THAW_CACHE_DIR``, or the user's
         cache folder.
+
+    Raises
+    ------
+    OutputNotWritable
+        If there can be no such folder.
     """
     root = os.environ.get("THAW_CACHE_DIR") or platformdirs.user_cache_dir("thaw", appauthor=False)
     path = Path(root).expanduser().joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"'{path}' cannot be made a folder of the cache ({error.strerror}). Set THAW_CACHE_DIR to another folder."
+        ) from None
     return path
 
 

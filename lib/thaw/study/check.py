@@ -72,7 +72,7 @@ def check_downloads(study: Study) -> None:
     DataNotFound
         If data or weights are not on disk, and their host does not answer.
     """
-    wanted = {}
+    wanted: dict[str, None] = {}
     for experiment in (job.experiment for job in study.jobs):
         if _has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None

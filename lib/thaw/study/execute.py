@@ -66,17 +66,16 @@ def execute(
                     stdout_file=Labelled(terminal, label),
                     execution_timeout=math.ceil(3600 * hours),
                 )
-        except PapermillExecutionError as error:
-            if error.ename == KeyboardInterrupt.__name__:
+        except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
+            kind = getattr(error, "ename", "")
+            if kind == KeyboardInterrupt.__name__:
                 raise KeyboardInterrupt from None
-            if error.ename != Diverged.__name__:
-                partial.replace(failed)
-                raise
-            print(f"{label}: {error.evalue}", flush=True)
-        except (DeadKernelError, CellTimeoutError):
-            if partial.exists():
-                partial.replace(failed)
-            raise
+            if kind != Diverged.__name__:
+                if partial.exists():
+                    partial.replace(failed)
+                reason = _reason(error, hours, log)
+                raise ThawError(f"{label}: {reason}\nThe notebook up to there: {failed}") from None
+            print(f"{label}: {_reason(error, hours, log)}", flush=True)
         executed = nbformat.read(partial, as_version=4)
         # It may be published: without the folders of this machine.
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
@@ -85,25 +84,26 @@ def execute(
 
     try:
         write_atomic(output, run)
-    except PapermillExecutionError as error:
-        known = {kind.__name__ for kind in _kinds(ThawError)}
-        message = error.evalue if error.ename in known else explained(error.ename, error.evalue)
-        raise ThawError(f"{label}: {message}\nThe notebook up to there: {failed}") from None
-    except DeadKernelError:
-        raise ThawError(
-            f"{label}: the notebook's kernel died, most often because memory ran out. Close other programs, run fewer "
-            f"experiments at once (--cores 1), or give a smaller batch_size. What it logged last: {log}\n"
-            f"The notebook up to there: {failed}"
-        ) from None
-    except CellTimeoutError:
-        raise ThawError(
-            f"{label}: a cell took more than {hours:g} hours and was stopped. If it was not hanging, allow more in the "
-            f"profile: study: {{hours: {2 * hours:g}}}.\nThe notebook up to there: {failed}"
-        ) from None
     except (OSError, RuntimeError) as error:  # for example a kernel that does not start
         raise ThawError(f"{label}: {explained(type(error).__name__, str(error))}") from None
     for leftover in (failed, log):
         leftover.unlink(missing_ok=True)
+
+
+def _reason(error: Exception, hours: float, log: Path) -> str:
+    """Say why a notebook failed, and what to do."""
+    if isinstance(error, PapermillExecutionError):
+        known = error.ename in {kind.__name__ for kind in _kinds(ThawError)}
+        return error.evalue if known else explained(error.ename, error.evalue)
+    if isinstance(error, CellTimeoutError):
+        return (
+            f"a cell took more than {hours:g} hours and was stopped. If it was not hanging, allow more in the profile: "
+            f"study: {{hours: {2 * hours:g}}}."
+        )
+    return (
+        "the notebook's kernel died, most often because memory ran out. Close other programs, run fewer experiments at "
+        f"once (--cores 1), or give a smaller batch_size. What it logged last: {log}"
+    )
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def stderr_to(log: str | Path) -> Iterator[TextIO]:
     """
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(log, "wb") as file, open(kept, "w", buffering=1) as terminal:
+    with Path(log).open("wb") as file, os.fdopen(kept, "w", buffering=1) as terminal:
         os.dup2(file.fileno(), 2)
         try:
             yield terminal
@@ -135,6 +135,7 @@ class Labelled:
         self.stream, self.label, self.rest = stream, label, ""
 
     def write(self, text: str) -> None:
+        """Write whole lines, and keep the rest for later."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in filter(None, lines):
             # One call a line: several processes write to one terminal.
@@ -142,6 +143,7 @@ class Labelled:
         self.stream.flush()
 
     def flush(self) -> None:
+        """Flush the stream behind."""
         self.stream.flush()
 
 

@@ -23,7 +23,7 @@ def latency_is_current(study: Study) -> bool:
     """Whether ``latency.csv`` can be read and covers each network of the study."""
     try:
         calls = pd.read_csv(study.outputs / "latency.csv")
-        if not CALLS <= set(calls) or not (pd.to_numeric(calls["milliseconds"]) > 0).all():
+        if not set(calls) >= CALLS or not (pd.to_numeric(calls["milliseconds"]) > 0).all():
             return False
     except (OSError, ValueError):
         return False
@@ -51,7 +51,7 @@ def remove_report(study: Study) -> None:
 
 
 def made_from(study: Study) -> str:
-    """A digest of everything that a study's report is made from."""
+    """Return a digest of everything that a study's report is made from."""
     failures = study.failures()
     facts = {
         "version": version("thaw"),

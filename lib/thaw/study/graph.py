@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import psutil
 
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
-from thaw.errors import ThawError
 from thaw.study import freshness, plan
 from thaw.study.study import NOT_RUN, Study
 
@@ -24,63 +24,35 @@ SECONDS_TO_STOP = 10  # until what is left of a graph that was stopped is killed
 
 @dataclass(frozen=True)
 class Graph:
-    """The jobs of a study, and where they run.
-
-    Attributes
-    ----------
-    study : Study
-    outputs : str
-        The folder of all outputs, as it was given.
-    cores : str
-        Processor cores to use, or ``all``.
-    cluster : str or None
-        A name in ``params/clusters``, or a profile of Snakemake's own. Then
-        `cores` does not count.
-    """
+    """The jobs of a study, and where they run."""
 
     study: Study
-    outputs: str
-    cores: str = "all"
-    cluster: str | None = None
+    outputs: str  # the folder of all outputs, as it was given
+    cores: str = "all"  # processor cores to use
+    cluster: str | None = None  # in place of cores: a name in params/clusters, or a profile of Snakemake's own
 
-    def make(self) -> None:
-        """Run what is missing, and report what is there.
-
-        Raises
-        ------
-        ThawError
-            If anything is missing at the end: all of it, with reasons.
-        """
+    def make(self) -> dict[str, str]:
+        """Run what is missing, and report what is there; what is missing at the end, with reasons."""
         study = self.study
         study.forget_failures()
         plan.forget(study)  # of a graph that was stopped
         if study.unfinished():
             self.run("experiments")
             plan.forget(study)
-        if not study.is_search and study.finished():
+        if study.finished() and not study.is_search:
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
                 self.run("latency")
             if not freshness.report_is_current(study):
                 freshness.remove_report(study)
                 self.run("report")
-        if missing := self.missing():
-            lines = "".join(f"\n  {what}: {reason.splitlines()[0]}" for what, reason in missing.items())
-            raise ThawError(
-                f"{len(study.finished())} of {len(study.jobs)} experiments are finished. Missing:{lines}\n"
-                "What is finished is kept. The same command tries the rest again."
-            )
-
-    def missing(self) -> dict[str, str]:
-        """What is not there, with the reason."""
-        study = self.study
         failures = study.failures()
         missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
+        if missing:  # otherwise the experiments have done without the shared parts that failed
+            missing |= failures
         if not study.is_search:
-            if not (study.outputs / "latency.csv").is_file():
-                missing["latency"] = failures.pop("latency", NOT_RUN)
-            if not freshness.report_is_current(study):
-                missing["report"] = failures.pop("report", "see the messages above")
+            there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
+            missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
 
     def run(self, stage: str) -> bool:
@@ -91,7 +63,8 @@ class Graph:
         stage : {'experiments', 'latency', 'report'}
         """
         folder, root = self.study.outputs, places.project()
-        command = [sys.executable, "-m", "snakemake", stage, "--snakefile", root / "Snakefile", "--directory", folder]
+        command: list[str | Path] = [sys.executable, "-m", "snakemake"]
+        command += [stage, "--snakefile", root / "Snakefile", "--directory", folder]
         # Files appear whole or not at all, and the study has a better lock: one that ends with its process.
         command += ["--keep-going", "--ignore-incomplete", "--nolock", "--rerun-triggers", "mtime"]
         if self.cluster:
@@ -109,7 +82,7 @@ class Graph:
         return _run([*command, "--configfile", path]) == 0
 
 
-def _run(command: list[str | Path]) -> int:
+def _run(command: Sequence[str | Path]) -> int:
     """Run a command; if this process is stopped, stop all that the command has started."""
     mark = {"THAW_RUN": secrets.token_hex(8)}
     # Jobs run in other folders: the cache's path has to be absolute.

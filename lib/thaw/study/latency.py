@@ -79,7 +79,7 @@ def measure(
 
 
 def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarray], object]]:
-    """A network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
+    """Build a network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(experiment.precision)
     network = backbones.get(experiment.backbone)
     base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")

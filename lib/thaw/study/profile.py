@@ -66,7 +66,7 @@ class StudySettings(BaseModel):
         return self
 
     def seeds_of(self, backbone: str) -> list[int]:
-        """The seeds that a backbone's configurations are run with."""
+        """Return the seeds that a backbone's configurations are run with."""
         if isinstance(self.seeds, list):
             return self.seeds
         if backbone not in self.seeds:
@@ -103,7 +103,7 @@ class Profile:
         """
         profiles, configurations = (_files(root / "params" / kind) for kind in ("profiles", "configurations"))
         path = profiles.get(profile, Path(profile))
-        if not os.path.isfile(path):  # unlike Path.is_file, this accepts any text
+        if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it accepts any text
             raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile, profiles)}")
         _check_name(path)
         parameters = read_parameters(path)

@@ -11,7 +11,7 @@ from thaw.study.study import Study
 
 
 def of(study: Study, root: Path | None = None) -> Study | None:
-    """The search that a study's values come from, if it names one.
+    """Load the search that a study's values come from, if it names one.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def of(study: Study, root: Path | None = None) -> Study | None:
 
 
 def table(study: Study) -> pd.DataFrame:
-    """What each value came to after the last epoch, the mean over seeds.
+    """Tabulate what each value came to after the last epoch, the mean over seeds.
 
     Returns
     -------
@@ -61,13 +61,13 @@ def table(study: Study) -> pd.DataFrame:
             "label": job.experiment.label,
             "parameter": job.tried,
             "value": getattr(job.experiment, job.tried),
+            **dict.fromkeys(("validation_photos", "validation_accuracy", "validation_loss"), float("nan")),
         }
-        figures = dict.fromkeys(("validation_photos", "validation_accuracy", "validation_loss"), float("nan"))
         if job in finished:
             record = finished[job].record
-            photos = record.data["photos"]["validation"]
-            figures = dict(zip(figures, (photos, record.validation_accuracy, record.validation_loss)))
-        rows.append(row | figures)
+            row["validation_photos"] = record.data["photos"]["validation"]
+            row |= {name: getattr(record, name) for name in ("validation_accuracy", "validation_loss")}
+        rows.append(row)
     of = ["backbone", "configuration", "label", "parameter"]
     groups = pd.DataFrame(rows).groupby([*of, "value"], sort=False)
     found = groups.agg(lambda seeds: seeds.mean(skipna=False)).reset_index()  # a seed that diverged counts against it

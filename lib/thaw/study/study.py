@@ -11,7 +11,7 @@ from typing import get_args
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
-from thaw.errors import InvalidParameter, InvalidRecord, ThawError, explained
+from thaw.errors import InvalidParameter, InvalidRecord, ThawError, did_you_mean, explained
 from thaw.experiment import Experiment, Strategy
 from thaw.network import backbones
 from thaw.records.runs import Run
@@ -26,27 +26,15 @@ DAMAGED = "record.damaged.json"
 class Job:
     """One experiment of a study.
 
-    Attributes
-    ----------
-    name : str
-        Configuration, seed and a digest of all parameters. Other parameters
-        make another job, so that content decides what is up to date, and not
-        the times of files.
-    configuration : str
-    experiment : Experiment
-        Its ``output_dir`` is ``<outputs>/<profile>/runs/<name>``, relative to
-        the project's root.
-    directory : Path
-        The same folder, as an absolute path.
-    tried : str
-        In a search, the parameter whose value it tries.
+    Its name holds a digest of all parameters: other parameters make another
+    job, so that content decides what is up to date, and not the times of files.
     """
 
-    name: str
+    name: str  # configuration, seed and digest
     configuration: str
-    experiment: Experiment
-    directory: Path
-    tried: str = ""
+    experiment: Experiment  # output_dir: <outputs>/<profile>/runs/<name>, relative to the project's root
+    directory: Path  # the same folder, as an absolute path
+    tried: str = ""  # in a search, the parameter whose value it tries
 
     @property
     def label(self) -> str:
@@ -90,28 +78,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """All experiments of a profile.
+    """All experiments of a profile."""
 
-    Attributes
-    ----------
-    profile : str
-        Its name.
-    path : Path
-        The profile's file.
-    outputs : Path
-        ``<outputs>/<profile>``.
-    jobs : tuple of Job
-    settings : StudySettings
-    claims : Claims or None
-        What its runs decide.
-    """
-
-    profile: str
-    path: Path
-    outputs: Path
+    profile: str  # its name
+    path: Path  # its file
+    outputs: Path  # <outputs>/<profile>
     jobs: tuple[Job, ...]
     settings: StudySettings
-    claims: Claims | None = None
+    claims: Claims | None = None  # what its runs decide
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -157,19 +131,16 @@ class Study:
         return self.settings.tries is not None
 
     def job(self, name: str) -> Job:
-        """The job of that name."""
-        for job in self.jobs:
-            if job.name == name:
-                return job
-        raise InvalidParameter(f"{name!r}: no experiment of {self.profile}. Run thaw report {self.profile}.")
+        """Find a job by its name."""
+        jobs = {job.name: job for job in self.jobs}
+        if name not in jobs:
+            raise InvalidParameter(f"{name!r}: no experiment of {self.profile}. {did_you_mean(name, jobs)}")
+        return jobs[name]
 
     def networks(self) -> list[Experiment]:
         """One experiment of each network: of each backbone, photo size and precision."""
-        found = {}
-        for job in self.jobs:
-            experiment = job.experiment
-            found.setdefault((experiment.backbone, experiment.image_size, experiment.precision), experiment)
-        return list(found.values())
+        found = {(e.backbone, e.image_size, e.precision): e for e in (job.experiment for job in reversed(self.jobs))}
+        return list(found.values())[::-1]
 
     def outcomes(self) -> tuple[dict[Job, Run], dict[Job, str]]:
         """Read the results of all jobs.
@@ -213,15 +184,15 @@ class Study:
         return finished, missing
 
     def finished(self) -> list[Job]:
-        """The jobs that have left a record."""
+        """List the jobs that have left a record."""
         return [job for job in self.jobs if job.record.is_file()]
 
     def unfinished(self) -> list[Job]:
-        """The jobs without a record."""
+        """List the jobs without a record."""
         return [job for job in self.jobs if not job.record.is_file()]
 
     def waiting(self) -> list[Job]:
-        """The jobs without a record or a note of failure: they have not been tried."""
+        """List the jobs that have neither finished nor failed."""
         failures = self.failures()
         return [job for job in self.unfinished() if job.name not in failures]
 
@@ -284,7 +255,7 @@ class Study:
 
 
 def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> list[Job]:
-    """The jobs of one configuration: one for each seed and, in a search, for each value."""
+    """Make the jobs of one configuration: one for each seed and, in a search, for each value."""
     settings, own = profile.settings, profile.configurations[configuration]
     jobs = []
     try:
@@ -312,7 +283,7 @@ def _claims(settings: StudySettings, root: Path) -> Claims | None:
 
 
 def _order(job: Job) -> tuple:
-    """The order of rows: by network, then frozen, layers and blocks, each by amount."""
+    """Order rows: by network, then frozen, layers and blocks, each by amount."""
     experiment = job.experiment
     return (
         list(backbones.REGISTRY).index(experiment.backbone),
