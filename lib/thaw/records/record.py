@@ -119,8 +119,8 @@ class Record(BaseModel):
         Of the last epoch. Training figures are Keras' running means over it.
     test_accuracy, test_loss : float
         Of the network as it is after the last epoch.
-    inference_ms_per_image : Quartiles
-        The compiled graph on a single photo.
+    inference_ms_per_image : Quartiles or None
+        Of older records. Latency is now measured once a network, by the study.
     activations : dict
         For each phase, whether it was trained on stored activations.
     peak_memory_mb : float
@@ -166,7 +166,7 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _has_figures_unless_diverged(self) -> "Record":
-        figures = [getattr(self, name) for name in (*LAST, "test_accuracy", "test_loss", "inference_ms_per_image")]
+        figures = [getattr(self, name) for name in (*LAST, "test_accuracy", "test_loss")]
         if any((figure is None) != (self.diverged is not None) for figure in figures):
             raise ValueError("has figures if and only if it has not diverged")
         if self.trainable_parameters > self.total_parameters:

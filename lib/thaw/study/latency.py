@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from thaw.data.photos import load_photos
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained
-from thaw.training import evaluation, machine
+from thaw.training import machine
 
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
 ROUNDS = {1: 20, 32: 6}  # by the number of photos in a call
@@ -84,10 +85,21 @@ def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarr
     network = backbones.get(experiment.backbone)
     base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
     model = add_head(base, classes, experiment.seed)
-    graph = evaluation.compiled(model, network.preprocess)
+    graph = _compiled(model, network.preprocess)
     return {
         "graph": lambda photos: graph(photos).numpy(),
         "predict": lambda photos: model.predict(
             network.preprocess(photos.astype("float32")), batch_size=len(photos), verbose=0
         ),
     }
+
+
+def _compiled(model: keras.Model, preprocess: Callable) -> Callable:
+    """Compile a network into one graph, from photos of 0 to 255 (n, size, size, 3) to probabilities (n, classes)."""
+    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+
+    @tf.function(input_signature=[signature], autograph=False)
+    def graph(photos):
+        return model(preprocess(tf.cast(photos, tf.float32)), training=False)
+
+    return graph

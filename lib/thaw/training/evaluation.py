@@ -1,7 +1,4 @@
-"""What a trained network does: its predictions and its latency."""
-
-import time
-from collections.abc import Callable
+"""What a trained network predicts, and how well."""
 
 import keras
 import numpy as np
@@ -9,17 +6,6 @@ import pandas as pd
 import tensorflow as tf
 
 from thaw.data.photos import Data
-
-
-def compiled(model: keras.Model, preprocess: Callable) -> Callable:
-    """Compile a network into one graph, from photos of 0 to 255 (n, size, size, 3) to probabilities (n, classes)."""
-    signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-
-    @tf.function(input_signature=[signature], autograph=False)
-    def graph(photos):
-        return model(preprocess(tf.cast(photos, tf.float32)), training=False)
-
-    return graph
 
 
 def predict(network: keras.Model, inputs: tf.data.Dataset, data: Data) -> pd.DataFrame:
@@ -77,30 +63,3 @@ def _probability_of(predictions: pd.DataFrame, column: str) -> np.ndarray:
     position = {name: i for i, name in enumerate(classes)}
     table = predictions[[f"p_{name}" for name in classes]].to_numpy()
     return table[np.arange(len(table)), [position[name] for name in predictions[column]]]
-
-
-def latency(graph: Callable, photos: np.ndarray, repeats: int = 50) -> dict[str, float]:
-    """Time the compiled graph on one photo at a time, preprocessing included.
-
-    Parameters
-    ----------
-    graph : callable
-        The `compiled` network.
-    photos : array of uint8, (n, size, size, 3)
-        Taken in turn.
-    repeats : int
-        Timed calls, after three to warm up.
-
-    Returns
-    -------
-    dict
-        ``median``, ``q1`` and ``q3`` in milliseconds a photo.
-    """
-    times = []
-    for i in range(3 + repeats):
-        photo = photos[[i % len(photos)]]
-        began = time.perf_counter()
-        graph(photo).numpy()
-        times.append(1000 * (time.perf_counter() - began))
-    q1, median, q3 = np.percentile(times[3:], [25, 50, 75])
-    return {"median": float(median), "q1": float(q1), "q3": float(q3)}
