@@ -54,7 +54,7 @@ def of_all_workers(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def first_study(of_all_workers) -> Path:
-    """A folder with what ``report tests/tiny.yaml`` leaves in ``outputs`` and ``cache``, and what it said, in ``said``."""
+    """Run ``report tests/tiny.yaml`` once; give the folder of its ``outputs``, its ``cache`` and what it ``said``."""
     folder = of_all_workers / "first"
     with locked([folder]):
         if not (folder / "said").exists():

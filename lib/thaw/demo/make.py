@@ -79,8 +79,8 @@ def make_weights(name: str) -> None:
     about = {
         "title": f"{backbone.title}, ImageNet, rounded to 16 bits",
         "official": False,
-        "description": "Keras' own ImageNet weights (include_top=False), each rounded to a 16-bit floating-point number. "
-        "They come with Thaw.",
+        "description": "Keras' own ImageNet weights (include_top=False), each rounded to a 16-bit floating-point "
+        "number. They come with Thaw.",
         "licence": "Apache-2.0",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
