@@ -100,7 +100,7 @@ def test_a_damaged_one_is_said_and_computed_again(which):
         for beside in (".npy", ".json"):
             (activations.folder(made) / f"block_2_relu{beside}").unlink()
     _, again, _ = cached(said=(said := []))
-    assert "damaged" in said[0] and "has seen all 16 photos once:" in said[-1]
+    assert "damaged" in said[0] and "has seen all 16 photos once" in said[-1]
     np.testing.assert_allclose(again["block_2_relu"][:], first["block_2_relu"][:], rtol=1e-5)
 
 
