@@ -435,7 +435,7 @@ def test_claims_of_one_s_own_are_read_with_the_study(tmp_path):
     assert [claim.id for claim in study.claims.claims] == ["pays"] and study.claims.results is None
     table = replace(invented(flat), claims=study.claims).replication.claims_table()
     assert list(table) == ["Claim", "Verdict", "Effect and test"] and table["Claim"].tolist() == ["Unfreezing pays."]
-    (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "firs"), encoding="utf-8")
+    (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "f_rst"), encoding="utf-8")
     with pytest.raises(InvalidParameter, match="Did you mean 'first'"):
         Study.load(path, tmp_path, ROOT)
 
