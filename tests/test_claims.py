@@ -436,14 +436,14 @@ def test_claims_of_one_s_own_are_read_with_the_study(tmp_path):
     assert [claim.id for claim in study.claims.claims] == ["pays"] and study.claims.results is None
     table = replace(invented(flat), claims=study.claims).replication.claims_table()
     assert list(table) == ["Claim", "Verdict", "Effect and test"] and table["Claim"].tolist() == ["Unfreezing pays."]
-    (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "frist"), encoding="utf-8")
+    (mine / "claims.yaml").write_text(yaml.safe_dump(content).replace("first", "f_rst"), encoding="utf-8")
     with pytest.raises(InvalidParameter, match="Did you mean 'first'"):
         Study.load(path, tmp_path, ROOT)
 
 
 def test_a_folder_of_claims_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(InvalidParameter, match="Did you mean 'original'"):
-        Study.load(profile(tmp_path, study={"claims": "orignal"}), tmp_path, ROOT)
+        Study.load(profile(tmp_path, study={"claims": "origina"}), tmp_path, ROOT)
 
 
 def test_a_claim_about_what_the_study_does_not_have_is_not_decided():
@@ -459,7 +459,7 @@ def test_every_test_has_its_judge():
     assert set(verdicts.JUDGES) == set(claims.TESTS)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(st.sampled_from((0.6, 0.8, 0.9)), min_size=3, max_size=3))
 def test_swapping_the_sides_negates_the_verdict(levels):
     results = invented(lambda b, s, a, c: dict(zip((FROZEN, LAYERS, BLOCKS), levels))[s], photos=200)

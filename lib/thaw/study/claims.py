@@ -81,8 +81,10 @@ _Listed = Annotated[  # one value, or a list of them
 _Quantity = Annotated[str, _name("quantity", QUANTITIES)]
 
 
-class Entry(BaseModel, frozen=True, strict=True):
+class Entry(BaseModel):
     """A mapping in `claims.yaml` that refuses unknown names."""
+
+    model_config = {"frozen": True, "strict": True}
 
     @model_validator(mode="before")
     @classmethod
