@@ -88,7 +88,7 @@ class Project:
     def results(self, profile: str = "tiny") -> dict[str, tuple]:
         """What each run has left, but for times, memory and the machine."""
         finished, _ = self.study(profile).outcomes()
-        measured = {"files", "training_seconds", "inference_ms_per_image", "peak_memory_mb", "activations"}
+        measured = {"files", "training_seconds", "inference_ms_per_image", "peak_memory_mb", "activations", "commit"}
         return {
             job.name: (
                 run.record.model_dump(exclude=measured),

@@ -107,10 +107,11 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     if study.is_search and study.finished():
         found = search.table(study).drop(columns=["label", "at_edge"])
         print(f"What the validation photos favour:\n{found.to_string(index=False)}")
-    elif "report" not in missing and not study.is_search:
+    elif study.finished() and "report" not in missing:
         print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
     if missing:
-        lines = "".join(f"\n  {what}: {first_line(reason)}" for what, reason in missing.items())
+        reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
+        lines = "".join(f"\n  {what}: {reason}" for what, reason in reasons.items())
         raise ThawError(
             f"{len(study.finished())} of {len(study.jobs)} experiments are finished. Missing:{lines}\n"
             "What is finished is kept. The same command tries the rest again."

@@ -50,7 +50,7 @@ class Graph:
         missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
         if missing:  # otherwise the experiments have done without the shared parts that failed
             missing |= failures
-        if not study.is_search:
+        if study.finished() and not study.is_search:
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
