@@ -14,7 +14,12 @@ from thaw.experiment import Experiment
 from thaw.records import record, runs
 from thaw.records.record import Record
 from thaw.records.runs import Run
-from thaw.training.phases import Training
+
+
+NETWORKS = {
+    "mobilenet": {"title": "MobileNet", "about": "a chain of depthwise-separable blocks"},
+    "resnet50": {"title": "ResNet50", "about": "a chain of residual blocks"},
+}
 
 
 def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Record, pd.DataFrame, pd.DataFrame]:
@@ -45,13 +50,10 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
     )
     made = Record.of(
         experiment,
-        Training(
-            history,
-            {"activations": 1.0, "head": 2.0, "finetune": 3.0},
-            {"head": {"frontier": ["pooled"], "cached": True, "why": "few photos", "megabytes": 1.0}},
-            network=None,
-            test=None,
-        ),
+        history,
+        training_seconds={"activations": 1.0, "head": 2.0, "finetune": 3.0},
+        activations={"head": {"frontier": ["pooled"], "cached": True, "why": "few photos", "megabytes": 1.0}},
+        network=NETWORKS[experiment.backbone],
         trainable_parameters=10,
         total_parameters=100,
         test_accuracy=float(right.mean()),
@@ -266,11 +268,12 @@ def test_a_record_names_the_commit_of_its_code(tmp_path, monkeypatch):
 def test_a_run_that_diverged_has_no_figures(tmp_path):
     made, history, _ = made_up_run()
     history.loc[history.index[-1], ["train_loss", "validation_loss"]] = np.nan, np.inf
-    training = Training(history, made.training_seconds.model_dump(), {}, network=None, test=None)
-    experiment, measured = made.experiment, {name: getattr(made, name) for name in ("data", "weights", "device")}
-    counts = {"trainable_parameters": 10, "total_parameters": 100, "peak_memory_mb": 1.0}
+    measured = {name: getattr(made, name) for name in ("data", "weights", "device", "network", "training_seconds")}
+    measured |= {"trainable_parameters": 10, "total_parameters": 100, "peak_memory_mb": 1.0, "activations": {}}
+    runs.end_if_diverged(tmp_path, made.experiment, history, **measured, diverged=None)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(Diverged, match="after epoch 20 .*Give a smaller learning rate"):
-        runs.end_if_diverged(tmp_path, experiment, training, **counts, **measured)
+        runs.end_if_diverged(tmp_path, made.experiment, history, **measured, diverged=20)
     run = Run.read(tmp_path)
     assert run.record.diverged == 20 and run.record.test_accuracy is None and run.record.train_loss is None
     assert len(run.history) == 20 and run.predictions.empty
