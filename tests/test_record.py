@@ -15,7 +15,6 @@ from thaw.records import record, runs
 from thaw.records.record import Record
 from thaw.records.runs import Run
 
-
 NETWORKS = {
     "mobilenet": {"title": "MobileNet", "about": "a chain of depthwise-separable blocks"},
     "resnet50": {"title": "ResNet50", "about": "a chain of residual blocks"},

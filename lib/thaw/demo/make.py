@@ -49,7 +49,7 @@ class DemoFlowers(tfds.core.GeneratorBasedBuilder):
         photos = tfds.load(
             "tf_flowers", split="train", read_config=tfds.ReadConfig(add_tfds_id=True), shuffle_files=False
         )
-        chosen = {label: [] for label in range(self.info.features["label"].num_classes)}
+        chosen: dict[int, list] = {label: [] for label in range(self.info.features["label"].num_classes)}
         for photo in photos.as_numpy_iterator():
             if len(chosen[photo["label"]]) < PER_CLASS:
                 chosen[photo["label"]].append(photo | {"image": thumbnail(photo["image"])})

@@ -82,7 +82,7 @@ class Writer:
 
     def append(self, rows: np.ndarray) -> None:
         """Write the next rows, (n, ...)."""
-        values = memoryview(np.ascontiguousarray(rows, self._dtype).view(np.uint8).reshape(-1))
+        values = np.ascontiguousarray(rows, self._dtype).tobytes()
         self.digest.update(values)
         self._file.write(values)
         self.left -= len(rows)
@@ -115,7 +115,7 @@ def writing(path: Path, key: Mapping[str, Any], dtype: Any, shape: tuple[int, ..
         if writer.left:
             raise ValueError(f"{path}: {writer.left} of {shape[0]} rows are missing.")
     content = {"key": dict(key), "dtype": dtype.name, "sha256": writer.digest.hexdigest(), "about": writer.about}
-    atomic.write_atomic(beside(path), lambda partial: partial.write_text(json.dumps(content), encoding="utf-8"))
+    atomic.write_atomic(beside(path), json.dumps(content))
 
 
 def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print, verify: bool = True):

@@ -16,18 +16,22 @@ _DAY = 86_400  # seconds
 _PREFIX = ".part-"
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomic(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write a file that appears whole or not at all.
 
     Parameters
     ----------
     path : Path
         The file. Its folder is made if need be.
-    write : callable
-        Is given a path in the same folder, with the same suffixes, to write to.
+    content : str, bytes or callable
+        A callable is given a path in the same folder, with the same suffixes,
+        to write to. Text is written as UTF-8.
     """
     with partial(path) as unfinished:
-        write(unfinished)
+        if callable(content):
+            content(unfinished)
+        else:
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
@@ -88,17 +92,6 @@ def is_full(error: Exception) -> bool:
     """Whether an error says that a disk, or a user's share of it, is full."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return getattr(error, "errno", None) in full or any(f"errno = {number}," in str(error) for number in full)
-
-
-@contextlib.contextmanager
-def kept_if_there_is_room(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Go on without a file of the cache if the disk is full, and say so."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 raises either
-        if not is_full(error):
-            raise
-        log(f"the disk is full: {path} is not kept")
 
 
 def check_writable(directory: Path) -> None:

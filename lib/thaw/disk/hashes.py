@@ -37,5 +37,5 @@ def sha256_of(files: Iterable[Path]) -> list[str]:
     if not found.items() <= known.items():
         text = json.dumps(known | found, indent=0)
         with contextlib.suppress(OSError):  # a cache that is full or read-only
-            write_atomic(known_file, lambda partial: partial.write_text(text, encoding="utf-8"))
+            write_atomic(known_file, text)
     return [digest for *_, digest in found.values()]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
 from thaw.experiment import Experiment
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION: Literal[3] = 3
 LAST = ("train_accuracy", "train_loss", "validation_accuracy", "validation_loss")  # of the last epoch
 FIGURES = ("trainable_parameters", "total_parameters", *LAST, "test_accuracy", "test_loss", "peak_memory_mb")
 
@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+_OPEN = with_config(ConfigDict(extra="allow"))  # whoever describes data, weights or a machine may say more
 
 
 class Quartiles(BaseModel):
@@ -65,10 +66,10 @@ class PhotoCounts(TypedDict):
     available: Count
 
 
+@_OPEN
 class DataProvenance(TypedDict):
     """What the photos are, with a hash: see `thaw.data.photos`."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")
     dataset: str
     version: str
     title: str
@@ -77,10 +78,10 @@ class DataProvenance(TypedDict):
     sha256: str
 
 
+@_OPEN
 class WeightsProvenance(TypedDict):
     """What the pre-trained weights are, with a hash: see `thaw.network.pretrained`."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")
     title: str
     description: str
     official: bool
@@ -94,10 +95,10 @@ class Network(TypedDict):
     about: str
 
 
+@_OPEN
 class Device(TypedDict):
     """The machine: see `thaw.training.machine`."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")
     name: str
     cores: Count
     gpus: Count
@@ -185,14 +186,9 @@ class Record(BaseModel):
         **measured
             The other fields.
         """
-        last = history.iloc[-1]
-        return cls(
-            parameters=experiment.model_dump(mode="json"),
-            **({} if measured.get("diverged") else {name: float(last[name]) for name in LAST}),
-            versions=versions(),
-            commit=commit(),
-            **measured,
-        )
+        if not measured.get("diverged"):
+            measured |= {name: float(history[name].iloc[-1]) for name in LAST}
+        return cls(parameters=experiment.model_dump(mode="json"), versions=versions(), commit=commit(), **measured)
 
     @cached_property
     def experiment(self) -> Experiment:

@@ -37,7 +37,7 @@ def output_directory(experiment: Experiment) -> Path:
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
-    write_atomic(path, lambda partial: partial.write_bytes(as_csv(table)))
+    write_atomic(path, as_csv(table))
 
 
 def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -47,7 +47,7 @@ def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
     for name, content in contents.items():
-        write_atomic(directory / name, lambda partial, content=content: partial.write_bytes(content))
+        write_atomic(directory / name, content)
 
 
 def end_if_diverged(directory: Path, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> None:
@@ -167,13 +167,3 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
         row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def in_original(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
-    """The original's row of a configuration, if it has one."""
-    if original is None or row["control"]:
-        return None
-    match = original[
-        (original[["backbone", "strategy", "amount"]] == row[["backbone", "strategy", "amount"]].to_list()).all(axis=1)
-    ]
-    return match.iloc[0] if len(match) else None

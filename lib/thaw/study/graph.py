@@ -78,7 +78,7 @@ class Graph:
         config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs})
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / "config.json"
-        write_atomic(path, lambda partial: partial.write_text(config, encoding="utf-8"))
+        write_atomic(path, config)
         return _run([*command, "--configfile", path]) == 0
 
 

@@ -237,7 +237,7 @@ class Study:
 
         def write(text: str) -> None:
             with contextlib.suppress(OSError):  # the disk itself may be the problem
-                write_atomic(note, lambda partial: partial.write_text(text, encoding="utf-8"))
+                write_atomic(note, text)
 
         write("it was stopped from outside, or its machine was lost")
         try:

@@ -152,5 +152,5 @@ def _hash(values: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(values):
         digest.update(f"{name} {values[name].dtype} {values[name].shape}".encode())
-        digest.update(np.ascontiguousarray(values[name]))
+        digest.update(values[name].tobytes())
     return digest.hexdigest()
