@@ -50,7 +50,7 @@ def _not_boolean(rate: Any) -> Any:
 
 
 Strategy = Literal["frozen", "layers", "blocks"]
-OneLine = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+OneLine = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line)]
 Epochs = Annotated[int, Field(ge=0, le=1000)]
 # Not strict: YAML 1.1 reads 1e-5, without a point, as text.
 Rate = Annotated[float, Field(gt=0, le=1, strict=False), BeforeValidator(_not_boolean)]
@@ -209,8 +209,8 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in namespace.items() if isinstance(value, plain) and not name.startswith("_")}
 
 
-def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "", most: int = 10) -> str:
-    """Word pydantic's errors for people, a line each.
+def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Word pydantic's errors for people: a line each, at most ten.
 
     Parameters
     ----------
@@ -219,11 +219,9 @@ def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "", m
         The model that was to be built; its fields are what is allowed.
     prefix : str
         Put before each name.
-    most : int
-        At most so many lines; another one then says how many are left out.
     """
     lines = list(dict.fromkeys(_one_in_words(details, model, prefix) for details in error.errors(include_url=False)))
-    return "\n".join(lines[:most] + [f"and {len(lines) - most} more errors of this kind."] * (len(lines) > most))
+    return "\n".join(lines[:10] + [f"and {len(lines) - 10} more errors of this kind."] * (len(lines) > 10))
 
 
 def shown(value: Any) -> str:
