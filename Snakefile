@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from thaw.study.plan import marker, plan
+from thaw.study.plan import Plan, marker, plan
 from thaw.study.study import Study
 
 root = Path(workflow.basedir)
 study = Study.load(config["profile"], config["outputs"], root)
-shared = plan(study)
+shared = plan(study) if config["shared"] else Plan({}, {})
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw'])}"
 of_study = f"{quoted([str(study.path), '--outputs', config['outputs']])}"
@@ -46,7 +46,7 @@ for part in shared.parts.values():
 
 rule experiment:
     input:
-        lambda wildcards: [marker(study, name) for name in shared.needs[wildcards.job]],
+        lambda wildcards: [marker(study, name) for name in shared.needs.get(wildcards.job, [])],
     output:
         update(f"{runs}/{{job}}/record.json"),
         update(f"{runs}/{{job}}/history.csv"),

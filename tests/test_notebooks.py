@@ -140,7 +140,7 @@ def test_the_table_of_results_is_that_of_the_records(study):
     rows = pd.read_csv(study.outputs / "results.csv")
     records = [json.loads((job.directory / "record.json").read_text()) for job in study.jobs]
     assert rows["test_accuracy"].tolist() == [record["test_accuracy"] for record in records]
-    assert rows["dataset"].unique().tolist() == ["drawn_flowers"]
+    assert rows["dataset"].unique().tolist() == ["demo_flowers"]
 
 
 def test_what_is_left_for_people_who_write_their_own(study):

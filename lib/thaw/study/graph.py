@@ -38,7 +38,11 @@ class Graph:
         plan.forget(study)  # of a graph that was stopped
         if study.unfinished():
             self.run("experiments")
-            plan.forget(study)
+        failed = study.failures()
+        if study.waiting() and any(name.split("-")[0] in ("activations", "head") for name in failed):
+            # A shared part that they wait for has failed. Each of them can make it itself, except the photos.
+            self.run("experiments", shared=False)
+        plan.forget(study)
         if study.finished() and not study.is_search:
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
@@ -55,12 +59,14 @@ class Graph:
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
 
-    def run(self, stage: str) -> bool:
+    def run(self, stage: str, shared: bool = True) -> bool:
         """Run one stage; whether all of it was done.
 
         Parameters
         ----------
         stage : {'experiments', 'latency', 'report'}
+        shared : bool
+            Whether jobs of their own make what experiments share.
         """
         folder, root = self.study.outputs, places.project()
         command: list[str | Path] = [sys.executable, "-m", "snakemake"]
@@ -75,7 +81,7 @@ class Graph:
             # No more jobs at once than memory is free for.
             free = max(psutil.virtual_memory().available // 10**6, 3000)
             command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
-        config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs})
+        config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs, "shared": shared})
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / "config.json"
         write_atomic(path, config)

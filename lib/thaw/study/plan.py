@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thaw.errors import ThawError
 from thaw.experiment import Experiment
 from thaw.study.study import Job, Study
 
@@ -99,13 +98,10 @@ def marker(study: Study, name: str) -> Path:
 def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     """Make one of the shared parts.
 
-    Photos are needed by all. If another part fails, the experiments make it
-    themselves.
-
     Raises
     ------
     ThawError
-        If the photos cannot be read.
+        If photos or weights cannot be read.
     """
     from thaw.data.photos import load_photos  # with TensorFlow: seconds
     from thaw.training import activations, phases
@@ -116,15 +112,12 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
         photos = load_photos(first.dataset, first.image_size, first.max_examples)
         log(f"{len(photos):,} are decoded and resized")
     else:
-        try:
-            setup = Setup.of(first, log)
-            if part.kind == "head":
-                phases.train_head(setup)
-            else:
-                phases.provide_activations(setup, [job.experiment for job in part.jobs])
-                folder = str(activations.folder(setup))
-        except ThawError as error:
-            log(f"not made ({error}): each experiment makes it itself")
+        setup = Setup.of(first, log)
+        if part.kind == "head":
+            phases.train_head(setup)
+        else:
+            phases.provide_activations(setup, [job.experiment for job in part.jobs])
+            folder = str(activations.folder(setup))
     path = marker(study, part.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(folder, encoding="utf-8")
