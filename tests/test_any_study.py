@@ -4,7 +4,9 @@ import re
 
 import pytest
 from invented import FROZEN, flat, invented
-from thaw.report import figures, narrative
+from test_words import SECTIONS
+from thaw.report import figures, tables
+from thaw.report.answer import Answer
 from thaw.report.results import Results
 
 pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwarnings("error")]
@@ -38,37 +40,22 @@ STUDIES = {
 @pytest.mark.parametrize("name", STUDIES)
 def test_any_study_has_its_report(name):
     results = STUDIES[name]()
-    original = results.replication.original if results.replication else None
-    words = [
-        write(results)
-        for write in (
-            narrative.method,
-            narrative.power,
-            narrative.accuracy,
-            narrative.speed,
-            narrative.cost,
-            narrative.strategies,
-            narrative.best,
-            narrative.hard_words,
-        )
-    ]
-    words += [narrative.too_few_too_many(results), narrative.conclusion(results)]
-    words += [narrative.in_short(results)]
-    tables = [narrative.table(results)[0], narrative.cost_table(results)]
+    answer = Answer(results)
+    texts = [answer.write(section) for section in SECTIONS if section != "missing"]
+    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
     if results.replication:
-        tables.append(results.replication.claims_table())
-        words.append(narrative.verdicts_in_words(results))
-    for text in [*words, *(table.to_string() for table in tables)]:
+        frames.append(results.replication.claims_table())
+        texts.append(answer.write("replication"))
+    for text in [*texts, *(frame.to_string() for frame in frames)]:
         assert text and not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
-    rows = results.rows
     shown = [
-        figures.accuracy_by_parameters(rows, original),
-        figures.training_time(rows),
-        figures.accuracy_by_cost(rows),
-        figures.gap(rows, results.overfitting),
+        figures.accuracy_by_parameters(results),
+        figures.training_time(results),
+        figures.accuracy_by_cost(results),
+        figures.gap(results),
     ]
     if results.latency is not None:
-        shown.append(figures.latencies(rows, results.calls, original))
+        shown.append(figures.latencies(results))
     if any(len(pairs) for pairs in results.pairs.values()):
-        shown.append(figures.differences(rows, results.pairs))
+        shown.append(figures.differences(results))
     assert all(figure.axes for figure in shown)

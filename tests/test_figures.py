@@ -1,10 +1,14 @@
-"""Figures show what they are given: every configuration, its interval, and what is told apart."""
+"""Figures show what they are given: every configuration, its interval, and what differs clearly; and stay bounded."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from invented import BLOCKS, flat, invented
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from thaw.report import figures
+from thaw.report.figures import study, style
+from thaw.report.results import Results
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 
@@ -13,9 +17,15 @@ def texts(figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
+def hollow(figure) -> int:
+    """How many hollow marks there are."""
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "none"]
+    return sum(len(line.get_xdata()) for line in lines)
+
+
 def test_the_front_holds_what_nothing_beats_in_both():
     costs, values = np.array([1, 2, 3, 4, 4]), np.array([0.5, 0.7, 0.6, 0.7, 0.9])
-    assert figures._pareto(costs, values) == [0, 1, 4]
+    assert study._pareto(costs, values) == [0, 1, 4]
     for position in set(range(5)) - {0, 1, 4}:
         assert any(
             costs[other] <= costs[position] and values[other] >= values[position]
@@ -24,9 +34,9 @@ def test_the_front_holds_what_nothing_beats_in_both():
         )
 
 
-def test_what_is_told_apart_is_framed_and_nothing_else():
+def test_clear_differences_are_framed_and_nothing_else():
     results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" and (s, a) == (BLOCKS, 10) else 0.7)
-    figure = figures.differences(results.rows, results.pairs)
+    figure = figures.differences(results)
     frames = [
         sum(isinstance(patch, Rectangle) and not patch.get_fill() for patch in axes.patches) for axes in figure.axes
     ]
@@ -34,41 +44,82 @@ def test_what_is_told_apart_is_framed_and_nothing_else():
     assert texts(figure).count("+20.0") == 7 and texts(figure).count("+0.0") == 2 * 28 - 7
 
 
-@pytest.mark.parametrize("latency", [None, lambda b, s, a, c: 10.0])
-def test_accuracy_by_cost_has_a_panel_for_each_cost_that_was_measured(latency):
-    figure = figures.accuracy_by_cost(invented(flat, latency=latency).rows)
-    assert len(figure.axes) == (1 if latency is None else 2)
+def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
+    results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.7)
+    monkeypatch.setattr(study, "MOST", 3)
+    ticks = [tick.get_text() for tick in figures.differences(results).axes[0].get_xticklabels()]
+    assert ticks == ["B-2", "B-4", "B-10"]
+    assert len(figures.learning_curves(results, "resnet50").axes) == 3
 
 
-def test_latencies_are_a_box_a_configuration_and_call_with_the_original_s_marks():
+def test_networks_have_their_colours_in_the_order_of_the_study():
+    assert list(style.colours(["b", "a"]).values()) == style.PALETTE[:2]
+    assert len(style.colours(map(str, range(40)))) == 40, "more networks than colours"
+
+
+def test_latencies_are_a_box_a_network_and_call_with_the_original_s_marks():
     results = invented(flat, latency=lambda b, s, a, c: 10.0)
-    figure = figures.latencies(results.rows, results.calls, results.replication.original)
-    assert len(figure.axes) == 8
-    assert all(len(axes.patches) == 8 for axes in figure.axes)
-    hollow = [line for axes in figure.axes for line in axes.lines if line.get_markerfacecolor() == "none"]
-    assert len(hollow) == 14, "one for each row of the original's table"
+    figure = figures.latencies(results)
+    assert [len(axes.patches) for axes in figure.axes] == [2] * 4
+    assert hollow(figure) == 14, "one for each row of the original's table"
+    assert hollow(figures.latencies(Results(results.runs, results.latency))) == 0, "no claims, no original"
 
 
-def test_every_accuracy_has_its_interval():
+def test_every_accuracy_has_its_interval_and_the_original_s_value():
     results = invented(flat)
-    for figure in (
-        figures.accuracy_by_parameters(results.rows, None),
-        figures.gap(results.rows, results.overfitting),
-        figures.accuracy_by_cost(results.rows),
-    ):
-        bars = [c for axes in figure.axes for c in axes.containers]
-        assert len(bars) >= len(results.rows)
+    for figure in (figures.accuracy_by_parameters(results), figures.gap(results), figures.accuracy_by_cost(results)):
+        assert len([c for axes in figure.axes for c in axes.containers]) >= len(results.rows)
+    assert hollow(figures.accuracy_by_parameters(results)) == 14
+    assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
 
 
 def test_the_time_of_training_is_stacked_by_phase():
-    rows = invented(flat).rows
-    figure = figures.training_time(rows)
+    figure = figures.training_time(invented(flat))
     ends = [max(patch.get_x() + patch.get_width() for patch in axes.patches) for axes in figure.axes]
     assert ends == pytest.approx([6.0, 6.0])
 
 
 def test_a_pair_of_curves_a_seed():
     results = invented(flat, seeds=3)
-    row = results.rows.iloc[0]
-    figure = figures.learning_curves({row["label"]: [run.history for run in results.of_row(row)]}, "resnet50")
-    assert len(figure.axes[0].lines) == 2 * 3
+    figure = figures.learning_curves(results, "resnet50")
+    assert len(figure.axes) == 8 and all(len(axes.lines) == 2 * 3 for axes in figure.axes)
+
+
+def test_the_strip_colours_the_layers_that_train_and_names_blocks_where_they_begin():
+    layers = pd.DataFrame({"layer": list("abcd"), "parameters": [1, 2, 3, 4], "block": ["", "x", "x", "y"]})
+    top, bottom = figures.strip(layers.assign(trains=[False, False, True, True])).axes
+    assert [to_hex(bar.get_facecolor()) for bar in top.patches] == [style.FROZEN] * 2 + [style.UNFROZEN] * 2
+    ticks = zip(bottom.get_xticks(), bottom.get_xticklabels())
+    assert [(place, label.get_text()) for place, label in ticks] == [(1, "x"), (3, "y")]
+    many = pd.DataFrame({"layer": "l", "parameters": 1, "block": [f"b{i}" for i in range(500)], "trains": False})
+    assert len(figures.strip(many).axes[1].get_xticks()) <= 24
+
+
+def predicted(classes: int, photos: int = 4000) -> pd.DataFrame:
+    """Predictions in which class 0 is often taken for class 1, and others at random."""
+    labels = np.arange(photos) % classes
+    said = np.where(labels == 0, 1, np.where(np.arange(photos) % 7 == 0, (labels + 3) % classes, labels))
+    return pd.DataFrame({"label": [f"c{i}" for i in labels], "predicted": [f"c{i}" for i in said]})
+
+
+def test_few_classes_are_a_matrix_of_counts():
+    rows = predicted(5)
+    (axes,) = figures.confusion({"run": rows}, [f"c{i}" for i in range(5)]).axes
+    assert sum(int(text.get_text()) for text in axes.texts) == len(rows)
+
+
+@pytest.mark.parametrize("classes", [31, 500])
+def test_many_classes_are_the_pairs_confused_most(classes):
+    figure = figures.confusion(
+        {"one": predicted(classes), "two": predicted(classes)}, [f"c{i}" for i in range(classes)]
+    )
+    assert len(figure.axes) == 2 and figure.get_size_inches()[1] < 10, "the size is that of the pairs"
+    axes = figure.axes[0]
+    assert len(axes.patches) == 20 and axes.get_yticklabels()[0].get_text() == "c0 → c1"
+    rows = predicted(classes)
+    assert axes.patches[0].get_width() == ((rows["label"] == "c0") & (rows["predicted"] == "c1")).sum()
+
+
+def test_no_mistake_at_all_among_many_classes():
+    right = predicted(40).assign(predicted=lambda rows: rows["label"])
+    assert figures.confusion({"run": right}, [f"c{i}" for i in range(40)]).axes

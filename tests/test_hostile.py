@@ -16,10 +16,10 @@ from invented import flat, invented
 from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
-from thaw.network.backbones import REGISTRY
 from thaw.records.record import Run
-from thaw.report import figures, narrative
+from thaw.report import figures, tables, words
 from thaw.report import display as report
+from thaw.report.answer import Answer
 from thaw.report.display import Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 from thaw.report.results import Results
@@ -84,9 +84,9 @@ def prose(text: str) -> dict:
 def cells(results: Results) -> list:
     """What both notebooks show that has text from outside in it."""
     record = results.runs[0].record
-    hard = narrative.hard_photos(results)
+    answer = Answer(results)
+    hard = answer.hard
     row = results.rows.iloc[0]
-    mistakes = pd.DataFrame({"label": NAMES, "predicted": NAMES[::-1], "probability": 0.9})
     grid = np.zeros((len(NAMES), 8, 8, 3), np.uint8)
     caption = f"Of {TITLE}. {DESCRIPTION}"
     notes = {"head": {"frontier": ["pooled"], "cached": False, "why": DESCRIPTION, "megabytes": 1.0}}
@@ -94,24 +94,28 @@ def cells(results: Results) -> list:
     return [
         TitlePage(
             "How much?",
-            f"{narrative.networks(results)} on {results.data['title']}",
-            narrative.facts("profile", DESCRIPTION, results),
+            answer.title,
+            answer.facts(DESCRIPTION),
             warning=DESCRIPTION,
         ),
-        prose(narrative.weights(record.weights, REGISTRY["resnet50"])),
-        prose(narrative.data(record.data, results.classes)),
-        prose(narrative.training(counts, notes)),
-        prose(narrative.in_short(results)),
-        prose(narrative.method(results)),
-        prose(narrative.architectures(results)),
-        prose(narrative.speed(results)),
-        prose(narrative.conclusion(results)),
-        Table(narrative.parameters_table(record.experiment), caption),
-        Table(narrative.provenance(results), caption),
-        Table(results.replication.claims_table(), caption, notes=(DESCRIPTION, *narrative.caveats(results))),
-        Table(hard.rename(columns=str.capitalize), caption),
-        Figure(figures.photo_grid(grid, narrative.mistake_titles(mistakes)), caption, DESCRIPTION),
-        Figure(figures.photo_grid(grid[: len(hard)], narrative.hard_titles(hard)), caption, DESCRIPTION),
+        prose(words.write("weights", network=record.network, weights=record.weights)),
+        prose(words.write("data", data=record.data, classes=results.classes)),
+        prose(words.write("training", counts=counts, activations=notes)),
+        *(prose(answer.write(name)) for name in ("in_short", "method", "networks", "speed", "conclusion")),
+        Table(tables.parameters(record.experiment), caption),
+        Table(tables.provenance(answer), caption),
+        Table(results.replication.claims_table(), caption, notes=(DESCRIPTION, *answer.caveats)),
+        Table(tables.hard(hard), caption),
+        Figure(
+            figures.photo_grid(grid, figures.photo_titles(NAMES, NAMES[::-1], ["90% sure"] * len(NAMES))),
+            caption,
+            DESCRIPTION,
+        ),
+        Figure(
+            figures.photo_grid(grid[: len(hard)], figures.photo_titles(hard["label"], hard["said"], hard["key"])),
+            caption,
+            DESCRIPTION,
+        ),
         Figure(figures.confusion({TITLE: results.predictions(row)}, results.classes), caption, DESCRIPTION),
     ]
 
@@ -151,7 +155,7 @@ def test_every_text_is_there_as_it_was_written(exported, name):
 
 
 def test_tables_for_another_text(exported):
-    narrative.write_tables(exported.results, exported.folder)
+    tables.write_tables(exported.results, exported.folder)
     latex = (exported.folder / "results.tex").read_text(encoding="utf-8")
     assert r"T <script>alert(1)</script> \$x\textasciicircum{}2\$ costs \$5" in latex
     shown = BeautifulSoup(report.markdown(TITLE), "html.parser").get_text()

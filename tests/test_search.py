@@ -1,5 +1,6 @@
 """Searches for learning rates: what they try, what they choose, and where that is told."""
 
+import html
 import pytest
 import yaml
 from conftest import ROOT
@@ -9,7 +10,8 @@ from thaw.__main__ import main
 from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownProfile
 from thaw.records import record
-from thaw.report import narrative
+from thaw.report import tables
+from thaw.report.answer import Answer
 from thaw.study import search
 from thaw.study.study import Study, read_parameters
 
@@ -154,12 +156,10 @@ def test_the_report_says_what_was_tried_and_what_it_does_with_it(tmp_path):
     study = load(tmp_path, tries={"mobilenet-blocks-2": TRIES["mobilenet-blocks-2"]})
     finish(study, [0.9, 0.8, None], [0.5] * 3)
     results = invented(flat, backbones=("mobilenet",))
-    assert "no finished search for them is recorded" in narrative.searched(results)
-    results = type(results)(results.runs, search=search.table(study))
-    words, table = narrative.searched(results), narrative.search_table(results)
-    assert (
-        "0.01 is right on the most of the 6 validation photos, 90.0%" in words and "one beyond may be better" in words
-    )
+    assert "No finished search for them is recorded" in Answer(results).write("learning_rates")
+    answer = Answer(type(results)(results.runs, search=search.table(study)))
+    words, table = html.unescape(answer.write("learning_rates")), tables.searched(answer)
+    assert "0.01 is best: 90.0% of the 6 validation photos" in words and "a value beyond it may be better" in words
     assert "This study was run with 0.00001." in words
-    assert "1 of its 3 values is without figures" in words
+    assert "1 of its 3 values has no result" in words
     assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"] and table["Valid. acc."].tolist()[-1] == "–"

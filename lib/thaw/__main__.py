@@ -159,12 +159,12 @@ def settle_times(study: Study) -> None:
     if (study.outputs / ".snakemake").exists() or not all(path.is_file() for path in report):
         return
     from thaw.records import record
-    from thaw.report import narrative
+    from thaw.report import tables as report_tables
     from thaw.report.results import Results
 
     tables = [study.outputs / f"results.{kind}" for kind in ("csv", "md", "tex")]
     with contextlib.suppress(InvalidRecord, OSError, ValueError):  # records or a table are missing or damaged
-        if tables[0].read_bytes() == record.as_csv(narrative.run_table(Results.of(study))):
+        if tables[0].read_bytes() == record.as_csv(report_tables.run_table(Results.of(study))):
             for path in (report[0], report[1], *tables, *report[2:]):
                 path.touch()
 

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import pandas as pd
 
 from thaw.errors import InvalidParameter
 from thaw.network.backbones import Backbone
@@ -57,3 +58,24 @@ def count(model: keras.Model) -> dict[str, int]:
     """Count a model's parameters: ``trainable_parameters`` and ``total_parameters``."""
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return {"trainable_parameters": trainable, "total_parameters": model.count_params()}
+
+
+def layer_table(base: keras.Model, backbone: Backbone, layers: list[keras.layers.Layer]) -> pd.DataFrame:
+    """List a backbone's layers, and which of them train.
+
+    Returns
+    -------
+    DataFrame
+        A layer a row, from the input to the output: layer, parameters, block
+        (its name, or empty) and trains.
+    """
+    block_of = {layer.name: block for block, members in backbone.blocks(base).items() for layer in members}
+    chosen = {layer.name for layer in layers}
+    return pd.DataFrame(
+        {
+            "layer": [layer.name for layer in base.layers],
+            "parameters": [layer.count_params() for layer in base.layers],
+            "block": [block_of.get(layer.name, "") for layer in base.layers],
+            "trains": [layer.name in chosen for layer in base.layers],
+        }
+    )

@@ -1,0 +1,18 @@
+"""The pictures of the reports: those of one run, and those of a study."""
+
+from thaw.report.figures.run import confusion, curves, photo_grid, photo_titles, strip
+from thaw.report.figures.study import (
+    accuracy_by_cost,
+    accuracy_by_parameters,
+    differences,
+    gap,
+    latencies,
+    learning_curves,
+    training_time,
+)
+
+__all__ = [
+    *("confusion", "curves", "photo_grid", "photo_titles", "strip"),
+    *("accuracy_by_cost", "accuracy_by_parameters", "differences", "gap", "latencies", "learning_curves"),
+    "training_time",
+]

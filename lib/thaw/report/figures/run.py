@@ -1,0 +1,134 @@
+"""The figures of one run: photos, what trains, learning curves, and which classes are confused."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from thaw.report.display import one_line
+from thaw.report.figures.style import FROZEN, PALETTE, PERCENT, STYLE, UNFROZEN, WIDTH, grid, learning, plain
+
+MOST_CLASSES = 30  # a matrix of more would be unreadable, and grows with their square
+MOST_PAIRS = 20
+MOST_TICKS = 24
+
+
+def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> Figure:
+    """Show photos, each under its title.
+
+    Parameters
+    ----------
+    images : array of uint8, (n, size, size, 3)
+    titles : sequence of str
+    columns : int
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    lines = max(title.count("\n") + 1 for title in titles)
+    figure = Figure(figsize=(1.5 * columns, (1.5 + 0.16 * lines) * rows), layout="constrained")
+    for axes in (panels := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.axis("off")
+    for axes, image, title in zip(panels.flat, images, titles):
+        axes.imshow(image, interpolation="lanczos")
+        axes.set_title("\n".join(map(plain, title.split("\n"))), fontsize=7)
+    return figure
+
+
+def photo_titles(classes: Iterable[str], said: Iterable[str], remarks: Iterable[str]) -> list[str]:
+    """Write titles for `photo_grid`: of each photo its class, the class predicted, and a remark."""
+    return [f"{one_line(name)}\nsaid: {one_line(other)}\n({text})" for name, other, text in zip(classes, said, remarks)]
+
+
+def strip(layers: pd.DataFrame) -> Figure:
+    """Show the network as a strip of layers, those that train coloured, and below it where its parameters are.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        A layer a row, from the photo to the features: ``layer`` (its name),
+        ``parameters`` (how many), ``block`` (the block's name, or ``""``) and
+        ``trains`` (bool).
+    """
+    colours = np.where(layers["trains"], UNFROZEN, FROZEN)
+    positions = np.arange(len(layers))
+    figure, ((top,), (bottom,)) = grid(2.4, lines=2, sharex=True, height_ratios=(1, 2))
+    top.bar(positions, 1, width=1, color=colours, edgecolor="white", linewidth=0.3)
+    top.set(yticks=[], ylim=(0, 1), title="Layers, from the photo (left) to the features (right)")
+    bottom.bar(positions, layers["parameters"] / 1e6, width=0.9, color=colours)
+    bottom.set(ylabel="parameters\n(millions)", xlim=(-0.5, len(layers) - 0.5), xlabel="block, where it begins")
+    blocks = (
+        pd.Series(positions, layers["block"].to_numpy()).groupby(level=0, sort=False).min().drop("", errors="ignore")
+    )
+    blocks = blocks.iloc[:: -(-len(blocks) // MOST_TICKS) or 1]
+    names = [name.replace("_block", ".").removeprefix("conv") for name in blocks.index]
+    bottom.set_xticks(blocks.to_numpy(), names, fontsize=6)
+    for axes in (top, bottom):
+        axes.grid(False, axis="x")
+        sns.despine(ax=axes, left=axes is top)
+    trained = int(layers["trains"].sum())
+    handles = [
+        Patch(color=UNFROZEN, label=f"unfrozen ({trained} layers)"),
+        Patch(color=FROZEN, label=f"frozen ({len(layers) - trained})"),
+    ]
+    bottom.legend(handles=handles, loc="upper left", frameon=False)
+    return figure
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Show accuracy and loss over the epochs of one run, in training and validation."""
+    figure, ((left, right),) = grid(2.8, columns=2)
+    learning(left, history, "accuracy", PALETTE[0])
+    learning(right, history, "loss", PALETTE[0])
+    left.yaxis.set_major_formatter(PERCENT)
+    left.set_ylabel("accuracy")
+    right.set_ylabel("loss (cross-entropy, nats)")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> Figure:
+    """Show how many test photos of each class were given each name, a panel for each title.
+
+    Above `MOST_CLASSES` classes the panels show only the pairs of classes that
+    are confused most often.
+    """
+    if len(classes) > MOST_CLASSES:
+        return _confused_pairs(predictions)
+    names = [plain(name) for name in classes]
+    side = 1.3 + 0.42 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
+    columns = min(len(predictions), 2)
+    lines = -(-len(predictions) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(min(WIDTH, side * columns + 0.4), min(side, WIDTH) * lines), layout="constrained")
+        panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes in panels.flat[len(predictions) :]:
+        axes.axis("off")
+    look = {"annot": len(classes) <= 15, "fmt": "d", "cmap": "Blues", "cbar": False, "square": True, "linewidths": 0.5}
+    for axes, (title, rows) in zip(panels.flat, predictions.items()):
+        counts = pd.crosstab(rows["label"], rows["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
+        sns.heatmap(counts, xticklabels=names, yticklabels=names, ax=axes, **look)
+        axes.set(xlabel="predicted class", ylabel="class" if axes in panels[:, 0] else "")
+        axes.set_title(plain(title), fontsize=9)
+        upright = len(classes) > 10
+        axes.set_xticks(axes.get_xticks(), names, rotation=90 if upright else 30, ha="center" if upright else "right")
+        axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def _confused_pairs(predictions: dict[str, pd.DataFrame]) -> Figure:
+    figure, panels = grid((0.9 + 0.18 * MOST_PAIRS) * len(predictions), lines=len(predictions))
+    for axes, (title, rows) in zip(panels[:, 0], predictions.items()):
+        wrong = rows[rows["label"] != rows["predicted"]]
+        pairs = wrong.groupby(["label", "predicted"]).size().nlargest(MOST_PAIRS)
+        names = [f"{plain(label, 25)} → {plain(said, 25)}" for label, said in pairs.index]
+        axes.barh(range(len(pairs)), pairs.to_numpy(), color=UNFROZEN, height=0.7)
+        axes.set_yticks(range(len(pairs)), names, fontsize=7)
+        axes.set(xlabel="test photos", ylim=(max(len(pairs), 1) - 0.5, -0.5))
+        axes.set_title(f"{plain(title)}: class → predicted class", fontsize=9)
+        axes.grid(False, axis="y")
+    return figure

@@ -1,0 +1,271 @@
+"""The figures of a study: accuracy, learning, speed and cost of all configurations."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from thaw.report.answer import NetworkAnswer
+from thaw.report.figures import style
+from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, point, short
+from thaw.report.results import Results
+
+MOST = 24  # configurations of a network in a figure that grows with each
+ORIGINAL = Line2D([], [], marker="o", label="the original's value", **HOLLOW)
+CALLS = {
+    ("graph", 1): "compiled graph,\none photo",
+    ("graph", 32): "compiled graph,\nbatches of 32",
+    ("predict", 1): "predict(),\none photo",
+    ("predict", 32): "predict(),\nbatches of 32",
+}
+PHASES = {
+    "activations_seconds": ("frozen part, once", "0.8"),
+    "head_seconds": ("head alone", "0.55"),
+    "finetune_seconds": ("after unfreezing (coloured)", None),
+}
+
+
+def accuracy_by_parameters(results: Results) -> Figure:
+    """Show each configuration's test accuracy with its interval, by the number of trainable parameters.
+
+    In a replication the original's values are hollow marks.
+    """
+    lines = -(-len(results.backbones) // 2)
+    figure, panels = grid(3.4 * lines, lines, min(2, len(results.backbones)), sharey=True)
+    for axes, name, rows, colour in _by_network(panels.ravel(), results):
+        rows = rows.sort_values("trainable_parameters", kind="stable")
+        for x, (_, row) in enumerate(rows.iterrows()):
+            point(axes, x, row["test_accuracy"], (row["test_low"], row["test_high"]), colour, row["strategy"])
+            match = results.replication.row_of(row) if _original(results) is not None else None
+            if match is not None:
+                axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
+        name_ticks(axes, [f"{short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
+        axes.set(title=results.titles[name], xlabel="what trains, and how many parameters")
+        axes.margins(x=0.06)
+    _percents(panels, "test accuracy")
+    panels[0, 0].set_ylim(top=min(panels[0, 0].get_ylim()[1], 1.01))
+    legend(figure, results.rows["strategy"], [ORIGINAL] if _original(results) is not None else [])
+    return figure
+
+
+def learning_curves(results: Results, network: str) -> Figure:
+    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed.
+
+    Of more than `MOST` configurations only the most accurate are shown.
+    """
+    rows = _most_accurate(results.backbones[network])
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    figure, panels = grid(1.9 * lines + 0.3, lines, columns, sharex=True, sharey=True)
+    for axes in panels.flat[len(rows) :]:
+        axes.axis("off")
+    for axes, (_, row) in zip(panels.flat, rows.iterrows()):
+        for number, run in enumerate(results.of_row(row)):
+            style.learning(axes, run.history, "accuracy", _colour(results, network), named=number == 0)
+        axes.set_title(row["label"], fontsize=8)
+        axes.label_outer()
+    _percents(panels, "accuracy")
+    panels[0, -1].legend(frameon=False, fontsize=6, loc="lower right")
+    return figure
+
+
+def training_time(results: Results) -> Figure:
+    """Show the seconds of training by phase, a bar a configuration."""
+    counts = [len(rows) for rows in results.backbones.values()]
+    figure, panels = grid(0.22 * sum(counts) + 1.2, len(counts), sharex="col", height_ratios=counts)
+    for axes, name, rows, own in _by_network(panels.ravel(), results):
+        left = np.zeros(len(rows))
+        for column, (_, colour) in PHASES.items():
+            axes.barh(range(len(rows)), rows[column], left=left, color=colour or own, height=0.7)
+            left += rows[column].to_numpy()
+        _name_lines(axes, rows["label"])
+        axes.set_ylabel(results.titles[name])
+    panels[-1, 0].set_xlabel("seconds of training")
+    handles = [Patch(color=colour or style.PALETTE[0], label=label) for label, colour in PHASES.values()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def latencies(results: Results) -> Figure:
+    """Show milliseconds a photo as a distribution, a box a network, for each kind of call.
+
+    All configurations of a network are the same graph. In a replication the
+    original's values are hollow marks beside ``predict``.
+    """
+    original = _original(results)
+    figure, panels = grid(0.4 * len(results.backbones) + 1.3, columns=len(CALLS))
+    for axes, (kind, title) in zip(panels[0], CALLS.items()):
+        for position, (name, colour) in enumerate(style.colours(results.backbones).items()):
+            values = NetworkAnswer(results, name).milliseconds(*kind)
+            if values is None:
+                continue
+            axes.boxplot(
+                values.ravel(),
+                positions=[position],
+                orientation="horizontal",
+                widths=0.6,
+                whis=(5, 95),
+                showfliers=False,
+                patch_artist=True,
+                boxprops={"facecolor": (*colour, 0.35), "edgecolor": colour},
+                medianprops={"color": "black", "linewidth": 1.4},
+                whiskerprops={"color": colour},
+                capprops={"color": colour},
+            )
+            if original is not None and kind == ("predict", 1):
+                milliseconds = original.loc[original["backbone"] == name, "inference_ms_per_image"]
+                axes.plot(milliseconds, [position] * len(milliseconds), "o", **HOLLOW)
+        _name_lines(axes, results.titles.values() if kind == ("graph", 1) else [""] * len(results.titles))
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.set_title(title, fontsize=8)
+        axes.set_xlabel("ms a photo")
+    if original is not None:
+        figure.legend(handles=[ORIGINAL], loc="outside upper center", frameon=False)
+    return figure
+
+
+def accuracy_by_cost(results: Results) -> Figure:
+    """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
+    rows, colours = results.rows, style.colours(results.backbones)
+    figure, ((axes,),) = grid(3.6)
+    front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
+    line = rows.iloc[front]
+    axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
+    for index, row in rows.iterrows():
+        place = (row["training_seconds"], row["test_accuracy"])
+        point(axes, *place, (row["test_low"], row["test_high"]), colours[row["backbone"]], row["strategy"], faint=True)
+        if index in line.index:
+            axes.annotate(short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
+    axes.set(xscale="log", xlabel="seconds of training")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # numbers as people write them
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.08)
+    _percents(np.array([[axes]]), "test accuracy")
+    legend(figure, rows["strategy"], [Patch(color=colours[name], label=results.titles[name]) for name in colours])
+    return figure
+
+
+def differences(results: Results) -> Figure:
+    """Show the difference of every two configurations of each network in points, clear ones framed and bold.
+
+    Of more than `MOST` configurations only the most accurate are shown.
+    """
+    shown = {name: list(_most_accurate(rows).index) for name, rows in results.backbones.items()}
+    pairs = {
+        name: part[part["first"].isin(shown[name]) & part["second"].isin(shown[name])]
+        for name, part in results.pairs.items()
+    }
+    most = max(max(abs(effect.mean) for effect in part["difference"]) for part in pairs.values() if len(part)) or 0.01
+    lines = -(-len(pairs) // 2)
+    figure, panels = grid((4.3 if len(pairs) > 1 else 5.5) * lines, lines, min(2, len(pairs)))
+    for axes, name, rows, _ in _by_network(panels.ravel(), results):
+        names = [short(row) for _, row in rows.loc[shown[name]].iterrows()]
+        position = {index: number for number, index in enumerate(shown[name])}
+        values = np.full((len(names), len(names)), np.nan)
+        for pair in pairs[name].itertuples():
+            x, y = position[pair.first], position[pair.second]
+            values[y, x] = -pair.difference.mean
+            bold = "bold" if pair.separated else "normal"
+            size = 7 if len(names) <= 12 else 4
+            text = f"{round(-100 * pair.difference.mean, 1) + 0.0:+.1f}"
+            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold)
+            if pair.separated:
+                frame = Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
+                axes.add_patch(frame).set_zorder(2)
+        axes.pcolormesh(values, cmap="PuOr", vmin=-2.2 * most, vmax=2.2 * most, edgecolors="white", linewidth=1)
+        ticks = np.arange(len(names)) + 0.5
+        axes.set_xticks(ticks, names, rotation=45 if len(names) <= 12 else 90, fontsize=7)
+        axes.set_yticks(ticks, names, fontsize=7)
+        axes.set(title=results.titles[name], aspect="equal", xlabel="less that of", ylim=(len(names), 0))
+        axes.grid(False)
+    for line in panels:
+        line[0].set_ylabel("accuracy of")
+    return figure
+
+
+def gap(results: Results) -> Figure:
+    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen."""
+    figure, panels = grid(4.8, 2, len(results.backbones), sharex="col", sharey="row")
+    everything = results.rows.join(results.overfitting)
+    for number, (above, name, rows, colour) in enumerate(_by_network(panels[0], results)):
+        below = panels[1, number]
+        rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
+        for x, (_, row) in enumerate(rows.iterrows()):
+            ahead = row["train_accuracy"] - row["validation_accuracy"]
+            point(above, x, ahead, (row["gap_low"], row["gap_high"]), colour, row["strategy"])
+            ends = row["test_loss_low"], row["test_loss_high"]
+            point(below, x, row["test_loss"], ends, colour, row["strategy"])
+            below.plot(x, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
+        shares = rows["trainable_parameters"] / rows["total_parameters"]
+        shares = [PERCENT(round(share, 2 if share >= 0.01 else 4)) for share in shares]
+        name_ticks(below, [f"{short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
+        above.axhline(0, color="0.4", linewidth=0.8)
+        above.grid(False, axis="x")
+        above.set_title(results.titles[name])
+        below.set_xlabel("share of the parameters that train")
+        for axes in (above, below):
+            axes.margins(x=0.08, y=0.12)
+    _percents(panels[:1], "training less\nvalidation accuracy")
+    panels[1, 0].set_ylabel("loss (nats)")
+    marks = {"color": "0.2", "linestyle": ""}, HOLLOW
+    labels = "test loss, with its interval", "validation loss"
+    handles = [Line2D([], [], marker="o", label=label, **look) for look, label in zip(marks, labels)]
+    panels[1, 0].legend(handles=handles, frameon=False, fontsize=7)
+    return figure
+
+
+def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, str, pd.DataFrame, tuple]]:
+    """Each network with its panel, its rows and its colour; panels to spare are switched off."""
+    for axes in panels[len(results.backbones) :]:
+        axes.axis("off")
+    for axes, (name, rows) in zip(panels, results.backbones.items()):
+        yield axes, name, rows, _colour(results, name)
+
+
+def _original(results: Results) -> pd.DataFrame | None:
+    """The original's table, where this study is of the same data."""
+    return results.replication.original if results.replication and results.replication.same_data else None
+
+
+def _colour(results: Results, network: str) -> tuple:
+    return style.colours(results.backbones)[network]
+
+
+def _most_accurate(rows: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST` rows, the most accurate, in their order."""
+    return rows.loc[rows["test_accuracy"].nlargest(MOST).index.sort_values()]
+
+
+def _percents(panels: np.ndarray, label: str) -> None:
+    """Label the vertical axes on the left; all are in percent."""
+    for line in panels:
+        line[0].set_ylabel(label)
+        line[0].yaxis.set_major_formatter(PERCENT)
+
+
+def _name_lines(axes: Axes, names) -> None:
+    """Name the lines of a panel, the first one on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+
+
+def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
+    """The positions that no other beats in both, by rising cost (Pareto, 1906)."""
+    front: list[int] = []
+    for position in np.lexsort((-values, costs)):
+        if not front or values[position] > values[front[-1]]:
+            front.append(int(position))
+    return front
+
+
+def _millions(count: float) -> str:
+    """A number of parameters in a few letters: '5 k', '1.1 M'."""
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"

@@ -1,0 +1,102 @@
+"""One look for all figures: a colour for each network, a marker for each strategy."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from thaw.report.display import one_line
+
+WIDTH = 8  # inches, of every figure
+FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
+# Blue and orange first: they differ in grey, too, and for colour-blind eyes.
+PALETTE = sns.color_palette("colorblind")
+MARKERS = {"frozen": "o", "layers": "s", "blocks": "^"}
+STRATEGIES = {"frozen": "frozen base", "layers": "strategy A (layers)", "blocks": "strategy B (blocks)"}
+HOLLOW = {"color": "0.4", "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
+STYLE = {
+    **sns.axes_style("whitegrid", {"axes.edgecolor": "0.4", "grid.color": "0.9"}),
+    **sns.plotting_context("paper"),
+    "font.family": "DejaVu Sans",
+    "figure.dpi": 100,
+    "svg.hashsalt": "thaw",
+}
+PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  # 2.5% as such, and no -0%
+
+
+def colours(networks: Iterable[str]) -> dict[str, tuple]:
+    """Give each network its colour, in the order of their appearance in the study."""
+    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(networks)}
+
+
+def grid(height: float, lines: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """Make a figure in the common style, with ``(lines, columns)`` panels."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        return figure, figure.subplots(lines, columns, squeeze=False, **options)
+
+
+def plain(text: str, most: int = 40) -> str:
+    """Write text from outside in a figure: one line of at most so many letters, and no formula."""
+    line = one_line(text)
+    return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
+
+
+def short(row: pd.Series) -> str:
+    """Name a configuration in a few letters: 'A-5', 'B-10', or the epochs of a frozen one."""
+    if row["strategy"] == "frozen":
+        return f"{row['epochs']} ep."
+    return f"{'A' if row['strategy'] == 'layers' else 'B'}-{row['amount']}"
+
+
+def point(axes: Axes, x: float, y: float, ends: Sequence[float], colour, strategy: str, faint: bool = False) -> None:
+    """Mark a value with its interval."""
+    *_, bars = axes.errorbar(
+        x,
+        y,
+        yerr=[[max(y - ends[0], 0)], [max(ends[1] - y, 0)]],  # a rounding error below 0 is refused
+        fmt=MARKERS[strategy],
+        color=colour,
+        capsize=0 if faint else 2,
+        linewidth=1,
+        markersize=6,
+    )
+    if faint:
+        for bar in bars:
+            bar.set_alpha(0.35)
+
+
+def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True) -> None:
+    """Draw a quantity of one run over its epochs: dashed in training, solid in validation."""
+    labels = ("training", "validation") if named else (None, None)
+    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", color=colour, linewidth=1, label=labels[0])
+    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", color=colour, label=labels[1])
+    unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
+    if len(unfrozen) and named:
+        ends = unfrozen.min() - 0.5, history["epoch"].max() + 0.5
+        axes.axvspan(*ends, color=UNFROZEN, alpha=0.08, linewidth=0, label="unfrozen")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def name_ticks(axes: Axes, names: Sequence[str], size: float = 6.5) -> None:
+    """Name the positions on the horizontal axis; many names stand upright."""
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if len(names) > 12 else 0)
+    axes.grid(False, axis="x")
+
+
+def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> None:
+    """Explain the markers of strategies, and whatever else, above a figure."""
+    marks = [
+        Line2D([], [], marker=MARKERS[name], linestyle="", color="0.2", label=label)
+        for name, label in STRATEGIES.items()
+        if name in set(strategies)
+    ]
+    handles = [*others, *marks]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), frameon=False)

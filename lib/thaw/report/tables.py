@@ -1,0 +1,178 @@
+"""The tables of the reports, and the results as files for people who write their own text."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from thaw.disk.atomic import write_atomic
+from thaw.experiment import Experiment
+from thaw.records.record import Record, runs_table, write_csv
+from thaw.report.answer import Answer
+from thaw.report.display import latex, markdown
+from thaw.report.results import Results
+from thaw.report.words import number, parameter, percent, weights_title
+
+NONE = "–"
+RESULTS = {
+    "Train acc.": ("train_accuracy", percent),
+    "Train loss": ("train_loss", lambda loss: f"{loss:.3f}"),
+    "Valid. acc.": ("validation_accuracy", percent),
+    "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
+    "Test acc. (95%)": ("test_accuracy", percent),
+    "Trainable parameters": ("trainable_parameters", number),
+    "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}"),
+}
+
+
+def parameters(experiment: Experiment) -> pd.DataFrame:
+    """Tabulate the parameters of an experiment."""
+    values = experiment.model_dump(mode="json").items()
+    return pd.DataFrame([(name, "" if v is None else v) for name, v in values], columns=["Parameter", "Value"])
+
+
+def run(record: Record) -> pd.DataFrame:
+    """Tabulate the figures of one run."""
+    latency, seconds = record.inference_ms_per_image, record.training_seconds
+    rows = {
+        "Training accuracy, loss": f"{record.train_accuracy:.2%}, {record.train_loss:.4f}",
+        "Validation accuracy, loss": f"{record.validation_accuracy:.2%}, {record.validation_loss:.4f}",
+        "Test accuracy, loss": f"{record.test_accuracy:.2%}, {record.test_loss:.4f}",
+        "Trainable parameters": f"{record.trainable_parameters:,} of {record.total_parameters:,}",
+        "Inference": f"{latency.median:.1f} ms a photo (quartiles {latency.q1:.1f} and {latency.q3:.1f})",
+        "Training time": f"{seconds.activations:.1f} s for the frozen part, {seconds.head:.1f} s for the head alone, "
+        f"{seconds.finetune:.1f} s after unfreezing",
+        "Peak memory": f"{record.peak_memory_mb:,.0f} MB",
+    }
+    if record.peak_device_memory_mb is not None:
+        rows["Peak memory of the GPU"] = f"{record.peak_device_memory_mb:,.0f} MB"
+    return pd.DataFrame(rows.items(), columns=["Figure", "Value"])
+
+
+def configurations(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, list[bool]]:
+    """Tabulate all configurations; in a replication each is followed by the original's row.
+
+    Returns
+    -------
+    frame : DataFrame
+    is_original : list of bool
+        For each row.
+    """
+    replication = results.replication if with_original else None
+    rows, is_original = [], []
+
+    def add(title, label, cells, original=False):
+        rows.append((title, label, *cells))
+        is_original.append(original)
+
+    for _, row in results.rows.iterrows():
+        title = results.titles[row["backbone"]]
+        ours = row.copy()
+        if row["latency"] == row["latency"]:
+            ours["inference_ms_per_image"] = row["latency"]
+        cells = {name: write(ours[column]) for name, (column, write) in RESULTS.items()}
+        cells["Test acc. (95%)"] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
+        add(title, row["label"] + " (control)" * row["control"], cells.values())
+        match = replication.row_of(row) if replication else None
+        if match is not None:
+            add(
+                title,
+                f"as in {replication.claims.called or 'the original'}",
+                [write(match[column]) for column, write in RESULTS.values()],
+                True,
+            )
+    for job, reason in results.missing.items():
+        title, label = results.title(job.experiment.backbone), job.experiment.label
+        if not any(row[0] == title and row[1].startswith(label) for row in rows):
+            word = "diverged" if reason.startswith("diverged") else "not finished"
+            add(title, f"{label}: {word}", [NONE] * len(RESULTS))
+    return pd.DataFrame(rows, columns=["Network", "What trains", *RESULTS]), is_original
+
+
+def original_note(results: Results) -> list[str]:
+    """Say what the rows of an original are; nothing without one."""
+    if not results.replication or results.replication.original is None:
+        return []
+    about = results.replication.claims
+    return [f"In grey: the figures of {about.called or 'the original'} itself ({about.conditions})."]
+
+
+def costs(results: Results) -> pd.DataFrame:
+    """Tabulate training time by phase and memory, a configuration a row; means over seeds."""
+    frame = []
+    for _, row in results.rows.iterrows():
+        epochs = results.of_row(row)[0].record.experiment.finetune_epochs
+        tuned = row["strategy"] != "frozen"
+        frame.append(
+            {
+                "Network": results.titles[row["backbone"]],
+                "What trains": row["label"],
+                "Frozen part (s)": number(row["activations_seconds"], 1),
+                "Head (s)": number(row["head_seconds"], 1),
+                "Unfrozen (s)": number(row["finetune_seconds"], 1) if tuned else NONE,
+                "an epoch (s)": number(row["finetune_seconds"] / epochs, 1) if tuned else NONE,
+                "All (s)": number(row["training_seconds"], 1),
+                "Peak MB": number(row["peak_memory_mb"]),
+            }
+        )
+        if results.rows["peak_device_memory_mb"].notna().any():
+            frame[-1]["GPU MB"] = number(row["peak_device_memory_mb"])
+    return pd.DataFrame(frame)
+
+
+def hard(photos: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate `Answer.hard`, for a machine without the photos."""
+    return photos.assign(wrong=photos["wrong"].map("{:.0%}".format)).rename(columns=str.capitalize)
+
+
+def searched(answer: Answer) -> pd.DataFrame:
+    """Tabulate what each learning rate that was tried came to."""
+    rows = []
+    for title, label, name, tried, used in answer.searches():
+        for _, row in tried.iterrows():
+            figures = NONE, NONE
+            if row["validation_loss"] == row["validation_loss"]:
+                figures = percent(row["validation_accuracy"]), f"{row['validation_loss']:.3f}"
+            words = ["best"] * row["chosen"] + ["used"] * (row["value"] in used)
+            rows.append((title, label, name, parameter(row["value"]), *figures, ", ".join(words)))
+    return pd.DataFrame(rows, columns=["Network", "Tried on", "Parameter", "Value", "Valid. acc.", "Valid. loss", ""])
+
+
+def provenance(answer: Answer) -> pd.DataFrame:
+    """Tabulate how the study was run: parameters, data, weights, versions and device."""
+    records = [run.record for run in answer.results.runs]
+
+    def each(write, records=records):
+        return "; ".join(dict.fromkeys(map(write, records)))
+
+    def weights(record):
+        return f"{weights_title(record.weights)}, tensors' sha256 {record.weights['tensors_sha256'][:12]}"
+
+    differ = ("backbone", "strategy", "amount", "output_dir")
+    rows = {name: answer.parameter(name) for name in records[0].parameters if name not in differ}
+    rows["optimiser"] = "Adam, which starts afresh after unfreezing"
+    rows["data"] = each(lambda r: f"{r.data['dataset']} {r.data['version']}, sha256 {r.data['sha256'][:12]}")
+    for network in answer.networks:
+        rows[f"weights of {network.title}"] = each(weights, [run.record for run in network.runs])
+    rows["versions"] = each(lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items()))
+    rows["commit"] = each(lambda r: r.commit or "not recorded")
+    rows["device"] = each(lambda r: f"{r.device['name']}, {r.device['cores']} core(s) a run, {r.device['gpus']} GPU(s)")
+    return pd.DataFrame(rows.items(), columns=["What", "Value"])
+
+
+def run_table(results: Results) -> pd.DataFrame:
+    """Tabulate every figure of every run."""
+    return runs_table(results.runs).assign(dataset=results.data["dataset"])
+
+
+def write_tables(study: Results, folder: Path) -> None:
+    """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``results.tex``."""
+    write_csv(run_table(study), folder / "results.csv")
+    frame, _ = configurations(study, with_original=False)
+    caption = "Test accuracy with 95% intervals, {}."
+    as_markdown = f"{caption.format(markdown(study.data['title']))}\n\n"
+    as_markdown += f"{frame.to_markdown(index=False, disable_numparse=True)}\n"
+    as_latex = frame.to_latex(
+        index=False, escape=True, caption=latex(caption.format(study.data["title"])), label="tab:results"
+    )
+    for name, text in ("results.md", as_markdown), ("results.tex", as_latex):
+        write_atomic(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))

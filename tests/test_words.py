@@ -1,0 +1,373 @@
+"""The sentences of the report on made-up results: each conclusion holds, fails or stays open, and the words follow."""
+
+import html
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented
+from thaw.report import tables, words
+from thaw.report.answer import Answer
+from thaw.report.display import markdown
+from thaw.report.results import Results
+from thaw.study.study import Job
+
+pytestmark = pytest.mark.usefixtures("quick_corrections")
+
+TEMPLATES = sorted(Path(words.__file__).parent.glob("*.j2"))
+SECTIONS = ("question", "in_short", "networks", "method", "missing", "power", "accuracy", "hard", "speed", "cost")
+SECTIONS += ("strategies", "fit", "choice", "conclusion", "learning_rates")
+
+
+def said(results: Results, section: str) -> str:
+    """A section as a reader sees it: no marks, no character references."""
+    return html.unescape(Answer(results).write(section)).replace("*", "")
+
+
+def of_network(results: Results, section: str, title: str) -> str:
+    """The paragraph or item of a section that begins with a network's name."""
+    (text,) = re.findall(rf"(?m)^(?:- )?{title}[.: ].*", said(results, section))
+    return text
+
+
+# ---- templates ----------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None, derandomize=True)
+def test_a_template_escapes_whatever_is_not_a_figure(text):
+    shown = words._ENVIRONMENT.from_string("{{ text }}|{{ [text, 1] | listed }}|{{ text if text else '' }}")
+    expected = markdown(text)
+    assert shown.render(text=text) == f"{expected}|{expected} and 1|{expected}"
+
+
+def test_no_template_can_let_text_through():
+    assert not {"safe", "join", "format", "replace"} & set(words._ENVIRONMENT.filters)
+    for path in TEMPLATES:
+        for code in re.findall(r"\{[{%].*?[%}]\}", path.read_text(encoding="utf-8"), re.DOTALL):
+            assert "~" not in code and "Markup" not in code, f"{path.name}: {code}"
+
+
+def test_a_long_list_names_ten_and_counts_the_rest():
+    assert words.listed(["a"]) == "a" and words.listed(["a", "b", "c"]) == "a, b and c" and words.listed([]) == ""
+    text = words.listed([f"class {number}" for number in range(120)])
+    assert "class 9" in text and "class 10" not in text and text.endswith("and 110 more")
+
+
+def test_figures_are_written_as_people_write_them():
+    assert words.percent(0.94) == "94.0%" and words.percent(-0.0001) == "0.0%" and words.in_points(0.02) == "2"
+    assert words.duration(4.32) == "4.3 seconds" and words.duration(66) == "66 seconds"
+    assert words.duration(274) == "4.6 minutes" and words.duration(7239) == "2.0 hours"
+    assert words.parameter(1e-5) == "0.00001" and words.parameter(None) == "all"
+    assert words.count(1, "seed") == "1 seed" and words.count(1200, "photo") == "1,200 photos"
+
+
+# ---- accuracy and the choice --------------------------------------------------------------------
+
+
+def test_which_network_is_better():
+    for of_resnet50, phrase in (
+        (0.9, "ResNet50 is more accurate than MobileNet: +10.0 points"),
+        (0.7, "ResNet50 is less accurate than MobileNet: -10.0 points"),
+        (0.8, "ResNet50 is not clearly more or less accurate than MobileNet: +0.0 points"),
+    ):
+        results = invented(lambda b, s, a, c, right=of_resnet50: right if b == "resnet50" else 0.8)
+        assert phrase in said(results, "accuracy") and phrase in said(results, "conclusion")
+
+
+def test_whether_blocks_are_better_than_layers():
+    for of_blocks, order in (
+        (0.9, "more accurate"),
+        (0.7, "less accurate"),
+        (0.8, "not clearly more or less accurate"),
+    ):
+        results = invented(lambda b, s, a, c, right=of_blocks: right if s == BLOCKS else 0.8)
+        text = said(results, "strategies")
+        assert text.count(f"Whole blocks (strategy B) are {order} than a fixed number of layers (strategy A)") == 2
+        assert f"whole blocks are {order} than a fixed number of layers" in said(results, "conclusion")
+
+
+def test_whether_unfreezing_beats_training_longer():
+    for of_control, remains in (
+        (0.85, "50% of the gain remains"),
+        (0.95, "none of the gain"),
+        (0.7, "all of the gain"),
+    ):
+        results = invented(lambda b, s, a, c, right=of_control: 0.9 if s != FROZEN else right if c else 0.8)
+        assert said(results, "in_short").count(remains) == said(results, "conclusion").count(remains) == 2
+    unsure = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.905 if c else 0.8)
+    assert "none of the gain" not in said(unsure, "in_short"), "its interval holds more"
+    worse = invented(lambda b, s, a, c: 0.8 if s != FROZEN else 0.9)
+    assert "does not clearly gain" in said(worse, "in_short")
+    assert "Strategy B is less accurate than the base frozen for as many epochs" in said(worse, "strategies")
+
+
+def test_one_configuration_that_is_clearly_best_is_the_choice():
+    results = invented(lambda b, s, a, c: 0.95 if (s, a) == (BLOCKS, 10) else 0.8)
+    for title in ("ResNet50", "MobileNet"):
+        text = of_network(results, "in_short", title)
+        assert "use the last 10 blocks, the only configuration that no other clearly beats" in text and "95.0%" in text
+        assert "the last 10 blocks (95.0%) is the only" in of_network(results, "choice", title)
+
+
+def test_where_nothing_differs_the_cheapest_is_the_choice():
+    results = invented(flat)
+    assert (
+        said(results, "in_short").count("cheapest choice that these photos allow is the base frozen for 20 epochs") == 2
+    )
+    text = said(results, "choice")
+    assert text.count("8 of 8 configurations are not clearly beaten") == 2
+    assert (
+        text.count("+0.0 points (-0.7 to +0.7) against the base frozen for 20 epochs (p > 0.999, no clear gain)") == 2
+    )
+    ahead = invented(lambda b, s, a, c: 0.905 if c else 0.9)
+    for section in ("in_short", "conclusion"):
+        assert (
+            said(ahead, section).count("use the base frozen for 20 epochs, the most accurate and also the cheapest")
+            == 2
+        )
+
+
+def test_a_tie_for_the_highest_accuracy_is_said():
+    results = invented(lambda b, s, a, c: 0.905 if a == 10 else 0.9)
+    assert said(results, "in_short").count("choose the last 10 layers or the last 10 blocks: 90.5%") == 2
+    assert said(results, "choice").count("shared by the last 10 layers (90.5%) and the last 10 blocks (90.5%)") == 2
+
+
+def test_a_set_of_some_names_those_and_no_others():
+    """Blocks are level and all else is worse: the fewest blocks are the choice."""
+    results = invented(lambda b, s, a, c: {2: 0.9, 4: 0.91, 10: 0.92}[a] if s == BLOCKS else 0.6)
+    text = said(results, "choice").split("MobileNet.")[0]
+    assert "3 of 8 configurations" in text and "cheapest choice that these photos allow is the last 2 blocks" in text
+    named = text.split("Does it help")[0]
+    assert "layers" not in named and "frozen" not in named
+    assert "is +2.0 points" in text and "within 2 points of each other is not shown" in text
+    equal = invented(lambda b, s, a, c: {2: 0.9, 4: 0.9, 10: 0.901}[a] if s == BLOCKS else 0.6, photos=3000)
+    assert "are shown to be within 2 points of each other" in said(equal, "choice")
+
+
+def test_what_all_together_show_is_not_lost_where_no_pair_differs():
+    """The smallest part is no choice where all configurations that train more are, taken together, better."""
+    results = invented(lambda b, s, a, c: 0.9 if s != FROZEN else 0.87, backbones=("mobilenet",), swap=0.08)
+    assert not results.pairs["mobilenet"]["separated"].any()
+    text = said(results, "choice")
+    assert "the base frozen for 20 epochs (p = " in text and "a clear gain)" in text and "no clear gain)" in text
+    assert "cheapest choice that these photos allow is the last 5 layers" in text
+
+
+accuracies = st.lists(st.sampled_from([0.5, 0.7, 0.8, 0.82, 0.84, 0.9]), min_size=16, max_size=16)
+
+
+@settings(max_examples=6, deadline=None)
+@given(accuracies, st.sampled_from([30, 200]))
+def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, photos):
+    """Whatever the results are, each accuracy is one of theirs, and what is said to be better is."""
+    order = [(backbone, *which) for backbone in ("resnet50", "mobilenet") for which in CONFIGURATIONS]
+    table = dict(zip(order, values))
+    results = invented(lambda *which: table[which], photos=photos, swap=0.1)
+    rows, answer = results.rows, Answer(results)
+    shares = {f"{value:.1%}" for value in [*rows["test_accuracy"], *rows["test_low"], *rows["test_high"]]}
+    of_networks = "\n".join(answer.write("in_short").split("\n")[:2])
+    assert set(re.findall(r"[\d.]+%", of_networks + answer.write("choice").split("*Clearly beaten*")[0])) <= shares
+    for network in answer.networks:
+        text = of_network(results, "accuracy", network.title)
+        found = re.search(r"(\w+) of its 28 pairs", text)[1]
+        assert found.replace("None", "0") == str(results.pairs[network.name]["separated"].sum())
+        if len(network.unbeaten) > 1:
+            assert f"{network.unbeaten[0]['test_accuracy']:.1%}" == f"{network.rows['test_accuracy'].max():.1%}"
+            cheaper = network.choice["trainable_parameters"]
+            assert cheaper <= network.top["trainable_parameters"]
+    (versus,) = answer.versus
+    phrase = {1: "is more accurate than", -1: "is less accurate than", 0: "is not clearly more or less accurate than"}
+    assert f"ResNet50 {phrase[versus.accuracy.sign]} MobileNet" in answer.write("accuracy")
+    if versus.accuracy.sign:
+        means = rows[~rows["control"]].groupby("backbone")["test_accuracy"].mean()
+        assert (means["resnet50"] > means["mobilenet"]) == (versus.accuracy.sign > 0)
+    replication = results.replication
+    supported = sum(replication.verdicts[claim.id].word == "supported" for claim in replication.stated)
+    assert f"{supported} {'is' if supported == 1 else 'are'} supported" in said(results, "replication")
+
+
+# ---- what the study is, and what it can show ----------------------------------------------------
+
+
+def test_weights_that_are_not_official_are_named_wherever_a_network_is_judged():
+    results = invented(flat)
+    weights = results.runs[0].record.weights | {"title": "A copy", "official": False}
+    changed = [
+        run.model_copy(
+            update={
+                "record": run.record.model_copy(
+                    update={"weights": weights | {"official": run.record.experiment.backbone != "resnet50"}}
+                )
+            }
+        )
+        for run in results.runs
+    ]
+    results = Results(changed)
+    (caveat,) = Answer(results).caveats
+    assert caveat.startswith("The weights of ResNet50 are not the official ones: A copy.")
+    assert caveat in said(results, "in_short") and caveat in said(results, "conclusion")
+
+
+def test_how_it_was_measured_is_told_from_the_records():
+    text = said(invented(flat, seeds=2), "method")
+    assert "head trains alone for 5 epochs" in text and "train for 15 more" in text and "frozen, 20 epochs" in text
+    assert "2 seeds" in text and "within 2 points" in text and "come from the profile" in text
+
+
+def test_a_study_without_claims_says_nothing_of_an_original():
+    results = invented(flat, latency=lambda *which: 10.0)
+    with_claims = " ".join(said(results, section) for section in SECTIONS)
+    without = Results(results.runs, results.latency, results.margin, results.planned)
+    general = " ".join(said(without, section) for section in SECTIONS)
+    assert "original" in with_claims and not re.search("original|claim|replicat", general, re.IGNORECASE)
+    assert not any(tables.configurations(without)[1]) and sum(tables.configurations(results)[1]) == 14
+    for path in TEMPLATES:
+        assert not re.search("resnet|mobilenet|flowers", path.read_text(encoding="utf-8"), re.IGNORECASE), path.name
+
+
+def test_few_test_photos_are_warned_of_on_the_first_page():
+    warning = Answer(invented(flat, photos=40)).warning
+    assert warning.startswith("Only 40 test photos") and re.search(r"about [\d.]+ points wide", warning)
+    assert Answer(invented(flat, photos=100)).warning is None
+
+
+def test_what_so_many_photos_can_show():
+    many, few = invented(flat, photos=2000, swap=0.3), invented(flat, photos=100, swap=0.3)
+    found = [float(re.search(r"true difference of ([\d.]+) points", said(r, "power"))[1]) for r in (many, few)]
+    assert found[0] < found[1] / 3
+    assert "no difference, however large, would be found in 8 of 10" in said(invented(flat, photos=5), "power")
+
+
+def test_one_seed_says_what_it_cannot_tell_and_several_say_how_far_they_vary():
+    assert "run with 1 seed. Another seed" in said(invented(flat), "power")
+    several = invented(flat, backbones=("mobilenet",), seeds=3, swap=0.3)
+    assert re.search(r"run with 3 seeds\. .* standard deviation of \d(\.\d)? points", said(several, "power"))
+
+
+def test_unequal_seeds_are_said_and_what_one_cannot_tell():
+    results = invented(flat, seeds=3, swap=0.3)
+    runs = [r for r in results.runs if r.record.experiment.backbone == "mobilenet" or r.record.experiment.seed == 0]
+    text = said(Results(runs), "power")
+    assert "run with 1 seed (ResNet50), 3 seeds (MobileNet)" in text
+    assert "The 8 configurations with one seed (ResNet50) cannot include it" in text
+
+
+def test_on_other_data_the_claims_are_said_to_be_about_their_own():
+    results = invented(flat)
+    assert "The claims are about" not in said(results, "replication")
+    for run in results.runs:
+        run.record.data["dataset"] = "beans"
+    assert "The claims are about TF Flowers" in said(results, "replication")
+
+
+# ---- learning, speed and cost -------------------------------------------------------------------
+
+
+def test_speed_is_of_the_graph_and_noise_is_named():
+    assert "not measured" in said(invented(flat), "speed")
+    results = invented(flat, latency=lambda b, s, a, c: (20 if b == "resnet50" else 5) * (1.2 if a == 10 else 1))
+    assert "takes 20.0 ms for a single photo" in of_network(results, "speed", "ResNet50")
+    assert "takes 5.0 ms" in of_network(results, "speed", "MobileNet")
+    assert said(results, "speed").count("a factor of 1.2") == 2
+    assert "nearer to `predict()` here" in said(results, "replication")
+    assert "nearer to the compiled graph" in said(invented(flat, latency=lambda *w: 100), "replication")
+    assert "ResNet50 is slower at inference: 20.0 against 5.0 ms a photo" in said(results, "conclusion")
+
+
+def test_a_network_that_was_measured_once_has_no_noise():
+    results = invented(flat, latency=lambda *which: 10.0)
+    once = results.latency.drop_duplicates(["backbone", "call", "photos", "round"])
+    once = once.drop(columns=["strategy", "amount", "epochs"])
+    text = said(Results(results.runs, once, planned=16), "speed")
+    assert text.count("10.0 ms for a single photo") == 2 and "noise" not in text
+
+
+@pytest.mark.parametrize("sign, trend", [(1, "rises"), (-1, "falls")])
+def test_fit_is_what_the_gap_and_the_loss_say(sign, trend):
+    def ahead(backbone, strategy, amount, control):
+        return 0.5 + 0.4 * SIZES[strategy, amount] / 4000
+
+    sizes = invented(flat, train_accuracy=ahead, validation_loss=lambda *which: 1 + sign * ahead(*which))
+    text = said(sizes, "fit")
+    assert text.count("the lead of training over validation accuracy rises") == 2
+    assert text.count(f"the validation loss {trend} (rank correlation {sign:+.2f}") == 2
+    assert "rises" not in said(invented(flat), "fit") and "falls" not in said(invented(flat), "fit")
+
+
+def test_the_network_that_needs_less_is_named():
+    results = invented(flat, peak_memory_mb=lambda b, s, a, c: 1.0 + (b == "resnet50"))
+    phrase = "MobileNet needs less memory in 8 of 8 configurations: ResNet50 needs 2.00 to 2.00 times as much"
+    assert phrase in said(results, "conclusion")
+
+
+def test_layers_alone_are_compared_with_the_control():
+    runs = [run for run in invented(flat).runs if run.record.experiment.strategy in (FROZEN, LAYERS)]
+    text = said(Results(runs), "strategies")
+    assert "Strategy A is not clearly more or less accurate than the base frozen" in text and "Strategy B" not in text
+
+
+def test_the_words_bear_one_network_and_one_configuration():
+    results = Results(invented(flat, backbones=("mobilenet",)).runs[:1])
+    texts = {section: said(results, section) for section in SECTIONS}
+    assert "the only configuration that was run" in texts["in_short"]
+    assert not any("nan" in text for text in texts.values())
+    assert all(text for section, text in texts.items() if section != "missing")
+
+
+# ---- photos, tables and what is missing ---------------------------------------------------------
+
+
+def test_the_hardest_photos_are_those_that_most_runs_get_wrong():
+    def better(b, s, a, c):
+        return 0.9 if b == "resnet50" else 0.8
+
+    results = invented(better, photos=20)
+    hard = Answer(results).hard
+    assert hard["key"].tolist() == ["photo-18", "photo-19", "photo-16", "photo-17"]
+    assert hard["wrong"].tolist() == [1, 1, 0.5, 0.5] and set(hard["said"]) == {"tulip"}
+    runs = invented(better, 20, seeds=3).runs
+    runs = [r for r in runs if r.record.experiment.backbone == "mobilenet" or r.record.experiment.seed == 0]
+    assert Answer(Results(runs)).hard["wrong"].tolist() == [1, 1, 0.5, 0.5], "more seeds are not more weight"
+    assert "all 16 runs classify 16 correctly and 2 wrongly. They differ on the other 2" in said(results, "hard")
+    assert len(Answer(invented(lambda *which: 1.0)).hard) == 0
+
+
+def test_the_tables_for_people_who_write_their_own(tmp_path):
+    results = invented(flat, seeds=2)
+    tables.write_tables(results, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.md", "results.tex"]
+    runs = pd.read_csv(tmp_path / "results.csv")
+    assert len(runs) == len(results.runs) and {"seed", "test_accuracy", "head_seconds"} <= set(runs)
+    as_markdown, latex = ((tmp_path / f"results.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex"))
+    assert as_markdown.count("Strategy B (2 blocks)") == latex.count("Strategy B (2 blocks)") == 2
+    assert r"\begin{tabular}" in latex and not re.search(r"(?<!\\)%", latex), "a bare % would be a comment"
+
+
+def test_costs_are_told_by_phase():
+    table = tables.costs(invented(flat))
+    assert len(table) == 16 and "GPU MB" not in table
+    tuned = table[table["What trains"] == "Strategy A (5 layers)"].iloc[0]
+    assert (tuned["Head (s)"], tuned["Unfrozen (s)"], tuned["All (s)"]) == ("2.0", "3.0", "6.0")
+    assert "GPU MB" in tables.costs(invented(flat, peak_device_memory_mb=lambda *which: 512.0))
+
+
+def test_what_is_missing_is_said_with_its_reason_and_shown_in_the_table():
+    whole = invented(flat)
+    assert said(whole, "missing") == ""
+    lost = [run for run in whole.runs if run.record.experiment.label == "Strategy B (4 blocks)"]
+    jobs = [Job(f"job-{i}", f"config-{i}", run.record.experiment, Path("x")) for i, run in enumerate(lost)]
+    reasons = dict(zip(jobs, ["diverged: after epoch 3", "its *kernel* died\nand more"]))
+    rest = [run for run in whole.runs if run not in lost]
+    results = Results(rest, None, whole.margin, whole.planned, reasons, claims=whole.claims)
+    text = Answer(results).write("missing")
+    assert "**2 of the 16 experiments have no results**" in text
+    assert "config-0, seed 0" in html.unescape(text) and "*kernel*" not in text and "and more" not in text
+    frame, is_original = tables.configurations(results)
+    shown = frame["What trains"].tolist()
+    assert "Strategy B (4 blocks): diverged" in shown and "Strategy B (4 blocks): not finished" in shown
+    assert len(frame) == len(is_original) and "Strategy B (4 blocks)" not in shown
