@@ -1,5 +1,7 @@
 """Every figure that a sentence of the report may use, computed once from a study's results."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,13 +11,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from thaw.experiment import Experiment
 from thaw.records.record import Record, Run
 from thaw.report import statistics, words
 from thaw.report.replication import Replication
 from thaw.report.results import Results
 from thaw.report.statistics import Difference, Remaining
-from thaw.study.claims import Claim, Selection
+from thaw.study.claims import Selection
 
 SMALL = 100  # with fewer test photos than this, the first page says how little they can decide
 
@@ -24,30 +25,18 @@ SMALL = 100  # with fewer test photos than this, the first page says how little 
 class NetworkAnswer:
     """What a report says of one network.
 
-    Parameters
+    Attributes
     ----------
     results : Results
-    name : str
-        The network's name in the experiments.
+    name, title : str
+        Its name in the experiments, and what reports call it.
+    runs : list of Run
     """
 
     results: Results
     name: str
-
-    @cached_property
-    def runs(self) -> list[Run]:
-        """All its runs."""
-        return [run for run in self.results.runs if run.record.experiment.backbone == self.name]
-
-    @property
-    def record(self) -> Record:
-        """The record of its first run: title, weights, number of parameters."""
-        return self.runs[0].record
-
-    @property
-    def title(self) -> str:
-        """What reports call it."""
-        return self.record.network["title"]
+    title: str
+    runs: list[Run]
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -63,11 +52,14 @@ class NetworkAnswer:
         """The configuration with the largest value of a column."""
         return self.rows.loc[self.rows[column].idxmax()]
 
-    # ---- accuracy, and the choice ----------------------------------------------------------------
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """All comparisons of two of its configurations."""
+        return self.results.pairs[self.name]
 
     @cached_property
     def unbeaten(self) -> list[pd.Series]:
-        """The configurations that no other clearly beats, the most accurate (`top`) first."""
+        """The configurations that no other clearly beats, the most accurate first."""
         rows = self.results.best(self.name).sort_values("test_accuracy", ascending=False, kind="stable")
         return [row for _, row in rows.iterrows()]
 
@@ -78,7 +70,7 @@ class NetworkAnswer:
 
     @property
     def tied(self) -> list[pd.Series]:
-        """All configurations that are as accurate as `top`, itself included."""
+        """The most accurate configuration, and all others that are as accurate."""
         equal = np.isclose(self.rows["test_accuracy"], self.top["test_accuracy"])
         return [row for _, row in self.rows[equal].iterrows()]
 
@@ -93,42 +85,21 @@ class NetworkAnswer:
         return [(self.rows.loc[index], gain) for index, gain in self.results.gains[self.name].items()]
 
     @cached_property
-    def ahead(self) -> Difference:
-        """The accuracy of `top` less that of `choice`."""
-        return statistics.difference(self.results.of_row(self.top), self.results.of_row(self.choice))
-
-    @property
-    def ahead_p(self) -> float:
-        """The p of `ahead`, corrected for all pairs of the network."""
+    def ahead(self) -> tuple[Difference, float]:
+        """The most accurate configuration less the choice, and p corrected for all pairs of the network."""
         first, second = sorted([self.top.name, self.choice.name])
-        return float(self.pairs.query("first == @first and second == @second")["p"].item())
-
-    @property
-    def pairs(self) -> pd.DataFrame:
-        """All comparisons of two of its configurations."""
-        return self.results.pairs[self.name]
-
-    @property
-    def range(self) -> float:
-        """How far the most accurate configuration is ahead of the least accurate."""
-        return self.rows["test_accuracy"].max() - self.rows["test_accuracy"].min()
-
-    @property
-    def width(self) -> float:
-        """The mean width of the interval of an accuracy."""
-        return (self.rows["test_high"] - self.rows["test_low"]).mean()
-
-    @property
-    def disagree(self) -> float:
-        """The share of photos on which two configurations disagree, the median over all pairs."""
-        return float(np.median([effect.disagree for effect in self.pairs["difference"]]))
+        pair = self.pairs[(self.pairs["first"] == first) & (self.pairs["second"] == second)]
+        runs = (self.results.of_row(row) for row in (self.top, self.choice))
+        return statistics.difference(*runs), float(pair["p"].item())
 
     @cached_property
-    def detectable(self) -> float:
-        """The difference that a single comparison finds in 8 of 10 studies; NaN where there is none."""
-        return statistics.detectable_from(self.pairs)
+    def power(self) -> tuple[float, float]:
+        """The share of photos on which two configurations disagree (median), and the difference that can be found.
 
-    # ---- strategies and the control --------------------------------------------------------------
+        That is what a single comparison finds in 8 of 10 studies; NaN where there is no such difference.
+        """
+        disagree = float(np.median([effect.disagree for effect in self.pairs["difference"]]))
+        return disagree, statistics.detectable_from(self.pairs)
 
     @cached_property
     def remaining(self) -> Remaining | None:
@@ -143,10 +114,6 @@ class NetworkAnswer:
         sides = {"blocks_layers": (blocks, layers), "layers_control": (layers, control)}
         sides["blocks_control"] = (blocks, control)
         return {name: statistics.difference(*both) for name, both in sides.items() if all(both)}
-
-    def mean_trained(self, strategy: str) -> float:
-        """How many parameters train, on average over the configurations of a strategy."""
-        return self.rows.loc[self.rows["strategy"] == strategy, "trainable_parameters"].mean()
 
     @cached_property
     def trends(self) -> dict[str, tuple[float, float]]:
@@ -164,8 +131,6 @@ class NetworkAnswer:
         }
         return {name: trend for name, trend in found.items() if trend}
 
-    # ---- speed -----------------------------------------------------------------------------------
-
     def milliseconds(self, call: str, photos: int) -> np.ndarray | None:
         """Milliseconds a photo, (configurations measured, rounds); None where they were not measured."""
         calls = [self.results.calls(row, call, photos) for _, row in self.rows.iterrows()]
@@ -182,7 +147,7 @@ class NetworkAnswer:
         graph, batch, predict = (self.milliseconds(*call) for call in (("graph", 1), ("graph", 32), ("predict", 1)))
         if graph is None or batch is None or predict is None:
             return None
-        low, high = (end(np.median(graph, axis=1)) for end in (np.min, np.max))
+        low, high = (float(end(np.median(graph, axis=1))) for end in (np.min, np.max))
         medians = (float(np.median(np.median(calls, axis=1))) for calls in (graph, batch, predict))
         return dict(zip(("graph", "batch", "predict", "low", "high", "noise"), (*medians, low, high, high / low)))
 
@@ -197,24 +162,21 @@ class Versus:
     @cached_property
     def accuracy(self) -> Difference | None:
         """The accuracy of the first less that of the second; None where they share no configuration."""
-        sides = (self.first.results.select(backbone=network.name) for network in (self.first, self.second))
-        first, second = statistics.matched(*sides, ["strategy", "amount"])
+        sides = [network.results.select(backbone=network.name) for network in (self.first, self.second)]
+        first, second = statistics.matched(sides[0], sides[1], ["strategy", "amount"])
         return statistics.difference(first, second) if first and second else None
 
     @cached_property
-    def latency(self) -> tuple[float, float, float]:
-        """How many times as long the first takes for a photo, with an interval."""
-        calls = (network.milliseconds("graph", 1) for network in (self.first, self.second))
-        return statistics.ratio_of_medians(*(np.median(of_network, axis=0) for of_network in calls))
-
-    @property
-    def latency_sign(self) -> int:
-        """1 or -1 where the first is clearly slower or faster, beyond the machine's noise; else 0."""
+    def latency(self) -> tuple[float, float, float] | None:
+        """How many times as long the first takes for a photo, with its interval; None where it may be noise."""
+        calls = [network.milliseconds("graph", 1) for network in (self.first, self.second)]
         speeds = [network.speed for network in (self.first, self.second)]
-        if None in speeds:
-            return 0
-        noise = max(speed["noise"] for speed in speeds)
-        return int(self.latency[1] > noise) - int(self.latency[2] < 1 / noise)
+        rounds = [np.median(of_network, axis=0) for of_network in calls if of_network is not None]
+        noise = max(speed["noise"] if speed else np.inf for speed in speeds)
+        if len(rounds) < 2 or noise == np.inf:
+            return None
+        ratio, low, high = statistics.ratio_of_medians(*rounds)
+        return (ratio, low, high) if low > noise or high < 1 / noise else None
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
         """Which network mostly needs less, which more, in how many shared configurations of how many, and the ratios."""
@@ -239,11 +201,6 @@ class Answer:
 
     results: Results
 
-    @property
-    def replication(self) -> Replication | None:
-        """The claims of the profile with their verdicts; None where it names none."""
-        return self.results.replication
-
     def write(self, section: str) -> str:
         """Write a section of the report as Markdown: see `thaw.report.words.write`."""
         return words.write(section, answer=self)
@@ -251,7 +208,11 @@ class Answer:
     @cached_property
     def networks(self) -> list[NetworkAnswer]:
         """The networks, in the order of the runs."""
-        return [NetworkAnswer(self.results, name) for name in self.results.backbones]
+        runs = {
+            name: [run for run in self.results.runs if run.record.experiment.backbone == name]
+            for name in self.results.backbones
+        }
+        return [NetworkAnswer(self.results, name, self.results.title(name), runs[name]) for name in runs]
 
     @property
     def record(self) -> Record:
@@ -259,32 +220,35 @@ class Answer:
         return self.results.runs[0].record
 
     @property
+    def replication(self) -> Replication | None:
+        """The claims of the profile with their verdicts; None where it names none."""
+        return self.results.replication
+
+    @property
     def title(self) -> str:
         """What was studied: the networks and the data set."""
-        titles = ", ".join(network.title for network in self.networks)
-        return f"{titles} on {self.record.data['title']}"
+        return f"{', '.join(self.results.titles.values())} on {self.record.data['title']}"
 
     @property
     def warning(self) -> str | None:
         """What a reader must know first: how little so few test photos decide; None where there are enough."""
-        photos = self.record.data["photos"]["test"]
+        photos, rows = self.record.data["photos"]["test"], self.results.rows
         if photos >= SMALL:
             return None
-        width = np.mean([network.width for network in self.networks])
         return (
             f"Only {words.count(photos, 'test photo')}: the interval of a single accuracy is about "
-            f"{words.in_points(width)} points wide. Use this report to see what Thaw does, not to decide."
+            f"{words.in_points((rows['test_high'] - rows['test_low']).mean())} points wide. "
+            "Use this report to see what Thaw does, not to decide."
         )
 
     def facts(self, profile: str) -> dict[str, str]:
         """The facts of the first page."""
-        data, device = self.record.data, self.record.device
-        photos = data["photos"]
+        data, device, photos = self.record.data, self.record.device, self.record.data["photos"]
         return {
             "Profile": profile,
             "Data": f"{data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, "
             f"{photos['test']:,} test",
-            **{f"{n.title} weights": words.weights_title(n.record.weights) for n in self.networks},
+            **{f"{n.title} weights": words.weights_title(n.runs[0].record.weights) for n in self.networks},
             "Experiments": f"{len(self.results.runs)} of {self.results.planned} finished, {self.results.seeds} "
             "a configuration",
             "Photos": f"{self.record.parameters['image_size']} pixels square",
@@ -294,88 +258,56 @@ class Answer:
     @property
     def caveats(self) -> list[str]:
         """A remark for each network whose weights are not the official ones."""
+        weights = {network.title: network.runs[0].record.weights for network in self.networks}
         return [
-            f"The weights of {network.title} are not the official ones: {network.record.weights['title']}. "
-            f"All results of {network.title}, and above all what unfreezing gains, are results of these weights."
-            for network in self.networks
-            if not network.record.weights["official"]
+            f"The weights of {title} are not the official ones: {about['title']}. "
+            f"All results of {title}, and above all what unfreezing gains, are results of these weights."
+            for title, about in weights.items()
+            if not about["official"]
         ]
 
-    @cached_property
-    def experiments(self) -> list[Experiment]:
-        """The parameters of all runs."""
-        return [run.record.experiment for run in self.results.runs]
-
     @property
-    def head_epochs(self) -> int:
-        """Epochs of the head alone."""
-        return min(e.head_epochs for e in self.experiments)
-
-    @property
-    def finetune_epochs(self) -> int:
-        """Epochs after unfreezing; 0 where nothing is unfrozen."""
-        return max(e.finetune_epochs for e in self.experiments)
-
-    def has(self, strategy: str, control: bool = False) -> bool:
-        """Whether there are runs of a strategy; of the frozen base, whether as the control or not."""
-        return any(e.strategy == strategy and e.control == control for e in self.experiments)
+    def epochs(self) -> tuple[int, int]:
+        """Epochs of the head alone, and after unfreezing (0 where nothing is unfrozen)."""
+        experiments = [run.record.experiment for run in self.results.runs]
+        return min(e.head_epochs for e in experiments), max(e.finetune_epochs for e in experiments)
 
     def parameter(self, name: str) -> str:
         """A parameter's value, by network where these differ."""
         values = {
-            n.title: "; ".join(dict.fromkeys(words.parameter(run.record.parameters[name]) for run in n.runs))
-            for n in self.networks
+            network.title: "; ".join(
+                dict.fromkeys(words.parameter(run.record.parameters[name]) for run in network.runs)
+            )
+            for network in self.networks
         }
         if len({*values.values()}) == 1:
             return next(iter(values.values()))
         return "; ".join(f"{title}: {value}" for title, value in values.items())
 
-    # ---- across networks -------------------------------------------------------------------------
-
     @cached_property
     def versus(self) -> list[Versus]:
         """Every two networks that share configurations."""
         pairs = [Versus(first, second) for first, second in combinations(self.networks, 2)]
-        return [pair for pair in pairs if pair.accuracy is not None]
-
-    @property
-    def several_seeds(self) -> pd.DataFrame:
-        """The configurations with several seeds."""
-        return self.results.rows[self.results.rows["seeds"] > 1]
-
-    @property
-    def single_seed_networks(self) -> list[str]:
-        """The networks that have configurations with one seed."""
-        return [network.title for network in self.networks if (network.rows["seeds"] == 1).any()]
-
-    @property
-    def seed_sd(self) -> float:
-        """The standard deviation of an accuracy from seed to seed, pooled over the configurations with several."""
-        return float(np.sqrt((self.several_seeds["test_sd"] ** 2).mean()))
-
-    @property
-    def test_is_easier(self) -> bool:
-        """Whether each configuration is more accurate on the test photos than on the validation photos."""
-        return bool((self.results.rows["test_accuracy"] > self.results.rows["validation_accuracy"]).all())
+        return [pair for pair in pairs if pair.accuracy]
 
     @cached_property
     def blocks_layers(self) -> Difference | None:
         """Blocks less layers, over the networks that have both; None where none has."""
-        sides = (self.results.select(strategy=strategy) for strategy in ("blocks", "layers"))
-        blocks, layers = statistics.matched(*sides, ["backbone"])
+        select = self.results.select
+        blocks, layers = statistics.matched(select(strategy="blocks"), select(strategy="layers"), ["backbone"])
         return statistics.difference(blocks, layers) if blocks else None
 
     @cached_property
     def like_parameters(self) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
         """Blocks less layers where both train similar numbers of parameters, and which were compared."""
-        return self.results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="layers"))
+        return self.results.at_like_parameters(Selection(strategy=("blocks",)), Selection(strategy=("layers",)))
 
     @cached_property
     def over_least(self) -> Difference | None:
         """All other fine-tuned configurations less the one of each network that unfreezes least."""
-        least, more = [], []
-        for network in self.networks:
-            tuned = network.rows[network.rows["strategy"] != "frozen"].sort_values("trainable_parameters")
+        least, more = list[Run](), list[Run]()
+        for rows in self.results.backbones.values():
+            tuned = rows[rows["strategy"] != "frozen"].sort_values("trainable_parameters")
             for number, (_, row) in enumerate(tuned.iterrows() if len(tuned) > 1 else ()):
                 (more if number else least).extend(self.results.of_row(row))
         return statistics.difference(more, least) if more else None
@@ -415,33 +347,22 @@ class Answer:
         table = pd.DataFrame(columns).rename_axis("key")
         return table[table["wrong"] >= 0.5].nlargest(10, "wrong").reset_index()
 
-    # ---- a replication ---------------------------------------------------------------------------
-
     @cached_property
-    def verdict_counts(self) -> Counter[str]:
-        """How many of the source's claims have each verdict; ``standing`` of them also as a family, ``tested`` by p."""
-        replication = self.replication
-        counts = Counter(replication.verdicts[claim.id].word for claim in replication.stated)
-        counts["standing"] = len({claim.id for claim in replication.stated} & set(replication.standing))
-        counts["tested"] = sum(verdict.p is not None for verdict in replication.verdicts.values())
-        return counts
-
-    def claims_that_are(self, word: str) -> list[Claim]:
-        """The source's claims with this verdict."""
-        return [claim for claim in self.replication.stated if self.replication.verdicts[claim.id].word == word]
-
-    @property
-    def original_milliseconds(self) -> list[tuple[NetworkAnswer, pd.Series]]:
-        """Each network with the source's own latencies, as far as it has any."""
-        own = self.replication.original
-        own = {} if own is None else dict(list(own.groupby("backbone")["inference_ms_per_image"]))
-        return [(network, own[network.name]) for network in self.networks if network.name in own]
-
-    # ---- the search ------------------------------------------------------------------------------
+    def verdicts(self) -> Counter[str]:
+        """How many of the source's claims have each verdict; ``standing`` of them also hold as a family."""
+        if not self.replication:
+            return Counter()
+        stated = {claim.id for claim in self.replication.stated}
+        counts = Counter(self.replication.verdicts[id].word for id in stated)
+        return counts + Counter(standing=len(stated & set(self.replication.standing)))
 
     def searches(self) -> Iterator[tuple[str, str, str, pd.DataFrame, list]]:
         """Each search for a learning rate: title, configuration, parameter, the values tried, the values used."""
-        groups = self.results.search.groupby(["backbone", "label", "parameter"], sort=False)
+        groups = (
+            []
+            if self.results.search is None
+            else self.results.search.groupby(["backbone", "label", "parameter"], sort=False)
+        )
         for (name, label, parameter), tried in groups:
-            used = {e.model_dump()[parameter] for e in self.experiments if e.backbone == name}
+            used = {r.record.parameters[parameter] for n in self.networks if n.name == name for r in n.runs}
             yield self.results.title(name), label, parameter, tried, sorted(used)

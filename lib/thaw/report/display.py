@@ -1,9 +1,8 @@
-"""What a report shows.
+"""What a notebook displays between its prose: a `TitlePage`, `Table`s and `Figure`s.
 
-A notebook displays a `TitlePage`, `Table`s and `Figure`s between its prose.
-Each carries its HTML, for JupyterLab and the HTML report, and its Markdown,
-from which pandoc and Typst make the PDF. How they look in the exported report
-is said in ``template/``: ``report.css`` and ``report.typ``.
+Each has an HTML form, for JupyterLab and the HTML report, and a Markdown form,
+from which pandoc and Typst make the PDF. ``template/report.css`` and
+``template/report.typ`` set how they look.
 """
 
 import base64
@@ -19,63 +18,63 @@ import pandas as pd
 from PIL import Image
 
 _DPI = 150  # of figures with photos
-# Stands in a figure's Markdown for the image, which is in its HTML: a notebook need not hold it twice.
+# Stands for the image in a figure's Markdown. The image itself is in the HTML, so a notebook holds it once.
 IMAGE = "image-of-this-figure"
 _MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
-# What no format can hold; and what turns the direction of all text after it, our own as well.
+# Control characters that no format can hold, and those that turn the direction of all text after them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def lines(text: object) -> list[str]:
-    """The lines of a text, each control character in it shown as one that is not."""
+    """Split a text into lines and show each control character as a replacement character."""
     return [_UNSEEN.sub("\ufffd", line) for line in str(text).strip().splitlines()]
 
 
 def one_line(text: object) -> str:
-    """A text as one line."""
+    """Write a text as one line."""
     return " ".join(" ".join(lines(text)).split())
 
 
 def _html(text: object) -> str:
-    """Text as HTML."""
+    """Escape a text for HTML."""
     return "<br>".join(escape(line) for line in lines(text))
 
 
 def markdown(text: object) -> str:
-    """Text as Markdown of one line, in which nothing means anything but itself.
+    """Escape a text for Markdown, as one line in which every character stands for itself.
 
-    For whatever others have named or written: classes, data sets, weights,
-    devices, errors. Marks are character references, which no Markdown takes for
-    marks, and no JupyterLab for the beginning of a formula.
+    Use it for whatever others have written: names of classes, data sets,
+    weights and devices, and errors. Punctuation becomes character references,
+    which neither Markdown nor JupyterLab's formulas give a meaning.
     """
     plain = "<br>".join(
         re.sub(r"[!-/:-@\[-`{-~]", lambda mark: f"&#{ord(mark[0])};", " ".join(line.split())) for line in lines(text)
     )
-    # MathJax reads what has been rendered, where a reference is a dollar again.
+    # MathJax reads the rendered text, in which the reference has become a dollar again.
     return f'<span class="mathjax_ignore">{plain}</span>' if re.search(r"[$\\]", str(text)) else plain
 
 
 def latex(text: object) -> str:
-    """Text as LaTeX of one line, in which nothing means anything but itself."""
+    """Escape a text for LaTeX, as one line in which every character stands for itself."""
     words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return re.sub(r"[\\~^#$%&_{}]", lambda mark: words.get(mark[0], "\\" + mark[0]), one_line(text))
 
 
 def _div(name: str, *parts: str) -> str:
-    """Markdown blocks as a named part of the report (see ``report.lua``)."""
-    # A div ends with as many colons as it began with; none of ours is deeper.
+    """Mark Markdown blocks as a named part of the report, for ``report.lua``."""
+    # A div ends with as many colons as it began with, so the outer one has more.
     fence = ":::::" if name == "titlepage" else ":::"
     return "\n\n".join([f"{fence} {{.{name}}}", *parts, fence])
 
 
 def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Markdown cells as a pipe table."""
+    """Write cells of Markdown as a pipe table."""
     rule = ["--:" if number else ":--" for number in right]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
 def _is_numeric(column: Sequence[str]) -> bool:
-    """Whether a column holds numbers: digits and signs, units left to its header."""
+    """Whether a column holds only numbers: digits and signs, with the units in its header."""
     cells = [cell for cell in column if re.search(r"\w", cell) and cell.lower() not in ("n/a", "nan")]
     number = re.compile(r"(?=.*\d)(?:[\W\d_]|(?<=\d)[eE](?=[-+\d]))*", re.DOTALL)
     return bool(cells) and all(number.fullmatch(cell) for cell in cells)
@@ -83,25 +82,25 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table of a notebook; the report numbers it.
+    """A table in a notebook. The report gives it a number.
 
     Parameters
     ----------
     frame : pandas.DataFrame, (rows, columns)
-        The cells, numbers formatted as they are to be read. The index is not
-        shown, a missing value is an empty cell, and a column of numbers
-        stands to the right.
+        The cells, with numbers formatted for reading. The index is not shown,
+        a missing value is an empty cell, and columns of numbers are aligned to
+        the right.
     caption : str
         What the table shows, without a number.
     notes : tuple of str
-        Remarks under the table.
+        Remarks below the table.
     muted : sequence of bool, (rows,)
-        The rows of second rank, shown in grey; empty for none.
+        Which rows are shown in grey; empty for none.
 
     Raises
     ------
     ValueError
-        If `muted` does not have one value a row.
+        If `muted` does not have one value for each row.
     """
 
     frame: pd.DataFrame
@@ -125,10 +124,10 @@ class Table:
         }
 
     def _to_html(self, header, rows, muted, right) -> str:
-        # The styles repeat what JupyterLab, which has no style sheet of ours, needs.
+        # JupyterLab does not have our style sheet, so what it needs is repeated in the tags.
         align = [f'style="text-align: {"right" if number else "left"}"' for number in right]
         head = "".join(f'<th scope="col" {a}>{_html(name)}</th>' for name, a in zip(header, align))
-        # A number does not break; a table too wide for its box scrolls in it.
+        # Numbers do not break into lines. A table that is too wide scrolls inside its box.
         cell_align = [a[:-1] + '; white-space: nowrap"' if number else a for a, number in zip(align, right)]
         body = "\n".join(
             f"<tr{_MUTED if grey else ''}>"
@@ -160,19 +159,18 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A plot of a notebook; the report numbers it.
+    """A plot in a notebook. The report gives it a number.
 
-    The plot is closed as far as pyplot is concerned, so that Jupyter does not
-    show it a second time.
+    The plot is closed for pyplot, so that Jupyter does not show it twice.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        The plot; its size in inches is its natural size on paper.
+        The plot. Its size in inches is its size on paper.
     caption : str
         What the figure shows, without a number.
     alt : str
-        What a reader who cannot see it should know.
+        A description for readers who cannot see it.
     """
 
     figure: matplotlib.figure.Figure
@@ -198,9 +196,9 @@ class Figure:
         }
 
     def _image(self) -> tuple[str, float]:
-        """The plot as a data URI, and its width in CSS pixels."""
+        """Return the plot as a data URI, and its width in CSS pixels."""
         svg = self._saved("svg", metadata={"Date": None, "Creator": None})
-        # Lines and letters are best as vectors; photos and clouds of thousands of marks are not.
+        # Lines and letters look best as vectors. Photos and thousands of marks would be too large.
         if len(svg) < 500_000 and not any(axes.images for axes in self.figure.axes):
             width = float(re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)[1]) * 96 / 72
             return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
@@ -217,14 +215,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class TitlePage:
-    """The head of a report.
+    """The first page of a report.
 
     Parameters
     ----------
     title, subtitle : str
     facts : dict of str to str
-        What to know at first sight, for example the data set, the device and
-        the date.
+        What the report is based on, for example the data set and the device.
     warning : str or None
         What a reader must not overlook.
     """

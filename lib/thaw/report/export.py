@@ -1,7 +1,6 @@
-"""An executed notebook as one HTML file and as a PDF.
+"""Export an executed notebook as one HTML file and as a PDF.
 
-What the notebook shows is in `thaw.report.display`; how it looks is said in
-``template/``: ``report.css`` and ``report.typ``.
+`thaw.report.display` holds what a notebook shows, ``template/`` how it looks.
 """
 
 import os
@@ -24,11 +23,11 @@ from thaw.errors import ReportError
 from thaw.report.display import IMAGE
 
 _TEMPLATE = Path(__file__).parent / "template"
-# DejaVu Sans: letters that Typst's own fonts lack, such as Arabic ones, in a class's name.
+# DejaVu Sans has letters that Typst's own fonts lack, such as Arabic ones, for names of classes.
 _FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 _IMAGES = ["image/svg+xml", "image/png", "image/jpeg", "text/plain"]
-# The Markdown of JupyterLab, without what could turn plain text into markup
-# (formulas, citations, typographic quotes), and with the divs of `_div`.
+# JupyterLab's Markdown with the divs of `display`, but without formulas, citations and typographic quotes,
+# which could turn plain text into markup.
 _DIALECT = "commonmark+pipe_tables+strikeout+task_lists+footnotes+autolink_bare_uris+fenced_divs+bracketed_spans"
 
 
@@ -38,17 +37,10 @@ def export_html(notebook: Path, html: Path) -> None:
     Code, warnings and cells tagged ``remove`` are left out. The file appears
     whole or not at all.
 
-    Parameters
-    ----------
-    notebook : Path
-        The executed notebook.
-    html : Path
-        The file to write; its folder is made if need be.
-
     Raises
     ------
     ReportError
-        If the notebook cannot be read, has a failed cell, shows an image that
+        If the notebook cannot be read, has a failed cell or shows an image that
         is not in its folder, or if the file cannot be written.
     """
     with _explained(notebook, html):
@@ -69,21 +61,14 @@ def export_html(notebook: Path, html: Path) -> None:
 def export_pdf(notebook: Path, pdf: Path) -> None:
     """Export an executed notebook as a PDF.
 
-    The way is Markdown by nbconvert, Typst by pandoc, PDF by Typst, with the
-    fonts that Typst and matplotlib bring. The same notebook gives the same file.
-
-    Parameters
-    ----------
-    notebook : Path
-        The executed notebook.
-    pdf : Path
-        The file to write; its folder is made if need be.
+    nbconvert writes Markdown, pandoc turns it into Typst, and Typst into a PDF,
+    with the fonts that Typst and matplotlib bring. The same notebook always
+    gives the same file.
 
     Raises
     ------
     ReportError
-        If the notebook cannot be read, has a failed cell, shows an image that
-        is not to be had, or if the file cannot be written.
+        As `export_html`.
     """
     with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
         exporter = MarkdownExporter(
@@ -117,7 +102,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
 
 
 def _config(priority: list[str]) -> Config:
-    """nbconvert's options: which of an output's forms to show, and no cell tagged ``remove``."""
+    """Set nbconvert's options: which form of an output to show, and to leave out cells tagged ``remove``."""
     return Config(
         {
             "NbConvertBase": {"display_data_priority": priority},
@@ -128,14 +113,14 @@ def _config(priority: list[str]) -> Config:
 
 
 def _executed(notebook: Path) -> nbformat.NotebookNode:
-    """Read a notebook that has been run to its end."""
+    """Read a notebook and check that no cell failed."""
     content = nbformat.read(notebook, as_version=4)
     for number, cell in enumerate(content.cells, start=1):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 raise ReportError(
                     f"Cell {number} of {notebook} failed with {output.ename}: {output.evalue}. "
-                    "Mend it and run the notebook again before exporting it."
+                    "Fix the cell and run the notebook again before you export it."
                 )
             shown = output.get("data", {})
             if IMAGE in shown.get("text/markdown", ""):
@@ -166,7 +151,7 @@ def _finished(page: str, name: str) -> str:
 
 @contextmanager
 def _explained(notebook: Path, target: Path) -> Iterator[None]:
-    """Turn whatever an engine raises into one error that says which export failed."""
+    """Turn any error of an engine into one that says which export failed."""
     try:
         yield
     except ReportError:

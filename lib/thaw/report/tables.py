@@ -1,7 +1,9 @@
 """The tables of the reports, and the results as files for people who write their own text."""
 
+from operator import methodcaller
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from thaw.disk.atomic import write_atomic
@@ -33,6 +35,7 @@ def parameters(experiment: Experiment) -> pd.DataFrame:
 def run(record: Record) -> pd.DataFrame:
     """Tabulate the figures of one run."""
     latency, seconds = record.inference_ms_per_image, record.training_seconds
+    assert latency is not None, "a run that diverged has no figures"
     rows = {
         "Training accuracy, loss": f"{record.train_accuracy:.2%}, {record.train_loss:.4f}",
         "Validation accuracy, loss": f"{record.validation_accuracy:.2%}, {record.validation_loss:.4f}",
@@ -58,6 +61,7 @@ def configurations(results: Results, with_original: bool = True) -> tuple[pd.Dat
         For each row.
     """
     replication = results.replication if with_original else None
+    called = (replication.claims.called if replication else "") or "the original"
     rows, is_original = [], []
 
     def add(title, label, cells, original=False):
@@ -66,9 +70,8 @@ def configurations(results: Results, with_original: bool = True) -> tuple[pd.Dat
 
     for _, row in results.rows.iterrows():
         title = results.titles[row["backbone"]]
-        ours = row.copy()
-        if row["latency"] == row["latency"]:
-            ours["inference_ms_per_image"] = row["latency"]
+        measured = results.backbones[row["backbone"]]["latency"].median()  # all its configurations are one graph
+        ours = dict(row) if np.isnan(measured) else dict(row) | {"inference_ms_per_image": measured}
         cells = {name: write(ours[column]) for name, (column, write) in RESULTS.items()}
         cells["Test acc. (95%)"] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
         add(title, row["label"] + " (control)" * row["control"], cells.values())
@@ -76,7 +79,7 @@ def configurations(results: Results, with_original: bool = True) -> tuple[pd.Dat
         if match is not None:
             add(
                 title,
-                f"as in {replication.claims.called or 'the original'}",
+                f"as in {called}",
                 [write(match[column]) for column, write in RESULTS.values()],
                 True,
             )
@@ -98,25 +101,22 @@ def original_note(results: Results) -> list[str]:
 
 def costs(results: Results) -> pd.DataFrame:
     """Tabulate training time by phase and memory, a configuration a row; means over seeds."""
-    frame = []
-    for _, row in results.rows.iterrows():
-        epochs = results.of_row(row)[0].record.experiment.finetune_epochs
-        tuned = row["strategy"] != "frozen"
-        frame.append(
-            {
-                "Network": results.titles[row["backbone"]],
-                "What trains": row["label"],
-                "Frozen part (s)": number(row["activations_seconds"], 1),
-                "Head (s)": number(row["head_seconds"], 1),
-                "Unfrozen (s)": number(row["finetune_seconds"], 1) if tuned else NONE,
-                "an epoch (s)": number(row["finetune_seconds"] / epochs, 1) if tuned else NONE,
-                "All (s)": number(row["training_seconds"], 1),
-                "Peak MB": number(row["peak_memory_mb"]),
-            }
-        )
-        if results.rows["peak_device_memory_mb"].notna().any():
-            frame[-1]["GPU MB"] = number(row["peak_device_memory_mb"])
-    return pd.DataFrame(frame)
+    rows = results.rows.assign(network=results.rows["backbone"].map(results.titles))
+    tuned = rows["strategy"] != "frozen"
+    epochs = rows["epochs"] - min(run.record.experiment.head_epochs for run in results.runs)
+    frame = rows[["network", "label"]].set_axis(["Network", "What trains"], axis=1)
+    for name, seconds in (
+        ("Frozen part (s)", rows["activations_seconds"]),
+        ("Head (s)", rows["head_seconds"]),
+        ("Unfrozen (s)", rows["finetune_seconds"].where(tuned)),
+        ("an epoch (s)", (rows["finetune_seconds"] / epochs).where(tuned)),
+        ("All (s)", rows["training_seconds"]),
+    ):
+        frame[name] = seconds.map("{:,.1f}".format, na_action="ignore").fillna(NONE)
+    frame["Peak MB"] = rows["peak_memory_mb"].map("{:,.0f}".format)
+    if rows["peak_device_memory_mb"].notna().any():
+        frame["GPU MB"] = rows["peak_device_memory_mb"].map("{:,.0f}".format)
+    return frame
 
 
 def hard(photos: pd.DataFrame) -> pd.DataFrame:
@@ -165,14 +165,13 @@ def run_table(results: Results) -> pd.DataFrame:
 
 
 def write_tables(study: Results, folder: Path) -> None:
-    """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``results.tex``."""
+    """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``.tex``."""
     write_csv(run_table(study), folder / "results.csv")
     frame, _ = configurations(study, with_original=False)
-    caption = "Test accuracy with 95% intervals, {}."
-    as_markdown = f"{caption.format(markdown(study.data['title']))}\n\n"
-    as_markdown += f"{frame.to_markdown(index=False, disable_numparse=True)}\n"
-    as_latex = frame.to_latex(
-        index=False, escape=True, caption=latex(caption.format(study.data["title"])), label="tab:results"
-    )
-    for name, text in ("results.md", as_markdown), ("results.tex", as_latex):
-        write_atomic(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
+    title, caption = study.data["title"], "Test accuracy with 95% intervals, {}."
+    table = frame.to_markdown(index=False, disable_numparse=True)
+    texts = {"results.md": f"{caption.format(markdown(title))}\n\n{table}\n"}
+    options = {"index": False, "escape": True, "label": "tab:results"}
+    texts["results.tex"] = frame.to_latex(caption=latex(caption.format(title)), **options)
+    for name, text in texts.items():
+        write_atomic(folder / name, methodcaller("write_text", text, encoding="utf-8"))

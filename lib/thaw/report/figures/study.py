@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from thaw.report.answer import NetworkAnswer
+from thaw.report.answer import Answer
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, point, short
+from thaw.report.replication import Replication
 from thaw.report.results import Results
 
 MOST = 24  # configurations of a network in a figure that grows with each
@@ -37,11 +38,12 @@ def accuracy_by_parameters(results: Results) -> Figure:
     """
     lines = -(-len(results.backbones) // 2)
     figure, panels = grid(3.4 * lines, lines, min(2, len(results.backbones)), sharey=True)
+    replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = rows.sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
             point(axes, x, row["test_accuracy"], (row["test_low"], row["test_high"]), colour, row["strategy"])
-            match = results.replication.row_of(row) if _original(results) is not None else None
+            match = replication.row_of(row) if replication else None
             if match is not None:
                 axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
         name_ticks(axes, [f"{short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
@@ -49,7 +51,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
         axes.margins(x=0.06)
     _percents(panels, "test accuracy")
     panels[0, 0].set_ylim(top=min(panels[0, 0].get_ylim()[1], 1.01))
-    legend(figure, results.rows["strategy"], [ORIGINAL] if _original(results) is not None else [])
+    legend(figure, results.rows["strategy"], [ORIGINAL] if replication else [])
     return figure
 
 
@@ -97,34 +99,24 @@ def latencies(results: Results) -> Figure:
     All configurations of a network are the same graph. In a replication the
     original's values are hollow marks beside ``predict``.
     """
-    original = _original(results)
+    replication = _replicated(results)
+    original = replication.original if replication else None
     figure, panels = grid(0.4 * len(results.backbones) + 1.3, columns=len(CALLS))
     for axes, (kind, title) in zip(panels[0], CALLS.items()):
-        for position, (name, colour) in enumerate(style.colours(results.backbones).items()):
-            values = NetworkAnswer(results, name).milliseconds(*kind)
-            if values is None:
-                continue
-            axes.boxplot(
-                values.ravel(),
-                positions=[position],
-                orientation="horizontal",
-                widths=0.6,
-                whis=(5, 95),
-                showfliers=False,
-                patch_artist=True,
-                boxprops={"facecolor": (*colour, 0.35), "edgecolor": colour},
-                medianprops={"color": "black", "linewidth": 1.4},
-                whiskerprops={"color": colour},
-                capprops={"color": colour},
-            )
+        for position, network in enumerate(Answer(results).networks):
+            values, colour = network.milliseconds(*kind), _colour(results, network.name)
+            if values is not None:
+                look = {"whis": (5, 95), "showfliers": False, "patch_artist": True, "widths": 0.6}
+                look |= {"boxprops": {"facecolor": (*colour, 0.35), "edgecolor": colour}}
+                look |= {"medianprops": {"color": "black", "linewidth": 1.4}, "capprops": {"color": colour}}
+                axes.boxplot(values.ravel(), positions=[position], orientation="horizontal", **look)
             if original is not None and kind == ("predict", 1):
-                milliseconds = original.loc[original["backbone"] == name, "inference_ms_per_image"]
+                milliseconds = original.loc[original["backbone"] == network.name, "inference_ms_per_image"]
                 axes.plot(milliseconds, [position] * len(milliseconds), "o", **HOLLOW)
         _name_lines(axes, results.titles.values() if kind == ("graph", 1) else [""] * len(results.titles))
-        axes.set_xlim(left=0)
+        axes.set(xlim=(0, None), xlabel="ms a photo")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_title(title, fontsize=8)
-        axes.set_xlabel("ms a photo")
     if original is not None:
         figure.legend(handles=[ORIGINAL], loc="outside upper center", frameon=False)
     return figure
@@ -229,9 +221,10 @@ def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, st
         yield axes, name, rows, _colour(results, name)
 
 
-def _original(results: Results) -> pd.DataFrame | None:
-    """The original's table, where this study is of the same data."""
-    return results.replication.original if results.replication and results.replication.same_data else None
+def _replicated(results: Results) -> Replication | None:
+    """The claims whose source has its own table, of the same data as this study."""
+    replication = results.replication
+    return replication if replication and replication.same_data and replication.original is not None else None
 
 
 def _colour(results: Results, network: str) -> tuple:

@@ -1,6 +1,7 @@
 """One look for all figures: a colour for each network, a marker for each strategy."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 PALETTE = sns.color_palette("colorblind")
 MARKERS = {"frozen": "o", "layers": "s", "blocks": "^"}
 STRATEGIES = {"frozen": "frozen base", "layers": "strategy A (layers)", "blocks": "strategy B (blocks)"}
-HOLLOW = {"color": "0.4", "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
+HOLLOW: dict[str, Any] = {"color": "0.4", "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
 STYLE = {
     **sns.axes_style("whitegrid", {"axes.edgecolor": "0.4", "grid.color": "0.9"}),
     **sns.plotting_context("paper"),
