@@ -1,6 +1,7 @@
 """Searches for learning rates: what they try, what they choose, and where that is told."""
 
 import html
+
 import pytest
 import yaml
 from conftest import ROOT

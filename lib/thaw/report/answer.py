@@ -179,7 +179,7 @@ class Versus:
         return (ratio, low, high) if low > noise or high < 1 / noise else None
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
-        """Which network mostly needs less, which more, in how many shared configurations of how many, and the ratios."""
+        """Which network mostly needs less, which more, in how many of how many shared configurations, and the ratios."""
         which = ["strategy", "amount", "epochs"]
         sides = {network.title: network.rows.set_index(which)[column] for network in (self.first, self.second)}
         both = pd.concat(sides, axis=1, join="inner")

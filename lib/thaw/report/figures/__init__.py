@@ -1,4 +1,5 @@
 """The pictures of the reports: those of one run, and those of a study."""
+# ruff: noqa: F401
 
 from thaw.report.figures.run import confusion, curves, photo_grid, photo_titles, strip
 from thaw.report.figures.study import (
@@ -10,9 +11,3 @@ from thaw.report.figures.study import (
     learning_curves,
     training_time,
 )
-
-__all__ = [
-    *("confusion", "curves", "photo_grid", "photo_titles", "strip"),
-    *("accuracy_by_cost", "accuracy_by_parameters", "differences", "gap", "latencies", "learning_curves"),
-    "training_time",
-]
