@@ -179,7 +179,7 @@ class Versus:
         return (ratio, low, high) if low > noise or high < 1 / noise else None
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
-        """Which network mostly needs less, which more, in how many of how many shared configurations, and the ratios."""
+        """Which network mostly needs less, which more, in how many of how many configurations, and the ratios."""
         which = ["strategy", "amount", "epochs"]
         sides = {network.title: network.rows.set_index(which)[column] for network in (self.first, self.second)}
         both = pd.concat(sides, axis=1, join="inner")
@@ -301,16 +301,6 @@ class Answer:
     def like_parameters(self) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
         """Blocks less layers where both train similar numbers of parameters, and which were compared."""
         return self.results.at_like_parameters(Selection(strategy=("blocks",)), Selection(strategy=("layers",)))
-
-    @cached_property
-    def over_least(self) -> Difference | None:
-        """All other fine-tuned configurations less the one of each network that unfreezes least."""
-        least, more = list[Run](), list[Run]()
-        for rows in self.results.backbones.values():
-            tuned = rows[rows["strategy"] != "frozen"].sort_values("trainable_parameters")
-            for number, (_, row) in enumerate(tuned.iterrows() if len(tuned) > 1 else ()):
-                (more if number else least).extend(self.results.of_row(row))
-        return statistics.difference(more, least) if more else None
 
     @property
     def cached_runs(self) -> int:

@@ -200,7 +200,7 @@ class Figure:
         svg = self._saved("svg", metadata={"Date": None, "Creator": None})
         # Lines and letters look best as vectors. Photos and thousands of marks would be too large.
         if len(svg) < 500_000 and not any(axes.images for axes in self.figure.axes):
-            width = float(re.search(rb'<svg[^>]* width="([\d.]+)pt"', svg)[1]) * 96 / 72
+            width = float(re.findall(rb'<svg[^>]* width="([\d.]+)pt"', svg)[0]) * 96 / 72
             return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
         jpeg = self._saved("jpeg", dpi=_DPI, pil_kwargs={"quality": 90})
         width = Image.open(io.BytesIO(jpeg)).width * 96 / _DPI

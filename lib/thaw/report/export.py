@@ -6,7 +6,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,8 +53,9 @@ def export_html(notebook: Path, html: Path) -> None:
             embed_images=True,
         )
         place = {"metadata": {"path": str(Path(notebook).parent)}}
-        page, _ = exporter.from_notebook_node(_executed(notebook), place)
-        content = _finished(page, Path(notebook).stem)
+        executed = _executed(notebook)
+        page, _ = exporter.from_notebook_node(executed, place)
+        content = _finished(page, Path(notebook).stem, executed.metadata.get("thaw", {}))
         write_atomic(html, lambda partial: partial.write_text(content, encoding="utf-8"))
 
 
@@ -97,7 +98,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
         )
         main = Path(folder, "report.typ")
         main.write_text(source, encoding="utf-8")
-        content = typst.compile(main, root=folder, font_paths=[_FONTS], ignore_system_fonts=True, timestamp=0)
+        content = typst.compile(main, root=Path(folder), font_paths=[_FONTS], ignore_system_fonts=True, timestamp=0)
         write_atomic(pdf, lambda partial: partial.write_bytes(content))
 
 
@@ -124,28 +125,31 @@ def _executed(notebook: Path) -> nbformat.NotebookNode:
                 )
             shown = output.get("data", {})
             if IMAGE in shown.get("text/markdown", ""):
-                source = re.search(r'<img src="([^"]+)"', shown["text/html"])[1]
+                source = re.findall(r'<img src="([^"]+)"', shown["text/html"])[0]
                 shown["text/markdown"] = shown["text/markdown"].replace(IMAGE, source)
     return content
 
 
-def _finished(page: str, name: str) -> str:
-    """The page with its title and its table of contents, all its images inside."""
+def _finished(page: str, name: str, facts: Mapping[str, str]) -> str:
+    """Add a title, facts for programs and a table of contents, and check that all images are inside the page."""
     soup = BeautifulSoup(page, "html.parser")
+    head, contents = soup.select("head")[0], soup.select("nav ul")[0]
+    for key, value in facts.items():
+        head.append(soup.new_tag("meta", attrs={"name": f"thaw-{key.replace('_', '-')}", "content": value}))
     for element in soup.select("[src]"):
-        if not element["src"].startswith("data:"):
+        if not str(element["src"]).startswith("data:"):
             raise ReportError(f"{element['src']} is not inside the report: save it in the notebook's folder.")
     title, names = soup.select_one("main h1"), set()
-    soup.title.string = title.get_text(" ") if title else name
+    soup.select("title")[0].string = title.get_text(" ") if title else name
     for heading in soup.select("main :is(h1, h2, h3)"):
         heading["id"] = anchor = heading.get_text().replace(" ", "-")
         if heading is not title and anchor not in names:
             item = soup.new_tag("li", attrs={"class": heading.name})
             item.append(soup.new_tag("a", href=f"#{anchor}", string=heading.get_text(" ")))
-            soup.nav.ul.append(item)
+            contents.append(item)
         names.add(anchor)
-    if not soup.nav.ul.contents:
-        soup.nav.decompose()
+    if not contents.contents:
+        soup.select("nav")[0].decompose()
     return str(soup)
 
 

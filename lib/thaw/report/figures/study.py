@@ -17,7 +17,6 @@ from thaw.report.replication import Replication
 from thaw.report.results import Results
 
 MOST = 24  # configurations of a network in a figure that grows with each
-ORIGINAL = Line2D([], [], marker="o", label="the original's value", **HOLLOW)
 CALLS = {
     ("graph", 1): "compiled graph,\none photo",
     ("graph", 32): "compiled graph,\nbatches of 32",
@@ -51,7 +50,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
         axes.margins(x=0.06)
     _percents(panels, "test accuracy")
     panels[0, 0].set_ylim(top=min(panels[0, 0].get_ylim()[1], 1.01))
-    legend(figure, results.rows["strategy"], [ORIGINAL] if replication else [])
+    legend(figure, results.rows["strategy"], _mark(replication))
     return figure
 
 
@@ -117,8 +116,8 @@ def latencies(results: Results) -> Figure:
         axes.set(xlim=(0, None), xlabel="ms a photo")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.set_title(title, fontsize=8)
-    if original is not None:
-        figure.legend(handles=[ORIGINAL], loc="outside upper center", frameon=False)
+    if replication:
+        figure.legend(handles=_mark(replication), loc="outside upper center", frameon=False)
     return figure
 
 
@@ -225,6 +224,12 @@ def _replicated(results: Results) -> Replication | None:
     """The claims whose source has its own table, of the same data as this study."""
     replication = results.replication
     return replication if replication and replication.same_data and replication.original is not None else None
+
+
+def _mark(replication: Replication | None) -> list[Line2D]:
+    """The legend of the hollow marks, where there are any."""
+    called = (replication and replication.claims.called) or "the original"
+    return [Line2D([], [], marker="o", label=f"{called}'s value", **HOLLOW)] if replication else []
 
 
 def _colour(results: Results, network: str) -> tuple:
