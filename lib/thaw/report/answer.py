@@ -175,7 +175,8 @@ class Versus:
         noise = max(speed["noise"] if speed else np.inf for speed in speeds)
         if len(rounds) < 2 or noise == np.inf:
             return None
-        ratio, low, high = statistics.ratio_of_medians(*rounds)
+        both = min(map(len, rounds))  # the rounds that both have
+        ratio, low, high = statistics.ratio_of_medians(rounds[0][:both], rounds[1][:both])
         return (ratio, low, high) if low > noise or high < 1 / noise else None
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
@@ -332,7 +333,7 @@ class Answer:
         columns = {
             "label": grouped["label"].first(),
             "said": grouped["predicted"].agg(lambda names: names.value_counts().index[0]),
-            "wrong": pd.Series(1 - np.mean(right, axis=0), index=results.runs[0].right.index).round(6),
+            "wrong": pd.Series(1 - np.mean(right, axis=0), index=sorted(results.runs[0].predictions["key"])).round(6),
         }
         table = pd.DataFrame(columns).rename_axis("key")
         return table[table["wrong"] >= 0.5].nlargest(10, "wrong").reset_index()
