@@ -56,7 +56,7 @@ def export_html(notebook: Path, html: Path) -> None:
         executed = _executed(notebook)
         page, _ = exporter.from_notebook_node(executed, place)
         content = _finished(page, Path(notebook).stem, executed.metadata.get("thaw", {}))
-        write_atomic(html, content)
+        write_atomic(html, lambda partial: partial.write_text(content, encoding="utf-8"))
 
 
 def export_pdf(notebook: Path, pdf: Path) -> None:
@@ -99,7 +99,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
         main = Path(folder, "report.typ")
         main.write_text(source, encoding="utf-8")
         content = typst.compile(main, root=Path(folder), font_paths=[_FONTS], ignore_system_fonts=True, timestamp=0)
-        write_atomic(pdf, content)
+        write_atomic(pdf, lambda partial: partial.write_bytes(content))
 
 
 def _config(priority: list[str]) -> Config:

@@ -111,7 +111,7 @@ def costs(results: Results) -> pd.DataFrame:
         ("an epoch (s)", (rows["finetune_seconds"] / epochs).where(tuned)),
         ("All (s)", rows["training_seconds"]),
     ):
-        frame[name] = seconds.map("{:,.1f}".format, na_action="ignore").fillna(NONE)
+        frame[name] = seconds.map(lambda value: NONE if np.isnan(value) else number(value, 1))
     frame["Peak MB"] = rows["peak_memory_mb"].map("{:,.0f}".format)
     if rows["peak_device_memory_mb"].notna().any():
         frame["GPU MB"] = rows["peak_device_memory_mb"].map("{:,.0f}".format)

@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from thaw.report.display import one_line
 from thaw.report.figures.style import FROZEN, PALETTE, PERCENT, STYLE, UNFROZEN, WIDTH, grid, learning, plain
@@ -130,5 +131,6 @@ def _confused_pairs(predictions: dict[str, pd.DataFrame]) -> Figure:
         axes.set_yticks(range(len(pairs)), names, fontsize=7)
         axes.set(xlabel="test photos", ylim=(max(len(pairs), 1) - 0.5, -0.5))
         axes.set_title(f"{plain(title)}: class → predicted class", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(False, axis="y")
     return figure
