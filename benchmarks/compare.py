@@ -95,7 +95,8 @@ def main() -> None:
             print(f"{time.strftime('%H:%M:%S')} {job.configuration}, {how}: {row['seconds']:,.0f} s", flush=True)
             pd.DataFrame(rows).to_csv(options.output / "results.csv", index=False)
     (options.output / "peaks.json").write_text(json.dumps(peaks))
-    note = f"Profile {profile}, composed from {min(photos, whole):,} of {whole:,} photos and {options.epochs} epochs a phase."
+    part = f"{min(photos, whole):,} of {whole:,} photos and {options.epochs} epochs a phase"
+    note = f"Profile {profile}, composed from {part}."
     write(pd.DataFrame(rows), study, whole, peaks, note, options.output)
 
 

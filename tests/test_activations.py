@@ -100,7 +100,8 @@ def test_a_damaged_one_is_said_and_computed_again(which):
         for beside in (".npy", ".json"):
             (activations.folder(made) / f"block_2_relu{beside}").unlink()
     _, again, _ = cached(said=(said := []))
-    assert "damaged" in said[0] and "has seen all 16 photos once" in said[-1]
+    assert "damaged" in said[0]
+    assert "has seen all 16 photos once" in said[-1]
     np.testing.assert_allclose(again["block_2_relu"][:], first["block_2_relu"][:], rtol=1e-5)
 
 
@@ -148,7 +149,8 @@ def test_what_is_worth_keeping_is_decided_by_bytes_and_work(name, strategy, amou
 def test_what_is_not_to_be_kept_is_not_computed(monkeypatch, parameters, words):
     monkeypatch.setattr(activations, "_run", None)
     _, kept, why = cached(["block_1_relu"], **parameters)
-    assert kept == {} and words in why[0]
+    assert kept == {}
+    assert words in why[0]
 
 
 def test_without_room_every_epoch_runs_the_whole_network_to_the_same_losses(monkeypatch, tmp_path):
@@ -167,9 +169,10 @@ def test_without_room_every_epoch_runs_the_whole_network_to_the_same_losses(monk
 def test_of_several_frontiers_those_that_save_most_are_kept_and_each_whole_or_not_at_all(monkeypatch):
     frontiers = [["block_1_pw", "block_1_pw_bn"], ["block_1_relu", "pooled"], ["block_2_relu"]]
     monkeypatch.setenv("THAW_DISK_GB", str(2.2e5 / 1e9))
-    made, kept, why = cached(*frontiers)
+    _made, kept, why = cached(*frontiers)
     assert set(kept) == {"block_1_relu", "pooled", "block_2_relu"} or set(kept) == {"block_2_relu"}
-    assert "no room" in why[0] and "saves" in why[2]
+    assert "no room" in why[0]
+    assert "saves" in why[2]
     written = {path.stem for path in activations.root().rglob("*.npy")}
     assert written == set(kept), "what does not fit was never written"
 
@@ -178,7 +181,8 @@ def test_nothing_is_deleted_for_what_cannot_fit(monkeypatch):
     _, other, _ = cached(["block_2_relu"], weights="others")
     monkeypatch.setenv("THAW_DISK_GB", "0.00008")
     _, kept, _ = cached(["block_1_relu"])
-    assert kept == {} and [path.stem for path in activations.root().rglob("*.npy")] == list(other)
+    assert kept == {}
+    assert [path.stem for path in activations.root().rglob("*.npy")] == list(other)
 
 
 def test_what_was_not_used_for_longest_makes_room(monkeypatch):
@@ -188,7 +192,8 @@ def test_what_was_not_used_for_longest_makes_room(monkeypatch):
     os.utime(old, (0, 0))
     monkeypatch.setenv("THAW_DISK_GB", str(1.5 * old.stat().st_size / 1e9))
     _, kept, _ = cached(["block_1_relu"])
-    assert kept and not old.exists()
+    assert kept
+    assert not old.exists()
 
 
 def test_a_full_disk_is_said_and_what_there_is_is_used(monkeypatch):
@@ -199,7 +204,9 @@ def test_a_full_disk_is_said_and_what_there_is_is_used(monkeypatch):
 
     monkeypatch.setattr(arrays.Writer, "append", full)
     _, kept, why = cached(["block_1_relu"], ["block_2_relu"], said=(said := []))
-    assert list(kept) == ["block_1_relu"] and "the disk is full" in said[0] and "no room" in why[1]
+    assert list(kept) == ["block_1_relu"]
+    assert "the disk is full" in said[0]
+    assert "no room" in why[1]
 
 
 def test_one_pass_provides_for_all_experiments_of_a_network():
@@ -210,7 +217,8 @@ def test_one_pass_provides_for_all_experiments_of_a_network():
         for strategy, amount in (("blocks", 1), ("blocks", 2), ("layers", 2))
     ]
     phases.provide_activations(made, [made.experiment, *others])
-    assert len(said) == 1 and "has seen all" in said[0]
+    assert len(said) == 1
+    assert "has seen all" in said[0]
     for experiment in others:
         result = phases.train(dataclasses.replace(made, experiment=experiment))
         assert all(note["cached"] for note in result.activations.values())
@@ -228,7 +236,8 @@ def test_augmented_photos_are_computed_anew_every_epoch(monkeypatch):
     monkeypatch.setattr(batches, "mirrored", all_mirrored)
     data = made_up_data(32)
     flipped = phases.train(setup(data, augmentation="flip", **parameters))
-    assert not flipped.activations["head"]["cached"] and "differ in every epoch" in flipped.activations["head"]["why"]
+    assert not flipped.activations["head"]["cached"]
+    assert "differ in every epoch" in flipped.activations["head"]["why"]
     assert seen == [0], "from the first batch on"
     images = data.images.copy()
     images[data.train] = images[data.train][:, :, ::-1]
@@ -256,7 +265,8 @@ def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():
             made_up_data(64), precision="mixed_bfloat16", image_size=64, strategy="blocks", amount=1, activations="keep"
         )
         result = phases.train(made)
-        assert result.network.input.dtype == "bfloat16" and made.model.output.dtype == "float32"
+        assert result.network.input.dtype == "bfloat16"
+        assert made.model.output.dtype == "float32"
         assert result.activations["finetune"]["cached"]
         (layer,) = result.activations["finetune"]["frontier"]
         megabytes = 16 * math.prod(made.model.get_layer(layer).output.shape[1:]) * 2 / 1e6

@@ -34,7 +34,8 @@ ARRAYS = st.tuples(
 def test_any_rows_in_any_order(tmp_path_factory, values, data):
     path = tmp_path_factory.mktemp("arrays") / "a.npy"
     found = write(path, values, pieces=data.draw(st.integers(1, len(values))))
-    assert found.shape == values.shape and len(found) == len(values)
+    assert found.shape == values.shape
+    assert len(found) == len(values)
     rows = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1)))
     np.testing.assert_array_equal(found[rows], values[rows])
     a, b = sorted((data.draw(st.integers(0, len(values))), data.draw(st.integers(0, len(values)))))
@@ -78,7 +79,9 @@ def test_a_damaged_or_foreign_array_is_said_and_not_used(tmp_path, harm):
         arrays.beside(path).write_text("[1, 2]")
     key = KEY | {"data": "other"} if harm == "the key" else KEY
     assert arrays.find(path, key, said.append) is None
-    assert len(said) == 1 and str(path) in said[0] and "not used" in said[0]
+    assert len(said) == 1
+    assert str(path) in said[0]
+    assert "not used" in said[0]
 
 
 def test_arrays_appear_whole_or_not_at_all(tmp_path):
@@ -181,4 +184,6 @@ def test_a_budget_that_is_no_number_of_gigabytes(tmp_path, monkeypatch, wrong):
 def test_the_notes_are_json_that_names_what_the_array_was_made_from(tmp_path):
     write(tmp_path / "a.npy", np.zeros(3), seconds=2.0)
     content = json.loads((tmp_path / "a.json").read_text())
-    assert content["key"] == KEY and content["about"] == {"seconds": 2.0} and len(content["sha256"]) == 64
+    assert content["key"] == KEY
+    assert content["about"] == {"seconds": 2.0}
+    assert len(content["sha256"]) == 64

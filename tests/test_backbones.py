@@ -52,7 +52,8 @@ def test_weights_from_a_path_come_with_their_description(tmp_path):
     path.with_name("mine.json").write_text(json.dumps(about), encoding="utf-8")
     base, provenance = load_pretrained("mobilenet", 64, str(path))
     assert all(np.array_equal(a, b) for a, b in zip(base.get_weights(), saved.get_weights()))
-    assert provenance["title"] == "Mine" and len(provenance["tensors_sha256"]) == 64
+    assert provenance["title"] == "Mine"
+    assert len(provenance["tensors_sha256"]) == 64
 
     path.with_name("mine.json").write_text(json.dumps(about | {"sha256": "0" * 64}), encoding="utf-8")
     with pytest.raises(WeightsMismatch, match="another file"):
@@ -100,8 +101,10 @@ def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
     monkeypatch.setattr(module, "MobileNet", instead_of_a_download)
     monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
     base, provenance = load_pretrained("mobilenet", 128, "imagenet")
-    assert ("imagenet", (224, 224, 3)) in asked and isinstance(base, keras.Model)
-    assert base.input_shape == (None, 128, 128, 3) and provenance["official"]
+    assert ("imagenet", (224, 224, 3)) in asked
+    assert isinstance(base, keras.Model)
+    assert base.input_shape == (None, 128, 128, 3)
+    assert provenance["official"]
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch):
@@ -124,7 +127,8 @@ def test_weights_of_the_demo_are_read_as_they_are_on_disk():
     base, provenance = load_pretrained("mobilenet", 96, "demo")
     assert all(np.array_equal(tensor, tensor.astype(np.float16)) for tensor in base.get_weights())
     assert all(tensor.dtype == np.float32 and np.ptp(tensor) > 0 for tensor in base.get_weights())
-    assert "16 bits" in provenance["title"] and not provenance["official"]
+    assert "16 bits" in provenance["title"]
+    assert not provenance["official"]
 
 
 @has_weights
@@ -141,7 +145,7 @@ def test_a_network_without_weights_of_the_demo():
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"),
+    "name, weights",
     [
         ("mobilenet", "demo"),
         pytest.param("mobilenet", "imagenet", marks=has_weights),
@@ -152,5 +156,7 @@ def test_pretrained_weights_give_features_that_tell_photos_apart(name, weights):
     base, provenance = load_pretrained(name, 64, weights)
     photos = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
     features = base(backbones.get(name).preprocess(photos)).numpy()
-    assert np.isfinite(features).all() and features.std() > 0 and not np.allclose(features[0], features[1])
+    assert np.isfinite(features).all()
+    assert features.std() > 0
+    assert not np.allclose(features[0], features[1])
     assert {"title", "official", "description", "tensors_sha256"} <= set(provenance)

@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 
 from thaw.__main__ import cli, main
+from thaw.errors import ThawError
 from thaw.study import check, plan
 from thaw.study.graph import Graph
 from thaw.study.profile import read_parameters
@@ -81,7 +82,9 @@ def test_check_says_that_all_is_well(capfd, tmp_path):
 
 def test_a_dry_run_of_make_does_not_run_the_study():
     shown = subprocess.run(["make", "-n", "report"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0 and 'thaw report "demo"' in shown.stdout and "finished" not in shown.stdout
+    assert shown.returncode == 0
+    assert 'thaw report "demo"' in shown.stdout
+    assert "finished" not in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -121,12 +124,16 @@ def test_folders_that_mean_something_to_snakemake(capfd, tmp_path, name):
 def test_real_data_that_is_not_there_is_an_error_and_no_fall_back(capfd, tmp_path, monkeypatch, profile):
     for name in ("THAW_WEIGHTS_DIR", "HOME", "KERAS_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(check.data, "on_disk", lambda dataset: False)  # TFDS_DATA_DIR counts where TFDS is imported
+    monkeypatch.setattr(check.source, "on_disk", lambda dataset: False)  # TFDS_DATA_DIR counts where TFDS is imported
     asked = []
     monkeypatch.setattr(check, "_answers", lambda *address: asked.append(address))
     shown = report(capfd, tmp_path, profile)
-    assert "the data set tf_flowers" in shown and "weights of resnet50" in shown and "not on this machine" in shown
-    assert "TFDS_DATA_DIR" in shown and "THAW_WEIGHTS_DIR" in shown and "PROFILE=demo" in shown
+    assert "the data set tf_flowers" in shown
+    assert "weights of resnet50" in shown
+    assert "not on this machine" in shown
+    assert "TFDS_DATA_DIR" in shown
+    assert "THAW_WEIGHTS_DIR" in shown
+    assert "PROFILE=demo" in shown
     assert len(asked) == 1
 
 
@@ -149,17 +156,22 @@ def test_an_amount_larger_than_the_network_has(capfd, tmp_path, monkeypatch):
     assert "amount = 14: MobileNet has 13 blocks" in report(capfd, tmp_path, "tiny")
 
 
-def test_a_shared_part_that_could_not_be_kept_is_a_failure_with_its_reason(capfd, tmp_path, monkeypatch):
+def test_a_shared_part_that_fails_leaves_its_reason(capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
     path = tmp_path / "mine.yaml"
-    extent = {"configurations": ["mobilenet-blocks-2", "mobilenet-blocks-4"]}
-    path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": extent}), encoding="utf-8")
+    settings = {"configurations": ["mobilenet-blocks-2", "mobilenet-blocks-4"]}
+    path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": settings}), encoding="utf-8")
     outputs = tmp_path / "outputs"
     study = Study.load(str(path), outputs)
-    head = next(part.name for part in plan.plan(study).parts if part.kind == "head")
-    monkeypatch.setattr(plan, "prepare", lambda *_: None)  # as if the disk were full
+    head = next(name for name, part in plan.plan(study).parts.items() if part.kind == "head")
+
+    def fail(*_):
+        raise ThawError("no luck today")
+
+    monkeypatch.setattr(plan, "make", fail)
     assert main(["part", str(path), head, "--outputs", str(outputs)]) == 1
-    assert "not kept, because there is no room" in study.failures()[head] and "THAW_CACHE_DIR" in capfd.readouterr().err
+    assert study.failures()[head] == "no luck today"
+    assert "no luck today" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "a/folder"])

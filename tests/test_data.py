@@ -38,7 +38,8 @@ def test_parts_are_consecutive_shares_of_the_data_set_s_order(flowers):
 
 
 def test_photos_are_squares_of_bytes_with_labels_of_the_classes(flowers):
-    assert flowers.images[flowers.train].shape == (75, 32, 32, 3) and flowers.images[flowers.train].dtype == np.uint8
+    assert flowers.images[flowers.train].shape == (75, 32, 32, 3)
+    assert flowers.images[flowers.train].dtype == np.uint8
     assert flowers.images[flowers.train].std() > 20, "not blank"
     assert set(flowers.labels[flowers.train]) == set(range(len(flowers.classes)))
 
@@ -122,7 +123,8 @@ def refused(words: str) -> None:
     before = list(places.cache("photos").glob("*.npy"))
     with pytest.raises(DataDamaged, match=words) as caught:
         data.load_photos("demo_flowers", 32)
-    assert "demo_flowers" in str(caught.value) and "Restore the files" in str(caught.value)
+    assert "demo_flowers" in str(caught.value)
+    assert "Restore the files" in str(caught.value)
     assert list(places.cache("photos").glob("*.npy")) == before
 
 
@@ -195,13 +197,15 @@ def test_a_class_that_is_renamed_is_noticed(folder):
     labels = folder / "label.labels.txt"
     labels.write_text(labels.read_text(encoding="utf-8").replace("roses", "rosies"), encoding="utf-8")
     after = data.load_photos("demo_flowers", 32)
-    assert "roses" in before.classes and "rosies" in after.classes
-    assert before.provenance["classes"] == list(before.classes) and after.provenance["classes"] == list(after.classes)
+    assert "roses" in before.classes
+    assert "rosies" in after.classes
+    assert before.provenance["classes"] == list(before.classes)
+    assert after.provenance["classes"] == list(after.classes)
     assert after.provenance["sha256"] == before.provenance["sha256"], "the pixels and labels are the same"
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    "name, said",
     [
         ("tf_flowers:9.9.9", "cannot be loaded at version 9.9.9"),
         ("tf_flowers/plain", "plain not found"),
@@ -222,7 +226,8 @@ def test_the_shipped_photos_are_those_of_tf_flowers_with_their_keys():
     counts = [np.bincount(shipped.labels[part]).tolist() for part in (shipped.train, shipped.validation, shipped.test)]
     assert counts == [[60] * 5, [12] * 5, [8] * 5], "each part holds each class equally often"
     keys = shipped.keys.tolist()
-    assert len(set(keys)) == 400 and all(key.startswith("tf_flowers-train.tfrecord-") for key in keys)
+    assert len(set(keys)) == 400
+    assert all(key.startswith("tf_flowers-train.tfrecord-") for key in keys)
     assert shipped.provenance["title"] == "Demo Flowers"
 
 

@@ -47,22 +47,27 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path, name):
     (tmp_path / "old.csv").write_text("old")
     with pytest.raises(RuntimeError):
         atomic.write_atomic(tmp_path / name, half)
-    assert names(tmp_path) == ["old.csv"] and (tmp_path / "old.csv").read_text() == "old"
+    assert names(tmp_path) == ["old.csv"]
+    assert (tmp_path / "old.csv").read_text() == "old"
 
 
 def test_a_file_is_written_beside_its_place_with_its_suffixes(tmp_path):
     path = tmp_path / "folder" / "a.weights.h5"
     with atomic.partial(path) as unfinished:
-        assert unfinished.parent == path.parent and unfinished.name.endswith(".weights.h5")
+        assert unfinished.parent == path.parent
+        assert unfinished.name.endswith(".weights.h5")
         unfinished.write_text("whole")
         assert not path.exists()
-    assert path.read_text() == "whole" and names(path.parent) == ["a.weights.h5"]
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["a.weights.h5"]
 
 
 def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
     process = writer(tmp_path / "a.csv")
     process.communicate("die\n")
-    assert process.returncode == 9 and names(tmp_path) and not (tmp_path / "a.csv").exists()
+    assert process.returncode == 9
+    assert names(tmp_path)
+    assert not (tmp_path / "a.csv").exists()
     atomic.write_atomic(tmp_path / "b.csv", lambda path: path.write_text("whole"))
     assert names(tmp_path) == ["b.csv"]
 
@@ -76,7 +81,8 @@ def test_what_another_process_is_writing_stays(tmp_path, before):
     atomic.write_atomic(tmp_path / "b.csv", lambda path: path.write_text("whole"))
     process.communicate("go on\n")
     assert process.returncode == 0
-    assert names(tmp_path) == ["a.csv", "b.csv"] and (tmp_path / "a.csv").read_text() == "whole"
+    assert names(tmp_path) == ["a.csv", "b.csv"]
+    assert (tmp_path / "a.csv").read_text() == "whole"
 
 
 def no_locks(*_, **__):

@@ -50,7 +50,8 @@ def test_what_is_wrong_is_said(bad, words):
 def test_everything_that_is_wrong_is_said_at_once():
     with pytest.raises(InvalidParameter) as caught:
         Experiment.of({"backbone": "mobilenet", "strategy": "layers", "amount": 3, "batch_size": 0, "weight": "none"})
-    assert "batch_size = 0" in str(caught.value) and "Did you mean 'weights'?" in str(caught.value)
+    assert "batch_size = 0" in str(caught.value)
+    assert "Did you mean 'weights'?" in str(caught.value)
 
 
 def test_a_rate_that_yaml_reads_as_text_is_a_number():
@@ -97,7 +98,10 @@ def test_the_parameters_of_a_notebook_are_its_plain_values():
 
 
 def test_did_you_mean_names_all_that_is_allowed():
-    assert did_you_mean("blocs", ["frozen", "layers", "blocks"]) == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    assert (
+        did_you_mean("blocs", ["frozen", "layers", "blocks"])
+        == "Did you mean 'blocks'? Allowed: blocks, frozen, layers."
+    )
     assert did_you_mean("zzz", ["b", "a"]) == "Allowed: a, b."
 
 

@@ -42,7 +42,8 @@ def test_clear_differences_are_framed_and_nothing_else():
         sum(isinstance(patch, Rectangle) and not patch.get_fill() for patch in axes.patches) for axes in figure.axes
     ]
     assert frames == [7, 0]
-    assert texts(figure).count("+20.0") == 7 and texts(figure).count("+0.0") == 2 * 28 - 7
+    assert texts(figure).count("+20.0") == 7
+    assert texts(figure).count("+0.0") == 2 * 28 - 7
 
 
 def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
@@ -83,7 +84,8 @@ def test_the_time_of_training_is_stacked_by_phase():
 def test_a_pair_of_curves_a_seed():
     results = invented(flat, seeds=3)
     figure = figures.learning_curves(results, "resnet50")
-    assert len(figure.axes) == 8 and all(len(axes.lines) == 2 * 3 for axes in figure.axes)
+    assert len(figure.axes) == 8
+    assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
 
 
 def test_the_strip_colours_the_layers_that_train_and_names_blocks_where_they_begin():
@@ -116,7 +118,8 @@ def test_many_classes_are_the_pairs_confused_most(classes):
     )
     assert len(figure.axes) == 2 and figure.get_size_inches()[1] < 10, "the size is that of the pairs"
     axes = figure.axes[0]
-    assert len(axes.patches) == 20 and axes.get_yticklabels()[0].get_text() == "c0 → c1"
+    assert len(axes.patches) == 20
+    assert axes.get_yticklabels()[0].get_text() == "c0 → c1"
     rows = predicted(classes)
     assert axes.patches[0].get_width() == ((rows["label"] == "c0") & (rows["predicted"] == "c1")).sum()
 

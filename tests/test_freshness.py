@@ -11,7 +11,8 @@ from conftest import ROOT
 from test_record import made_up_run
 
 from thaw.__main__ import main
-from thaw.records import record, runs
+from thaw.errors import InvalidRecord
+from thaw.records import runs
 from thaw.study import freshness
 from thaw.study.graph import Graph
 from thaw.study.profile import read_parameters
@@ -34,7 +35,7 @@ def project(tmp_path, monkeypatch):
 
 
 def write_profile(project, **settings) -> None:
-    text = yaml.safe_dump(TINY | {"study": TINY["study"] | settings})
+    text = yaml.safe_dump(TINY | {"study": TINY["study"] | {"claims": "original"} | settings})
     (project / "params" / "profiles" / "mine.yaml").write_text(text, encoding="utf-8")
 
 
@@ -75,7 +76,8 @@ def test_a_finished_study_is_left_alone(project):
     for path in study.outputs.rglob("*"):
         os.utime(path, (0, 0))
     graph = Fake(study)
-    assert graph.make() == {} and graph.stages == []
+    assert graph.make() == {}
+    assert graph.stages == []
 
 
 def change_record(project):
@@ -96,7 +98,7 @@ def change_notebook(project):
         lambda project: write_profile(project, margin=0.05),
         lambda project: write_profile(project, configurations=["mobilenet-frozen", "resnet50-frozen"]),
         lambda project: write_latency(load(), milliseconds=2.5),
-        lambda project: next((project / "params").rglob("original*.csv")).write_text("another table"),
+        lambda project: (project / "params" / "original" / "claims.yaml").open("a").write("\n# more\n"),
         lambda project: (load().outputs / "report.pdf").unlink(),
         lambda project: (load().outputs / "report.html").write_text("<html></html>"),
     ],
@@ -109,7 +111,8 @@ def test_a_report_of_something_else_is_made_anew(project, change):
     change(project)
     graph = Fake(load(), MAKES)
     graph.make()
-    assert graph.stages == ["report"] and freshness.report_is_current(load())
+    assert graph.stages == ["report"]
+    assert freshness.report_is_current(load())
 
 
 def test_after_a_failed_summary_no_command_shows_the_old_report(project, capsys, monkeypatch):
@@ -121,8 +124,10 @@ def test_after_a_failed_summary_no_command_shows_the_old_report(project, capsys,
     for _ in range(2):
         assert main(["report", "mine"]) == 1
         said = capsys.readouterr()
-        assert "The report:" not in said.out and "3 of 3 experiments are finished. Missing:\n  report:" in said.err
-        assert not (study.outputs / "report.html").exists() and not (study.outputs / "report.pdf").exists()
+        assert "The report:" not in said.out
+        assert "3 of 3 experiments are finished. Missing:\n  report:" in said.err
+        assert not (study.outputs / "report.html").exists()
+        assert not (study.outputs / "report.pdf").exists()
 
 
 def test_what_has_failed_is_named_and_the_rest_is_reported(project):
@@ -131,12 +136,13 @@ def test_what_has_failed_is_named_and_the_rest_is_reported(project):
     shutil.rmtree(failing.directory)
 
     def fail(study):
-        with pytest.raises(record.InvalidRecord), study.noting_failure(failing.name):
-            raise record.InvalidRecord("no luck today")
+        with pytest.raises(InvalidRecord), study.noting_failure(failing.name):
+            raise InvalidRecord("no luck today")
 
     graph = Fake(study, MAKES | {"experiments": fail})
     assert graph.make() == {failing.label: "no luck today"}
-    assert graph.stages == ["experiments", "latency", "report"] and freshness.report_is_current(study)
+    assert graph.stages == ["experiments", "latency", "report"]
+    assert freshness.report_is_current(study)
 
 
 def test_what_waited_for_a_shared_part_that_failed_is_run_without_it(project):
@@ -179,5 +185,6 @@ def test_latency_is_taken_as_it_is_if_it_covers_the_networks(project, write, cur
 
 def test_the_committed_study_needs_no_experiment_and_no_latency():
     study = Study.load("paper", root=ROOT)
-    assert study.unfinished() == [] and freshness.latency_is_current(study)
+    assert study.unfinished() == []
+    assert freshness.latency_is_current(study)
     assert all(json.loads(job.record.read_text())["schema_version"] < 3 or job.read() for job in study.jobs)

@@ -161,7 +161,9 @@ def test_tables_for_another_text(exported):
     assert r"T <script>alert(1)</script> \$x\textasciicircum{}2\$ costs \$5" in latex
     shown = BeautifulSoup(report.markdown(TITLE), "html.parser").get_text()
     markdown = (exported.folder / "results.md").read_text(encoding="utf-8")
-    assert shown == TITLE and report.markdown(TITLE) in markdown and "<script" not in markdown
+    assert shown == TITLE
+    assert report.markdown(TITLE) in markdown
+    assert "<script" not in markdown
 
 
 def test_latex_specials():
@@ -179,7 +181,7 @@ def test_a_figure_shows_a_name_and_no_formula(name):
     for made in (figure, figures.confusion({name: rows}, [name, "b"])):
         svg = Figure(made, name, name)._repr_mimebundle_()["text/html"]
         assert svg.startswith("<figure")
-    ticks = [label for label in made.axes[0].get_xticklabels() + made.axes[0].get_yticklabels()]
+    ticks = list(made.axes[0].get_xticklabels() + made.axes[0].get_yticklabels())
     assert not any(label._preprocess_math(label.get_text())[1] for label in ticks)
 
 

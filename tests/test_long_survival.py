@@ -118,5 +118,5 @@ def kill_often(folder: Path, undisturbed: Path, seconds: float) -> str:
     again = sum(count - 1 for count in epochs.values())
     return (
         f"seed {seed}: {kills} kills; {time.monotonic() - began:.0f} s, {seconds:.0f} s undisturbed; "
-        f"{again} of {len(epochs)} epochs trained again; {said.count('going on from there')} times gone on within a phase"
+        f"{again} of {len(epochs)} epochs trained again; {said.count('going on from there')} times gone on in a phase"
     )

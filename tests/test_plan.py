@@ -28,7 +28,8 @@ def test_one_pass_a_network_and_one_head_a_seed(tmp_path):
     made = plan.plan(study(tmp_path, study={"seeds": [0, 1]}))
     assert_consistent(made)
     kinds = [part.kind for part in made.parts.values()]
-    assert kinds.count("photos") == 1 and kinds.count("activations") == 2
+    assert kinds.count("photos") == 1
+    assert kinds.count("activations") == 2
     assert kinds.count("head") == 4, "of the frozen row and six others; the control's is its own affair"
 
 
@@ -51,7 +52,8 @@ def test_what_is_finished_shares_nothing(tmp_path, monkeypatch):
     whole = study(tmp_path)
     monkeypatch.setattr(Study, "finished", lambda self: list(self.jobs))
     made = plan.plan(whole)
-    assert made.parts == {} and not any(made.needs.values())
+    assert made.parts == {}
+    assert not any(made.needs.values())
 
 
 def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypatch):
@@ -64,4 +66,5 @@ def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypa
         path.write_text(str(kept))
         monkeypatch.setattr(Study, "finished", lambda self, done=done: list(self.jobs) if done else [])
         plan.forget(whole)
-        assert not path.exists() and kept.exists() == there
+        assert not path.exists()
+        assert kept.exists() == there

@@ -60,13 +60,11 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         inference_ms_per_image={"median": 5.0, "q1": 4.0, "q3": 6.0},
         peak_memory_mb=1000.0,
         data={
-            **{
-                "dataset": "demo_flowers",
-                "version": "1.0.0",
-                "title": "Drawn Flowers",
-                "description": "",
-                "sha256": "0",
-            },
+            "dataset": "demo_flowers",
+            "version": "1.0.0",
+            "title": "Drawn Flowers",
+            "description": "",
+            "sha256": "0",
             "photos": {"train": 30, "validation": 6, "test": len(right), "available": 40},
         },
         weights={"title": "none", "description": "", "official": False, "tensors_sha256": "0"},
@@ -130,8 +128,10 @@ def test_many_runs_make_a_table():
         for made, history, predictions in (made_up_run(0), made_up_run(1, (0, 0, 0, 1)))
     )
     assert rows["seed"].tolist() == [0, 1]
-    assert rows["test_correct"].tolist() == [3, 1] and rows["test_photos"].tolist() == [4, 4]
-    assert rows["training_seconds"].tolist() == [6.0, 6.0] and rows["inference_ms_per_image"].tolist() == [5.0, 5.0]
+    assert rows["test_correct"].tolist() == [3, 1]
+    assert rows["test_photos"].tolist() == [4, 4]
+    assert rows["training_seconds"].tolist() == [6.0, 6.0]
+    assert rows["inference_ms_per_image"].tolist() == [5.0, 5.0]
 
 
 anything = st.recursive(
@@ -152,8 +152,10 @@ def read_or_refused(folder) -> Run | None:
     try:
         return Run.read(folder)
     except InvalidRecord as error:
-        assert "Delete the folder to run it again" in str(error) and str(folder) in str(error)
-        assert "Traceback" not in str(error) and len(str(error)) < 2000
+        assert "Delete the folder to run it again" in str(error)
+        assert str(folder) in str(error)
+        assert "Traceback" not in str(error)
+        assert len(str(error)) < 2000
         return None
 
 
@@ -161,9 +163,12 @@ def assert_sound(run: Run) -> None:
     """What a table says of a run cannot be but what its predictions and epochs say."""
     (row,) = runs.runs_table([run]).to_dict("records")
     assert row["test_correct"] == row["test_accuracy"] * row["test_photos"] == 3
-    assert 0 <= row["train_accuracy"] <= 1 and row["train_loss"] >= 0 and np.isfinite(row["train_loss"])
+    assert 0 <= row["train_accuracy"] <= 1
+    assert row["train_loss"] >= 0
+    assert np.isfinite(row["train_loss"])
     assert row["validation_loss"] == run.history["validation_loss"].iloc[-1]
-    assert np.isfinite([row[name] for name in record.FIGURES]).all() and row["training_seconds"] >= 0
+    assert np.isfinite([row[name] for name in record.FIGURES]).all()
+    assert row["training_seconds"] >= 0
 
 
 @fuzzed
@@ -248,8 +253,10 @@ def test_a_record_of_an_older_schema_is_read(tmp_path, older):
     content = json.loads((tmp_path / "record.json").read_text())
     (tmp_path / "record.json").write_text(json.dumps(older(content)))
     run = Run.read(tmp_path)
-    assert run.record.schema_version == record.SCHEMA_VERSION and run.record.experiment == made.experiment
-    assert run.record.network["title"] == "MobileNet" and run.record.commit is None
+    assert run.record.schema_version == record.SCHEMA_VERSION
+    assert run.record.experiment == made.experiment
+    assert run.record.network["title"] == "MobileNet"
+    assert run.record.commit is None
     assert run.record.test_accuracy == made.test_accuracy
     pd.testing.assert_frame_equal(run.predictions, predictions)
 
@@ -274,7 +281,10 @@ def test_a_run_that_diverged_has_no_figures(tmp_path):
     with pytest.raises(Diverged, match="after epoch 20 .*Give a smaller learning rate"):
         runs.end_if_diverged(tmp_path, made.experiment, history, **measured, diverged=20)
     run = Run.read(tmp_path)
-    assert run.record.diverged == 20 and run.record.test_accuracy is None and run.record.train_loss is None
-    assert len(run.history) == 20 and run.predictions.empty
+    assert run.record.diverged == 20
+    assert run.record.test_accuracy is None
+    assert run.record.train_loss is None
+    assert len(run.history) == 20
+    assert run.predictions.empty
     with pytest.raises(ValueError, match="if and only if"):
         Record.model_validate(run.record.model_dump() | {"diverged": None})

@@ -47,7 +47,8 @@ def finish(study: Study, accuracies, losses) -> None:
 
 def test_one_value_at_a_time_and_the_rest_as_the_profile_has_it(tmp_path):
     study = load(tmp_path, tries=TRIES, seeds=[0, 1])
-    assert study.is_search and len(study.jobs) == len({job.name for job in study.jobs}) == 10
+    assert study.is_search
+    assert len(study.jobs) == len({job.name for job in study.jobs}) == 10
     rates = [(job.experiment.head_learning_rate, job.experiment.finetune_learning_rate) for job in study.jobs]
     frozen, blocks = rates[:4], rates[4:]
     assert sorted(set(frozen)) == [(1e-2, 1e-3), (1e-1, 1e-3)]
@@ -131,7 +132,8 @@ def test_the_most_accurate_on_validation_is_chosen_and_of_equal_ones_that_with_t
     study = load(tmp_path, tries={"mobilenet-blocks-2": TRIES["mobilenet-blocks-2"]})
     finish(study, accuracies, losses)
     found = search.table(study)
-    assert found["value"].tolist() == [1e-2, 1e-3, 1e-4] and found["at_edge"].tolist() == [True, False, True]
+    assert found["value"].tolist() == [1e-2, 1e-3, 1e-4]
+    assert found["at_edge"].tolist() == [True, False, True]
     assert found[found["chosen"]]["value"].tolist() == chosen
     assert found["validation_accuracy"].isna().tolist() == [accuracy is None for accuracy in accuracies]
 
@@ -151,7 +153,8 @@ def test_the_graph_accepts_records_that_are_there_and_says_what_they_favour(tmp_
     finish(study, [0.5, 0.6, 0.7, 0.8, 0.9], [0.5] * 5)
     assert main(["report", str(study.path), "--outputs", str(tmp_path / "outputs")]) == 0
     shown = capfd.readouterr().out
-    assert "5 of them finished already" in shown and "What the validation photos favour:" in shown
+    assert "5 of them finished already" in shown
+    assert "What the validation photos favour:" in shown
     assert not list(places.cache().rglob("*.h5")), "nothing was made"
 
 
@@ -162,7 +165,9 @@ def test_the_report_says_what_was_tried_and_what_it_does_with_it(tmp_path):
     assert "No finished search for them is recorded" in Answer(results).write("learning_rates")
     answer = Answer(type(results)(results.runs, search=search.table(study)))
     words, table = html.unescape(answer.write("learning_rates")), tables.searched(answer)
-    assert "0.01 is best: 90.0% of the 6 validation photos" in words and "a value beyond it may be better" in words
+    assert "0.01 is best: 90.0% of the 6 validation photos" in words
+    assert "a value beyond it may be better" in words
     assert "This study was run with 0.00001." in words
     assert "1 of its 3 values has no result" in words
-    assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"] and table["Valid. acc."].tolist()[-1] == "–"
+    assert table["Value"].tolist() == ["0.01", "0.001", "0.0001"]
+    assert table["Valid. acc."].tolist()[-1] == "–"

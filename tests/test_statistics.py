@@ -72,7 +72,8 @@ def test_different_photos_are_not_compared():
 def test_a_difference_is_minus_its_opposite(photos):
     first, second = ([run([photo[side] for photo in photos])] for side in (0, 1))
     forth, back = difference(first, second), difference(second, first)
-    assert forth.mean == -back.mean and forth.p == back.p
+    assert forth.mean == -back.mean
+    assert forth.p == back.p
     assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
     assert forth.low <= forth.mean * len(photos) / (len(photos) + 2) <= forth.high
 
@@ -172,7 +173,8 @@ def test_a_few_photos_are_no_difference():
     """With four photos on one side McNemar's p is 0.125; the bootstrap alone would call it a difference."""
     effect = difference([run([1] * 160)], [run([0] * 4 + [1] * 156)])
     assert effect.mean == pytest.approx(4 / 160)
-    assert effect.p == pytest.approx(0.125) and effect.sign == 0
+    assert effect.p == pytest.approx(0.125)
+    assert effect.sign == 0
 
 
 def test_of_eight_like_configurations_none_is_called_worse_than_the_best():
@@ -268,7 +270,8 @@ def test_a_comparison_asked_the_other_way_round_has_the_same_answer():
 def test_a_configuration_s_row_is_the_mean_over_its_seeds():
     runs = [run((1, 1, 0, 1), 0), run((0, 0, 0, 1), 1)]
     rows = statistics.by_configuration(runs)
-    assert len(rows) == 1 and rows["seeds"].item() == 2
+    assert len(rows) == 1
+    assert rows["seeds"].item() == 2
     assert rows["test_low"].item() < 0.5 < rows["test_high"].item()
 
 
@@ -292,14 +295,16 @@ def test_the_ratio_of_latencies_is_taken_round_by_round():
     slow_rounds = np.repeat([1.0, 3.0], 15)  # the machine was busy: for both alike
     first, second = (slow_rounds * rng.normal(mean, 0.01, 30) for mean in (2.0, 1.0))
     ratio, low, high = statistics.ratio_of_medians(first, second)
-    assert low <= ratio <= high and ratio == pytest.approx(2.0, rel=0.05)
+    assert low <= ratio <= high
+    assert ratio == pytest.approx(2.0, rel=0.05)
     low, high = statistics.median_interval(first)
     assert low <= np.median(first) <= high
 
 
 def test_intervals_of_gap_and_loss_contain_what_was_measured():
     low, high = statistics.gap_interval(0.95, 2752, 0.9, 551)
-    assert low < 0.05 < high and high - low < 0.06
+    assert low < 0.05 < high
+    assert high - low < 0.06
     record, history, predictions = made_up_run(0, [1, 1, 0, 1, 1, 0, 1, 1])
     runs = [Run(record=record, history=history, predictions=predictions)]
     low, high = statistics.loss_interval(runs)

@@ -136,15 +136,18 @@ def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_
     first = project.start()
     until(first, "0 of them finished already")
     status, said = project.report()
-    assert status == 1 and "another run of this study is at work" in said
+    assert status == 1
+    assert "another run of this study is at work" in said
     until(first, "epoch 3 of 4 (fine-tuning)")  # and so the epoch before it has been kept
     processes = below(first)
     assert any("ipykernel" in " ".join(process.cmdline()) for process in processes)
     began = time.monotonic()
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
     said, _ = first.communicate(timeout=30)
-    assert time.monotonic() - began < 20 and first.returncode == 130
-    assert said.count("The same command goes on from here") == 1 and "Traceback" not in said
+    assert time.monotonic() - began < 20
+    assert first.returncode == 130
+    assert said.count("The same command goes on from here") == 1
+    assert "Traceback" not in said
     assert gone(processes, 5), "nothing is left running"
     second = project.start()
     said = until(second, "is finished: blocks-")
@@ -177,7 +180,7 @@ if amount == 6:
 
 
 def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(tmp_path):
-    """Activations are made in several passes, so that some wait for what fails; the other study shares what can be shared."""
+    """Hardly any activations fit the disk. The other study shares what can be shared."""
     project = Project(tmp_path / "project", [0, 2, 3, 6], {"study": {"hours": 40 / 3600}}, HARM)
     project.environment["THAW_DISK_GB"] = "0.0015"
     project.profile("other", study={"tries": {"blocks-0": {"head_learning_rate": [1e-3]}}})
@@ -199,14 +202,18 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
     html = " ".join(html.get_text(" ").split())
     for job, reason in missing.items():
         amount = job.experiment.amount
-        assert reasons[amount] in reason and job.label in said and reasons[amount] in said
+        assert reasons[amount] in reason
+        assert job.label in said
+        assert reasons[amount] in said
         assert " ".join(reason.splitlines()[0].split()) in html
         assert f"{job.experiment.label}: {'diverged' if amount == 6 else 'not finished'}" in html
     assert "2 of 4 experiments are finished. Missing:" in said
     assert pd.read_csv(study.outputs / "results.csv")["amount"].tolist() == [0], "what diverged is in no comparison"
     (diverged,) = (job for job in missing if job.experiment.amount == 6)
     record = json.loads((diverged.directory / "record.json").read_text(encoding="utf-8"))
-    assert record["diverged"] == 2 and record["test_accuracy"] is None and record["trainable_parameters"] > 0
+    assert record["diverged"] == 2
+    assert record["test_accuracy"] is None
+    assert record["trainable_parameters"] > 0
     assert (diverged.directory / "experiment.ipynb").exists()
 
 
@@ -214,13 +221,16 @@ def test_what_fails_is_named_and_the_rest_is_reported_with_another_study_beside(
 def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
     project = Project(tmp_path / "project", [0, 2, 6], harm=HARM)
     status, said = project.report()
-    assert status == 1 and "2 of 3 experiments are finished. Missing:" in said
+    assert status == 1
+    assert "2 of 3 experiments are finished. Missing:" in said
     shutil.copy(ROOT / "notebooks" / "experiment.ipynb", project.folder / "notebooks" / "experiment.ipynb")
     status, said = project.report()
     assert status == 0 and "2 of them finished already" in said and said.count("is finished:") == 1, said
     study = project.study()
     text = (study.outputs / "report.html").read_text(encoding="utf-8")
-    assert "not finished" not in text and "diverged" in text and study.failures() == {}
+    assert "not finished" not in text
+    assert "diverged" in text
+    assert study.failures() == {}
 
 
 @pytest.mark.parametrize(
@@ -240,25 +250,24 @@ def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
 )
 def test_errors_of_others_are_put_in_words(name, message, words):
     text = errors.explained(name, message)
-    assert words.replace(")", "") in text and "\n" not in text and len(text) < 500
+    assert words.replace(")", "") in text
+    assert "\n" not in text
+    assert len(text) < 500
 
 
 PROVIDE = """
 import sys
 sys.path.insert(0, "tests")
 from conftest import made_up_data
-from thaw.network import unfreezing as unfreeze
-from thaw.network.pretrained import load_pretrained
-from thaw.training import activations, phases as training
-from thaw.experiment import Experiment
-experiment = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64, "weights": "none", "activations": "keep"})
-training.set_up(experiment)
-base, _ = load_pretrained("mobilenet", 64, "none")
-model = training.add_head(base, 3)
-unfreeze.unfreeze(base, [])
+from small_network import setup
+from thaw.network import unfreezing
+from thaw.training import activations
+parameters = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64, "activations": "keep"}
+made = setup(made_up_data(64), print, **parameters)
+unfreezing.unfreeze(made.base, [])
 print("ready", flush=True)
 sys.stdin.readline()
-kept = activations.provide(model, [["conv_pw_11_relu"], ["pooled"]], made_up_data(64), "these", experiment)
+kept, why = activations.cached(made, [["conv_pw_11_relu"], ["pooled"]])
 print(sorted(kept))
 """
 
@@ -310,7 +319,9 @@ def test_a_full_output_disk_is_said_before_anything_is_run(tmp_path):
     with small_disk(project.outputs, 4):
         fill(project.outputs, 200_000)
         status, said = project.report()
-    assert status == 1 and "cannot be written to (No space left on device)" in said and "epoch" not in said
+    assert status == 1
+    assert "cannot be written to (No space left on device)" in said
+    assert "epoch" not in said
 
 
 def test_a_full_cache_costs_time_and_no_run(tmp_path):

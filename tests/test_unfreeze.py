@@ -83,8 +83,14 @@ def test_training_changes_the_unfrozen_weights_and_no_others(tiny, monkeypatch, 
     """In the fine-tuning phase; BatchNorm's statistics included."""
     made = setup(
         tiny,
-        **{"backbone": name, "strategy": strategy, "amount": amount, "batch_size": 8, "activations": "compute"},
-        **{"head_epochs": 1, "finetune_epochs": 0 if strategy == "frozen" else 1, "finetune_learning_rate": 0.1},
+        backbone=name,
+        strategy=strategy,
+        amount=amount,
+        batch_size=8,
+        activations="compute",
+        head_epochs=1,
+        finetune_epochs=0 if strategy == "frozen" else 1,
+        finetune_learning_rate=0.1,
     )
     model = made.model
     before = {weight.path: weight.numpy() for weight in model.weights}

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -143,10 +143,8 @@ def stop(environment: dict[str, str]) -> None:
     mark = {"SLURM_CONF": environment["SLURM_CONF"]}  # this process has it not
     for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in (left := processes_with(mark)):
-            try:
+            with suppress(psutil.NoSuchProcess):
                 end(process)
-            except psutil.NoSuchProcess:
-                pass
         psutil.wait_procs(left, timeout=5)
 
 

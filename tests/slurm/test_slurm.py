@@ -16,9 +16,7 @@ from thaw.study.study import Study
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"needs SLURM (Debian: slurm-wlm, munge); not here: {', '.join(MISSING)}"
-    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs SLURM (Debian: slurm-wlm, munge); not here: {', '.join(MISSING)}"),
 ]
 
 CLUSTER = ROOT / "params" / "clusters" / "slurm" / "config.yaml"
@@ -68,7 +66,7 @@ def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path,
     profile |= {"study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
     tiny.write_text(yaml.safe_dump(profile), encoding="utf-8")
     one, two = (Study.load(str(tiny), folder / "outputs", ROOT) for folder in (first_study, tmp_path))
-    # With the photos and the head that are there: seven levels of jobs, each of which waits for the next look, take minutes.
+    # With the photos and the head that are there: seven levels of jobs, each waiting for the next look, take minutes.
     shutil.copytree(first_study / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("plans"))
     with slurm() as environment:
         more = ("--cluster", cluster_for(tmp_path / "cluster"))
@@ -88,7 +86,8 @@ def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path,
         probabilities = [run.predictions.filter(regex="^p_").to_numpy() for run in (here, there)]
         assert probabilities[1] == pytest.approx(probabilities[0], abs=1e-4)
         assert there.record.test_accuracy == here.record.test_accuracy
-    assert (two.outputs / "report.html").is_file() and (two.outputs / "report.pdf").is_file()
+    assert (two.outputs / "report.html").is_file()
+    assert (two.outputs / "report.pdf").is_file()
 
 
 def seconds(folder: Path, profile: str | Path, nodes: int) -> float:

@@ -155,7 +155,7 @@ def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print,
 
 
 def beside(path: Path) -> Path:
-    """The JSON file that vouches for an array."""
+    """Give the path of the JSON file that vouches for an array."""
     return path.with_suffix(".json")
 
 

@@ -55,7 +55,7 @@ class Backbone:
         return importlib.import_module(self.module).preprocess_input
 
     def blocks(self, base: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-        """The layers of each block, from the input to the output."""
+        """Find the layers of each block, from the input to the output."""
         found: dict[str, list[keras.layers.Layer]] = {}
         for layer in base.layers:
             if match := re.match(self.block, layer.name):
@@ -93,7 +93,7 @@ REGISTRY = {
 
 
 def get(name: str) -> Backbone:
-    """The backbone of that name.
+    """Look up the backbone of that name.
 
     Raises
     ------

@@ -123,5 +123,5 @@ def _inputs(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
 
 
 def _producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
-    """The layer that a tensor comes from."""
+    """Find the layer that a tensor comes from."""
     return tensor._keras_history.operation

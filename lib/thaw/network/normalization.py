@@ -20,6 +20,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
+        """Normalise a batch: by its own statistics if the layer trains, else by the moving ones."""
         scale = tf.ones(inputs.shape[-1:]) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         offset = tf.zeros(inputs.shape[-1:]) if self.beta is None else tf.convert_to_tensor(self.beta)
         if not (training and self.trainable):

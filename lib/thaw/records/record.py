@@ -226,13 +226,13 @@ def commit() -> str | None:
 
 
 def _from_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Schema 2 added hashes of the tables, runs that diverged, and the frozen part's one pass."""
+    """Bring schema 1 to 2, which added hashes of the tables, runs that diverged, and the frozen part's one pass."""
     seconds = {"activations": 0.0} | content["training_seconds"]
     return {"activations": {}} | content | {"training_seconds": seconds, "schema_version": 2}
 
 
 def _from_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Schema 3 added the commit, and the network's title and description."""
+    """Bring schema 2 to 3, which added the commit, and the network's title and description."""
     name = content["parameters"]["backbone"]
     title, about = _NETWORKS_OF_2.get(name, (name, "a network"))
     return content | {"network": {"title": title, "about": about}, "schema_version": 3}
@@ -241,8 +241,8 @@ def _from_2(content: dict[str, Any]) -> dict[str, Any]:
 _NETWORKS_OF_2 = {
     "resnet50": (
         "ResNet50",
-        "a chain of residual blocks in four groups (conv2 to conv5): each block adds what its three convolutions compute to "
-        "what came in, so that the signal and its gradient also have a direct way",
+        "a chain of residual blocks in four groups (conv2 to conv5): each block adds what its three convolutions "
+        "compute to what came in, so that the signal and its gradient also have a direct way",
     ),
     "mobilenet": (
         "MobileNet",

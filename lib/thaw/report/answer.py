@@ -46,11 +46,11 @@ class NetworkAnswer:
         return rows.assign(gap=rows["train_accuracy"] - rows["validation_accuracy"])
 
     def least(self, column: str) -> pd.Series:
-        """The configuration with the smallest value of a column."""
+        """Find the configuration with the smallest value of a column."""
         return self.rows.loc[self.rows[column].idxmin()]
 
     def most(self, column: str) -> pd.Series:
-        """The configuration with the largest value of a column."""
+        """Find the configuration with the largest value of a column."""
         return self.rows.loc[self.rows[column].idxmax()]
 
     @property
@@ -244,7 +244,7 @@ class Answer:
         )
 
     def facts(self, profile: str) -> dict[str, str]:
-        """The facts of the first page."""
+        """Gather the facts of the first page."""
         data, device, photos = self.record.data, self.record.device, self.record.data["photos"]
         return {
             "Profile": profile,
@@ -275,7 +275,7 @@ class Answer:
         return min(e.head_epochs for e in experiments), max(e.finetune_epochs for e in experiments)
 
     def parameter(self, name: str) -> str:
-        """A parameter's value, by network where these differ."""
+        """Write a parameter's value, by network where these differ."""
         values = {
             network.title: "; ".join(
                 dict.fromkeys(words.parameter(run.record.parameters[name]) for run in network.runs)

@@ -52,7 +52,9 @@ def check(study: Study) -> None:
             networks[name] = loaded[0]
     for experiment in experiments:
         if base := networks.get(experiment.backbone):
-            attempt(unfreezing.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount)
+            attempt(
+                unfreezing.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount
+            )
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(

@@ -286,7 +286,7 @@ def folder_of(name: str, root: Path) -> Path:
     """
     known = {path.parent.name: path.parent for path in (root / "params").glob(f"*/{FILE}")}
     folder = known.get(name, root / name)
-    if not os.path.isfile(folder / FILE):  # unlike Path's, of any text whatever
+    if not os.path.isfile(folder / FILE):  # noqa: PTH113 (unlike Path's, it takes any text)
         hint = f"{did_you_mean(name[:100], known)} Or give the path of a folder."
         raise InvalidParameter(f"study.claims = {shown(name)}: no folder with a {FILE}. {hint}")
     return folder

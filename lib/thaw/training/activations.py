@@ -28,8 +28,8 @@ from thaw.network import graph
 from thaw.training.setup import Setup
 
 BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
-# A number is kept on disk if it saves at least so many multiply-adds. A core does some 80 of them in the nanosecond that
-# it takes to read a byte back; the rule counts work and bytes, not seconds, so that every run decides alike.
+# A number is kept on disk if it saves at least so many multiply-adds. A core does some 80 of them in the nanosecond
+# that it takes to read a byte back. The rule counts work and bytes, not seconds, so that every run decides alike.
 WORTH = 600
 
 

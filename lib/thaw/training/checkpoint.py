@@ -135,7 +135,7 @@ class Checkpoint:
 
 
 def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Variable]:
-    """What training changes, by name: the variables of each layer that trains, and the optimizer's."""
+    """Find what training changes, by name: the variables of each layer that trains, and the optimizer's."""
     found = {
         f"{layer.name}/{number}": variable
         for layer in network.layers

@@ -58,7 +58,7 @@ def confident_mistakes(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _probability_of(predictions: pd.DataFrame, column: str) -> np.ndarray:
-    """The probability given to the class that `column` names in each row, (n,)."""
+    """Look up the probability given to the class that `column` names in each row, (n,)."""
     classes = [name.removeprefix("p_") for name in predictions.columns if name.startswith("p_")]
     position = {name: i for i, name in enumerate(classes)}
     table = predictions[[f"p_{name}" for name in classes]].to_numpy()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 import psutil
 import tensorflow as tf
@@ -18,7 +19,7 @@ def peak_memory_mb() -> float:
 
 
 def peak_device_memory_mb() -> float | None:
-    """Measure the most memory of the first GPU that TensorFlow has had in use, in MB (1e6 bytes); None without a GPU."""
+    """Measure the most memory of the first GPU that was in use, in MB (1e6 bytes); None without a GPU."""
     if not tf.config.list_physical_devices("GPU"):
         return None
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
@@ -36,7 +37,7 @@ def device() -> dict[str, str | int]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

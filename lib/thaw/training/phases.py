@@ -85,8 +85,8 @@ class Training:
         What the last phase trained: the whole network, or its unfrozen rest.
     test : Dataset
         The test photos as they enter that network, in order, in batches.
-    checkpoint : Checkpoint
-        The last phase's. Its file is of no use once the run is recorded.
+    checkpoint : Checkpoint or None
+        That of fine-tuning. Its file is of no use once the run is recorded.
     peak_memory_mb : float
         Of all processes that trained the run.
     """
@@ -96,13 +96,18 @@ class Training:
     activations: dict[str, dict]
     network: keras.Model
     test: tf.data.Dataset
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     peak_memory_mb: float
 
     @property
     def diverged(self) -> int | None:
         """The epoch, from 1, after which the loss was not a finite number; training ended there. Else None."""
         return diverged(self.history)
+
+    def forget(self) -> None:
+        """Delete what was kept for a run that is stopped."""
+        if self.checkpoint:
+            self.checkpoint.discard()
 
     def measured(self, setup: Setup) -> dict[str, Any]:
         """Gather what a record holds besides the history and the test figures."""
@@ -153,7 +158,8 @@ def train(setup: Setup) -> Training:
     }
     test = step.batches(batches.in_order(setup.data.test, setup.experiment.batch_size))
     peak = max(machine.peak_memory_mb(), step.progress.peak_memory_mb)
-    return Training(history, seconds, notes, step.network, test, step.checkpoint, peak)
+    own = step.checkpoint if step.phase.name == FINETUNE else None  # a head may serve other runs, too
+    return Training(history, seconds, notes, step.network, test, own, peak)
 
 
 def train_head(setup: Setup) -> None:
@@ -175,7 +181,7 @@ def provide_activations(setup: Setup, experiments: Iterable[Experiment]) -> None
 
 
 def _steps(setup: Setup) -> list[_Step]:
-    """The phases, each with the part of the network that it trains and what enters that part."""
+    """Prepare the phases, each with the part of the network that it trains and what enters that part."""
     of = phases(setup)
     checkpoints = [Checkpoint(_key(setup, of[: number + 1]), setup.log) for number in range(len(of))]
     cuts = [_cut(setup, phase) for phase in of]
@@ -274,10 +280,11 @@ class _Step:
         )
 
     def _say_what_is_done(self) -> None:
-        last = self.progress.epochs[-1]
+        last, file = self.progress.epochs[-1], f"checkpoints/{self.checkpoint.path.name} in the cache"
         self.setup.log(
             f"{NAMES[self.phase.name]}: epochs to {last['epoch']} of {self.phase.epochs.stop} were trained before "
-            f"(validation {last['validation_accuracy']:.1%}; checkpoints/{self.checkpoint.path.name} in the cache)"
+            f"(validation {last['validation_accuracy']:.1%}; {file})"
+            + ("" if self.progress.complete else ": going on from there")
         )
 
 

@@ -221,13 +221,13 @@ def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, st
 
 
 def _replicated(results: Results) -> Replication | None:
-    """The claims whose source has its own table, of the same data as this study."""
+    """Find the claims whose source has its own table, of the same data as this study."""
     replication = results.replication
     return replication if replication and replication.same_data and replication.original is not None else None
 
 
 def _mark(replication: Replication | None) -> list[Line2D]:
-    """The legend of the hollow marks, where there are any."""
+    """Add the legend of the hollow marks, where there are any."""
     called = (replication and replication.claims.called) or "the original"
     return [Line2D([], [], marker="o", label=f"{called}'s value", **HOLLOW)] if replication else []
 
@@ -256,7 +256,7 @@ def _name_lines(axes: Axes, names) -> None:
 
 
 def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
-    """The positions that no other beats in both, by rising cost (Pareto, 1906)."""
+    """Find the positions that no other beats in both, by rising cost (Pareto, 1906)."""
     front: list[int] = []
     for position in np.lexsort((-values, costs)):
         if not front or values[position] > values[front[-1]]:
@@ -265,5 +265,5 @@ def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
 
 
 def _millions(count: float) -> str:
-    """A number of parameters in a few letters: '5 k', '1.1 M'."""
+    """Write a number of parameters in a few letters: '5 k', '1.1 M'."""
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
