@@ -11,7 +11,7 @@ from thaw.study.study import Study
 
 root = Path(workflow.basedir)
 study = Study.load(config["profile"], config["outputs"], root)
-shared = plan(study) if config["shared"] else Plan({}, {})
+shared = plan(study, study.unfinished()) if config["shared"] else Plan({}, {})
 quoted = subprocess.list2cmdline if os.name == "nt" else shlex.join
 thaw = f"{quoted(['cd', str(root)])} && {quoted([sys.executable, '-m', 'thaw'])}"
 of_study = f"{quoted([str(study.path), '--outputs', config['outputs']])}"

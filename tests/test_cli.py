@@ -163,7 +163,7 @@ def test_a_shared_part_that_fails_leaves_its_reason(capfd, tmp_path, monkeypatch
     path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": settings}), encoding="utf-8")
     outputs = tmp_path / "outputs"
     study = Study.load(str(path), outputs)
-    head = next(name for name, part in plan.plan(study).parts.items() if part.kind == "head")
+    head = next(name for name, part in plan.plan(study, study.jobs).parts.items() if part.kind == "head")
 
     def fail(*_):
         raise ThawError("no luck today")

@@ -16,6 +16,11 @@ def study(folder, **parameters):
     return Study.load(str(path), folder)
 
 
+def planned(folder, **parameters) -> plan.Plan:
+    whole = study(folder, **parameters)
+    return plan.plan(whole, whole.unfinished())
+
+
 def assert_consistent(made: plan.Plan):
     waits = {name: set(part.after) for name, part in made.parts.items()} | made.needs
     list(graphlib.TopologicalSorter(waits).static_order())  # raises if anything waits for itself
@@ -25,7 +30,7 @@ def assert_consistent(made: plan.Plan):
 
 
 def test_one_pass_a_network_and_one_head_a_seed(tmp_path):
-    made = plan.plan(study(tmp_path, study={"seeds": [0, 1]}))
+    made = planned(tmp_path, study={"seeds": [0, 1]})
     assert_consistent(made)
     kinds = [part.kind for part in made.parts.values()]
     assert kinds.count("photos") == 1
@@ -35,25 +40,22 @@ def test_one_pass_a_network_and_one_head_a_seed(tmp_path):
 
 @pytest.mark.parametrize("parameters", [{"activations": "compute"}, {"augmentation": "flip"}], ids=str)
 def test_where_nothing_is_kept_the_heads_are_still_shared(tmp_path, parameters):
-    made = plan.plan(study(tmp_path, **parameters))
+    made = planned(tmp_path, **parameters)
     assert_consistent(made)
     assert {part.kind for part in made.parts.values()} == {"photos", "head"}
 
 
 def test_other_parameters_share_nothing(tmp_path):
-    first = plan.plan(study(tmp_path))
+    first = planned(tmp_path)
     for parameters in {"image_size": 64}, {"max_examples": 40}:
-        assert first.parts.keys().isdisjoint(plan.plan(study(tmp_path, **parameters)).parts)
+        assert first.parts.keys().isdisjoint(planned(tmp_path, **parameters).parts)
     photos = {name for name, part in first.parts.items() if part.kind == "photos"}
-    assert first.parts.keys() & plan.plan(study(tmp_path, precision="mixed_bfloat16")).parts.keys() == photos
+    assert first.parts.keys() & planned(tmp_path, precision="mixed_bfloat16").parts.keys() == photos
 
 
-def test_what_is_finished_shares_nothing(tmp_path, monkeypatch):
-    whole = study(tmp_path)
-    monkeypatch.setattr(Study, "finished", lambda self: list(self.jobs))
-    made = plan.plan(whole)
-    assert made.parts == {}
-    assert not any(made.needs.values())
+def test_what_is_finished_shares_nothing(tmp_path):
+    made = plan.plan(study(tmp_path), [])
+    assert made.parts == {} and not any(made.needs.values())
 
 
 def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypatch):
@@ -63,8 +65,9 @@ def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypa
         kept.mkdir(exist_ok=True)
         path = plan.marker(whole, "activations-1")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(kept))
-        monkeypatch.setattr(Study, "finished", lambda self, done=done: list(self.jobs) if done else [])
+        path.write_text("")
+        path.with_suffix(".folder").write_text(str(kept))
+        monkeypatch.setattr(Study, "unfinished", lambda self, done=done: [] if done else list(self.jobs))
         plan.forget(whole)
         assert not path.exists()
         assert kept.exists() == there

@@ -219,7 +219,7 @@ def test_a_finished_run_leaves_nothing_behind_but_its_head(tiny):
     assert len(list(places.cache("checkpoints").glob("*.npz"))) == 2, "the control's head, too, may serve other runs"
 
 
-@pytest.mark.parametrize("harm", ["truncated", "rubbish", "a bit", "without a variable", "of another shape"])
+@pytest.mark.parametrize("harm", ["empty", "truncated", "rubbish", "a bit", "without a variable", "of another shape"])
 @pytest.mark.parametrize("which", ["head", "last"])
 def test_a_checkpoint_that_is_damaged_is_said_and_changes_nothing(tiny, tmp_path, monkeypatch, which, harm):
     parameters = {"strategy": "blocks", "amount": 1}
@@ -233,7 +233,9 @@ def test_a_checkpoint_that_is_damaged_is_said_and_changes_nothing(tiny, tmp_path
     with np.load(path) as file:
         values = dict(file)
     name = next(name for name in values if name != "about" and values[name].size > 1)
-    if harm == "truncated":
+    if harm == "empty":
+        path.write_bytes(b"")
+    elif harm == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif harm == "rubbish":
         path.write_bytes(b"\x00\xff" * 1000)

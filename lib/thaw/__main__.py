@@ -153,7 +153,7 @@ def part(study, outputs, name, threads):
     from thaw.study.execute import Labelled, stderr_to
 
     _limit_threads(threads)
-    parts = plan.plan(study).parts
+    parts = plan.plan(study, study.jobs).parts  # also if an experiment has finished since the graph was made
     if name not in parts:
         raise InvalidParameter(f"{name!r}: no part of {study.profile}. {did_you_mean(name, parts)}")
     with study.noting_failure(name), stderr_to(os.devnull) as terminal:

@@ -32,7 +32,13 @@ class Graph:
     cluster: str | None = None  # in place of cores: a name in params/clusters, or a profile of Snakemake's own
 
     def make(self) -> dict[str, str]:
-        """Run what is missing, and report what is there; what is missing at the end, with reasons."""
+        """Run what is missing, and report what is there.
+
+        Returns
+        -------
+        dict of str to str
+            What is missing at the end, with the reason.
+        """
         study = self.study
         study.forget_failures()
         plan.forget(study)  # of a graph that was stopped
@@ -52,7 +58,7 @@ class Graph:
                 self.run("report")
         failures = study.failures()
         missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
-        if missing:  # otherwise the experiments have done without the shared parts that failed
+        if missing:  # a shared part that failed does not matter if all experiments are finished
             missing |= failures
         if study.finished() and not study.is_search:
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}

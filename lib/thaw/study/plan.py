@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from thaw.disk.atomic import write_atomic
+from thaw.disk.locks import Taken, give_up, locked
 from thaw.experiment import Experiment
 from thaw.study.study import Job, Study
 
@@ -55,12 +58,10 @@ class Plan:
     needs: dict[str, list[str]]
 
 
-def plan(study: Study) -> Plan:
-    """Find what the unfinished experiments of a study share, from their parameters alone."""
+def plan(study: Study, jobs: Sequence[Job]) -> Plan:
+    """Find what some experiments of a study share, from their parameters alone."""
     parts: dict[str, Part] = {}
     needs: dict[str, list[str]] = {job.name: [] for job in study.jobs}
-    finished = set(study.finished())
-    jobs = [job for job in study.jobs if job not in finished]
     heads = [_name("head", job) for job in jobs]
     for job in jobs:
         experiment = job.experiment
@@ -91,7 +92,7 @@ def _head_epochs(experiment: Experiment) -> int:
 
 
 def marker(study: Study, name: str) -> Path:
-    """Give the file that says that a part was made; it holds the folder of what can be deleted after the study."""
+    """Give the path of the file that says that a part was made."""
     return study.outputs / ".snakemake" / "shared" / f"{name}.done"
 
 
@@ -119,15 +120,18 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
             phases.provide_activations(setup, [job.experiment for job in part.jobs])
             folder = str(activations.folder(setup))
     path = marker(study, part.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(folder, encoding="utf-8")
+    write_atomic(path.with_suffix(".folder"), folder)
+    write_atomic(path, "")
 
 
 def forget(study: Study) -> None:
     """Delete the markers, and the activations of a study whose experiments are all finished."""
-    done = len(study.finished()) == len(study.jobs)
     for path in marker(study, "").parent.glob("*.done"):
-        folder = path.read_text(encoding="utf-8")
-        if folder and done:
-            shutil.rmtree(folder, ignore_errors=True)
+        path.unlink()
+    if study.unfinished():
+        return
+    for path in marker(study, "").parent.glob("*.folder"):
+        if folder := path.read_text(encoding="utf-8"):
+            with suppress(Taken), locked([Path(folder)], give_up):  # another study may be writing there
+                shutil.rmtree(folder, ignore_errors=True)
         path.unlink()

@@ -59,7 +59,7 @@ def cached(setup: Setup, frontiers: Sequence[Collection[str]]) -> tuple[dict[str
     found = _found(setup, set(chain(*wanted)))
     if set(chain(*wanted)) - found.keys():
         waiting = lambda: setup.log("another process computes the same: waiting for it")  # noqa: E731
-        with locked([folder(setup) / "pass"], waiting):
+        with locked([folder(setup)], waiting):
             found = _found(setup, set(chain(*wanted)))  # another process may have made them meanwhile
             fitting = _that_fit(setup, wanted, found)
             if missing := set(chain(*fitting)) - found.keys():

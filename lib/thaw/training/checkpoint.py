@@ -6,8 +6,11 @@ seed share, and the last epoch of a run that was stopped, are the same kind of
 file.
 """
 
+import contextlib
 import hashlib
 import json
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,7 +26,11 @@ from thaw.disk.atomic import is_full, write_atomic
 from thaw.disk.budget import budget, make_room
 
 SHARE = 0.25  # of the cache's budget
-DAMAGES = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)  # what reading a file can raise
+# What reading a damaged file can raise.
+DAMAGES = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass
@@ -106,6 +113,8 @@ class Checkpoint:
             return Progress()
         for name, variable in variables.items():
             variable.assign(values[name])
+        with contextlib.suppress(OSError):  # deleted meanwhile, or another user's
+            os.utime(self.path)  # the file that was not used for longest goes first when room is needed
         return progress
 
     def save(self, network: keras.Model, progress: Progress) -> None:

@@ -76,8 +76,8 @@ class Training:
         the epoch), validation_accuracy, validation_loss (after it), seconds.
     seconds : dict
         Wall time of 'activations' (the frozen part's one pass), 'head' and
-        'finetune', with validation and tracing and without checkpoints. What
-        another run has left counts as if this one had made it.
+        'finetune', with validation and tracing and without checkpoints. The
+        seconds of what another run has made count as this run's own.
     activations : dict
         For each phase the ``frontier``'s layers, whether they were
         ``cached``, ``why``, and how many ``megabytes`` (1e6 bytes) they are.
@@ -145,7 +145,7 @@ def train(setup: Setup) -> Training:
     for number, step in enumerate(steps):
         before = steps[number - 1].progress if number else Progress()
         with locked([step.checkpoint.path], lambda: setup.log("another process trains the same: waiting for it")):
-            step.run(history=before.epochs)
+            step.run(before)
         if diverged(pd.DataFrame(step.progress.epochs)):
             break
     history = pd.DataFrame(step.progress.epochs)
@@ -166,7 +166,7 @@ def train_head(setup: Setup) -> None:
     """Train the head alone, for all experiments that share it."""
     step = _steps(setup)[0]
     with locked([step.checkpoint.path], lambda: setup.log("another process trains the same head: waiting for it")):
-        step.run(history=[])
+        step.run(Progress())
 
 
 def provide_activations(setup: Setup, experiments: Iterable[Experiment]) -> None:
@@ -185,7 +185,7 @@ def _steps(setup: Setup) -> list[_Step]:
     of = phases(setup)
     checkpoints = [Checkpoint(_key(setup, of[: number + 1]), setup.log) for number in range(len(of))]
     cuts = [_cut(setup, phase) for phase in of]
-    # A finished phase needs no activations, but for the last one's test.
+    # A finished phase needs no activations. The last one always does: it tests on them.
     needed = [
         number
         for number, cut in enumerate(cuts)
@@ -248,7 +248,7 @@ class _Step:
         """Photos as they enter the network that this phase trains."""
         return batches.batches(self.columns, self.setup.data.labels, order, self.preprocess)
 
-    def run(self, history: list[dict[str, Any]]) -> None:
+    def run(self, before: Progress) -> None:
         """Train from the checkpoint on, if there is one, to the end of the phase."""
         setup, phase, experiment = self.setup, self.phase, self.setup.experiment
         unfreezing.unfreeze(setup.base, [setup.base.get_layer(name) for name in phase.layers])
@@ -256,7 +256,7 @@ class _Step:
         self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         self.progress = self.checkpoint.load(self.network)
         if not self.progress.epochs:
-            self.progress = Progress(list(history), note=self.note)
+            self.progress = Progress(list(before.epochs), note=self.note, peak_memory_mb=before.peak_memory_mb)
         first = len(self.progress.epochs)
         if first > phase.epochs.start:
             self._say_what_is_done()
