@@ -31,17 +31,24 @@ def chromium():
         browser.close()
 
 
+def watched(page) -> tuple[list[str], list[str]]:
+    """Collect the addresses that a page asks for, and its complaints."""
+    requests: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return requests, complaints
+
+
 def assert_clean(browser, html: Path):
     """Return the page, checked at two widths: nothing too wide, no complaint, nothing fetched, every image there."""
     for width in (1280, 390):
         page = browser.new_page(viewport={"width": width, "height": 900})
-        requests, complaints = [], []
-        page.on("request", requests.append)
-        page.on("console", complaints.append)
-        page.on("pageerror", complaints.append)
+        requests, complaints = watched(page)
         page.goto(html.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert not [request.url for request in requests if not request.url.startswith(("file:", "data:"))]
-        assert not [str(complaint) for complaint in complaints]
+        assert not [url for url in requests if not url.startswith(("file:", "data:"))]
+        assert not complaints
         assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     return page
