@@ -37,6 +37,20 @@ GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
         ({"output_dir": "a\x00b"}, ["output_dir = 'a\\x00b'", "control character"]),
         ({"head_learning_rate": True}, ["head_learning_rate = True", "not a number"]),
         ({1: 2}, ["1: no such parameter"]),
+        ({"strategy": "frozen", "amount": 0, "trains": "norm"}, ["trains = 'norm'", "Set trains to everything"]),
+        ({"strategy": "frozen", "amount": 0, "batchnorm": "frozen"}, ["batchnorm = 'frozen'", "unfreezes nothing"]),
+        ({"strategy": "all"}, ["amount = 2", "does not count"]),
+        ({"strategy": "all", "amount": 0, "skip": 1}, ["skip = 1", "does not count"]),
+        ({"strategy": "pattern", "amount": 0}, ["pattern = None", "needs a regular expression"]),
+        ({"pattern": "conv"}, ["pattern = 'conv'", "no other strategy takes one"]),
+        ({"strategy": "pattern", "amount": 0, "pattern": "("}, ["pattern = '('", "not a regular expression"]),
+        ({"copies": 4}, ["copies = 4", "without augmentation"]),
+        ({"gradual": True, "finetune_epochs": 1}, ["gradual = True", "2 finetune_epochs or more"]),
+        ({"rate_decay": 0}, ["rate_decay = 0", "greater than 0"]),
+        ({"preprocessing": "01"}, ["Did you mean '0-1'?"]),
+        ({"dataset": "folder:"}, ["dataset = 'folder:'", "has no path"]),
+        ({"dataset": "table:photos.txt"}, ["table:FILE.csv"]),
+        ({"dataset": "/home/me/photos"}, ["For your own photos give folder:PATH"]),
     ],
     ids=str,
 )
@@ -70,6 +84,50 @@ def test_a_rate_that_yaml_reads_as_text_is_a_number():
 def test_labels(parameters, label, epochs, control):
     experiment = Experiment.of(parameters)
     assert (experiment.label, experiment.epochs, experiment.control) == (label, epochs, control)
+    assert experiment.plain
+
+
+@pytest.mark.parametrize(
+    "parameters, label, phrase, short",
+    [
+        ({}, "Strategy B (2 blocks)", "the last 2 blocks", "B-2"),
+        ({"skip": 3}, "Strategy B (2 blocks before the last 3)", "the 2 blocks before the last 3", "B-2/3"),
+        ({"strategy": "all", "amount": 0}, "All layers", "all layers", "all"),
+        (
+            {"strategy": "pattern", "amount": 0, "pattern": "^conv"},
+            "Layers like ^conv",
+            "the layers like ^conv",
+            "^conv",
+        ),
+        (
+            {"trains": "norm", "batchnorm": "frozen"},
+            "Strategy B (2 blocks), normalization layers only, BatchNorm's statistics frozen",
+            "the last 2 blocks (normalization layers only, BatchNorm's statistics frozen)",
+            "B-2 norm BN frozen",
+        ),
+        (
+            {"augmentation": "standard", "copies": 4, "rate_decay": 0.5},
+            "Strategy B (2 blocks), rates times 0.5 a block, 4 sets of augmented photos",
+            "the last 2 blocks (rates times 0.5 a block, 4 sets of augmented photos)",
+            "B-2 ×0.5 standard 4×",
+        ),
+    ],
+)
+def test_a_configuration_is_named_by_all_that_sets_it_apart(parameters, label, phrase, short):
+    experiment = Experiment.of(GOOD | parameters)
+    assert (experiment.label, experiment.phrase, experiment.short) == (label, phrase, short)
+    assert experiment.plain == (not parameters)
+
+
+def test_runs_of_one_configuration_differ_in_their_seed_alone():
+    first, other_seed, other = (Experiment.of(GOOD | more) for more in ({}, {"seed": 1}, {"keep": "best"}))
+    assert first.configuration == other_seed.configuration != other.configuration
+    assert len({first.digest, other_seed.digest, other.digest}) == 3
+
+
+def test_a_network_s_name_is_read_in_any_case_and_a_file_s_path_as_it_is():
+    assert Experiment.of(GOOD | {"backbone": "MobileNetV2"}).backbone == "mobilenetv2"
+    assert Experiment.of(GOOD | {"backbone": "Mine/Best.keras"}).backbone == "Mine/Best.keras"
 
 
 @given(

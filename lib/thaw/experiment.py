@@ -19,6 +19,8 @@ FOUNDING = (
     *("finetune_epochs", "head_learning_rate", "finetune_learning_rate", "precision", "augmentation", "activations"),
     *("seed", "max_examples"),
 )
+# Parameters that only concern what is unfrozen.
+OF_UNFREEZING = ("skip", "pattern", "trains", "batchnorm", "rate_decay", "gradual")
 # name, name/configuration:1.0.0 or namespace:name, with nothing that could leave a folder.
 _DATASET = re.compile(r"(?!.*(\.\.|//|:/))[A-Za-z0-9]([\w.:/+=,-]{0,198}\w)?", re.ASCII)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -35,12 +37,35 @@ def _one_line(text: _Text) -> _Text:
 
 
 def _dataset(name: str) -> str:
+    kind, _, path = name.partition(":")
+    if kind in OWN_PHOTOS and len(name) <= 1000:
+        if not path or (kind == "table" and not path.lower().endswith(".csv")):
+            raise ValueError("has no path. Give folder:PATH, or table:FILE.csv with the columns path and label")
+        return _one_line(name)
     if not _DATASET.fullmatch(name):
         raise ValueError(
             "not a data set's name. Give one of TFDS, such as tf_flowers, or name/configuration:1.0.0: "
-            "letters, digits and . _ - : / + = , without '..'"
+            "letters, digits and . _ - : / + = , without '..'. For your own photos give folder:PATH or table:FILE.csv"
         )
     return name
+
+
+def _backbone(name: str) -> str:
+    # keras.applications has no two names that differ in case alone; a file's path may.
+    return name if is_file(name) else name.lower()
+
+
+def is_file(backbone: str) -> bool:
+    """Whether a backbone is the path of a ``.keras`` file, and not the name of a network."""
+    return backbone.lower().endswith(".keras")
+
+
+def _expression(pattern: str | None) -> str | None:
+    try:
+        re.compile(pattern or "")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    return pattern
 
 
 def _not_boolean(rate: Any) -> Any:
@@ -49,7 +74,8 @@ def _not_boolean(rate: Any) -> Any:
     return rate
 
 
-Strategy = Literal["frozen", "layers", "blocks"]
+OWN_PHOTOS = ("folder", "table")  # kinds of data sets that are the user's own files
+Strategy = Literal["frozen", "layers", "blocks", "pattern", "all"]
 OneLine = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line)]
 Epochs = Annotated[int, Field(ge=0, le=1000)]
 # Not strict: YAML 1.1 reads 1e-5, without a point, as text.
@@ -65,19 +91,23 @@ class Experiment(BaseModel):
     Attributes
     ----------
     backbone : str
-        The name of a network. `thaw.network.backbones` knows which there are.
-    strategy : {'frozen', 'layers', 'blocks'}
+        The name of a network, or the path of a ``.keras`` file.
+        `thaw.network.backbones` knows which there are.
+    strategy : {'frozen', 'layers', 'blocks', 'pattern', 'all'}
         Train the head alone; or, after that, also the last `amount` layers
-        (strategy A); or the last `amount` blocks (strategy B).
+        (strategy A); the last `amount` blocks (strategy B); the layers whose
+        names match `pattern`; or all layers.
     amount : int
-        How many layers or blocks; 0 if and only if the strategy is 'frozen'.
-        Whether the network has so many is checked when it is built.
+        How many layers or blocks; 0 with any other strategy. Whether the
+        network has so many is checked when it is built.
     dataset : str
-        The name of a TFDS data set of labelled images. A configuration and a
-        version may follow: ``name/configuration:1.0.0``.
+        The name of a TFDS data set of labelled images, which a configuration
+        and a version may follow: ``name/configuration:1.0.0``. Or photos of
+        your own: ``folder:PATH`` or ``table:FILE.csv``, see `thaw.data.source`.
     weights : str
         ``imagenet``; ``demo``, which the package ships; ``none``, random; or
-        the path of a weights file.
+        the path of a weights file. A ``.keras`` file keeps its own weights
+        with ``imagenet``.
     image_size : int
         Photos are resized to squares with this side, in pixels.
     batch_size : int
@@ -91,9 +121,10 @@ class Experiment(BaseModel):
         Keras' dtype policy. The softmax and the loss are always in float32.
     seed : int
         Of the head's initial weights and of the order of photos.
-    augmentation : {'none', 'flip'}
-        'flip' mirrors each training photo at random, anew in each epoch.
-        Every epoch then runs the whole network.
+    augmentation : {'none', 'flip', 'standard'}
+        'flip' mirrors each training photo at random, anew in each epoch;
+        'standard' also crops it and changes its colours. Every epoch then
+        runs the whole network, unless there are `copies`.
     activations : {'auto', 'keep', 'compute'}
         Whether the output of the frozen part is cached on disk: where that
         pays, always, or never. The results are the same.
@@ -101,11 +132,45 @@ class Experiment(BaseModel):
         Use only so many photos, the first in the data set's own order.
     output_dir : Path or None
         Where the run leaves its files. None: a folder under ``outputs/lab``.
+    skip : int
+        Leave the last so many layers or blocks frozen and count `amount` from
+        there: the first blocks, the middle, a sliding window ("surgical
+        fine-tuning", Lee et al., 2023).
+    pattern : str or None
+        A regular expression, searched for in the names of layers.
+    trains : {'everything', 'norm', 'bias'}
+        Of the unfrozen layers: everything, the normalization layers only, or
+        the biases only.
+    batchnorm : {'train', 'frozen'}
+        Whether an unfrozen BatchNorm layer normalizes by each batch's
+        statistics and averages them, or by those of the pre-training.
+    rate_decay : float
+        A block's learning rate is so many times that of the block after it.
+        1: all learn at `finetune_learning_rate`.
+    gradual : bool
+        Unfreeze block after block, from the last, over the epochs.
+    copies : int
+        Train on so many augmented copies of each photo, in turn, an epoch
+        each, made once: the frozen part can be cached. 0: fresh each epoch.
+    class_weight : {'none', 'balanced'}
+        'balanced' counts a photo's loss in inverse proportion to the size of
+        its class.
+    keep : {'last', 'best'}
+        Test the network of the last epoch, or of the one with the lowest
+        validation loss.
+    preprocessing : {'network', 'tf', 'torch', 'caffe', '0-1', 'none'}
+        How photos of 0 to 255 are prepared: as the network's pre-training
+        did, or in one of Keras' ways.
+    splits : {'official', 'position'}
+        Use a data set's own validation and test photos where it has some; or
+        split its training photos by position.
+    on_damaged : {'refuse', 'leave_out'}
+        What to do about files that cannot be read as photos.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    backbone: OneLine
+    backbone: Annotated[OneLine, AfterValidator(_backbone)]
     strategy: Strategy
     amount: int = Field(0, ge=0, le=100_000)
     dataset: Annotated[str, AfterValidator(_dataset)] = "tf_flowers"
@@ -117,18 +182,42 @@ class Experiment(BaseModel):
     head_learning_rate: Rate = 1e-3
     finetune_learning_rate: Rate = 1e-5
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    augmentation: Literal["none", "flip"] = "none"
+    augmentation: Literal["none", "flip", "standard"] = "none"
     activations: Literal["auto", "keep", "compute"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
     max_examples: int | None = Field(None, ge=20, le=10**9)
     output_dir: Annotated[Path | None, Field(strict=False), AfterValidator(_one_line)] = None
 
+    skip: int = Field(0, ge=0, le=100_000)
+    pattern: Annotated[OneLine, AfterValidator(_expression)] | None = None
+    trains: Literal["everything", "norm", "bias"] = "everything"
+    batchnorm: Literal["train", "frozen"] = "train"
+    rate_decay: Rate = 1.0
+    gradual: bool = False
+    copies: int = Field(0, ge=0, le=100)
+    class_weight: Literal["none", "balanced"] = "none"
+    keep: Literal["last", "best"] = "last"
+    preprocessing: Literal["network", "tf", "torch", "caffe", "0-1", "none"] = "network"
+    splits: Literal["official", "position"] = "official"
+    on_damaged: Literal["refuse", "leave_out"] = "refuse"
+
     @model_validator(mode="after")
-    def _amount_fits(self) -> "Experiment":
+    def _makes_sense(self) -> "Experiment":
+        """Refuse parameters that would do nothing, and what a strategy lacks."""
+        counts = self.strategy in ("layers", "blocks")
         if self.strategy == "frozen":
-            if self.amount:
-                raise ValueError(f"amount = {self.amount}: strategy 'frozen' unfreezes nothing. Set amount to 0.")
-        elif not self.amount:
+            for name in ("amount", *OF_UNFREEZING):
+                if (value := getattr(self, name)) != (default := type(self).model_fields[name].get_default()):
+                    raise ValueError(
+                        f"{name} = {shown(value)}: strategy 'frozen' unfreezes nothing. Set {name} to {default}."
+                    )
+        elif not counts and (self.amount or self.skip):
+            name = "amount" if self.amount else "skip"
+            raise ValueError(
+                f"{name} = {getattr(self, name)}: strategy {self.strategy!r} does not count. "
+                f"Set {name} to 0, or give the strategy 'layers' or 'blocks'."
+            )
+        elif counts and not self.amount:
             raise ValueError(
                 f"amount = 0: strategy {self.strategy!r} needs 1 or more. Give an amount, or the strategy 'frozen'."
             )
@@ -136,6 +225,18 @@ class Experiment(BaseModel):
             raise ValueError(
                 "finetune_epochs = 0: nothing would be fine-tuned. Give 1 or more, or the strategy 'frozen'."
             )
+        if (self.strategy == "pattern") != (self.pattern is not None):
+            raise ValueError(
+                f"pattern = {shown(self.pattern)}: the strategy is {self.strategy!r}. "
+                "Strategy 'pattern' needs a regular expression, and no other strategy takes one."
+            )
+        if self.copies and self.augmentation == "none":
+            raise ValueError(
+                f"copies = {self.copies}: without augmentation all copies are alike. "
+                "Set augmentation to flip or standard, or copies to 0."
+            )
+        if self.gradual and self.finetune_epochs < 2:
+            raise ValueError("gradual = True: needs 2 finetune_epochs or more, one for each step.")
         return self
 
     @classmethod
@@ -160,11 +261,81 @@ class Experiment(BaseModel):
 
     @property
     def label(self) -> str:
-        """The strategy in words, for example 'Strategy B (2 blocks)'."""
+        """The configuration as a name, for example 'Strategy B (2 blocks)'."""
         if self.strategy == "frozen":
-            return f"Frozen, {self.epochs} epoch{'s' * (self.epochs > 1)}"
-        unit = self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
-        return f"Strategy {'A' if self.strategy == 'layers' else 'B'} ({self.amount} {unit})"
+            name = f"Frozen, {self.epochs} epoch{'s' * (self.epochs > 1)}"
+        elif self.strategy == "all":
+            name = "All layers"
+        elif self.strategy == "pattern":
+            name = f"Layers like {self.pattern}"
+        else:
+            letter = "A" if self.strategy == "layers" else "B"
+            before = f" before the last {self.skip}" if self.skip else ""
+            name = f"Strategy {letter} ({self.amount} {self._unit}{before})"
+        return ", ".join([name, *self.extras])
+
+    @property
+    def phrase(self) -> str:
+        """The configuration within a sentence, for example 'the last 2 blocks'."""
+        if self.strategy == "frozen":
+            words = f"the base frozen for {self.epochs} epoch{'s' * (self.epochs > 1)}"
+        elif self.strategy == "all":
+            words = "all layers"
+        elif self.strategy == "pattern":
+            words = f"the layers like {self.pattern}"
+        elif self.skip:
+            words = f"the {self.amount} {self._unit} before the last {self.skip}"
+        else:
+            words = f"the last {self.amount} {self._unit}" if self.amount > 1 else f"the last {self._unit}"
+        return words + (f" ({', '.join(self.extras)})" if self.extras else "")
+
+    @property
+    def short(self) -> str:
+        """The configuration in a few letters, for example 'B-2'."""
+        if self.strategy in ("frozen", "all"):
+            name = "all" if self.strategy == "all" else f"frozen {self.epochs}"
+        elif self.strategy == "pattern":
+            name = str(self.pattern)
+        else:
+            name = f"{'A' if self.strategy == 'layers' else 'B'}-{self.amount}" + f"/{self.skip}" * bool(self.skip)
+        words = {
+            "norm": self.trains == "norm",
+            "bias": self.trains == "bias",
+            "BN frozen": self.batchnorm == "frozen",
+            f"×{self.rate_decay:g}": self.rate_decay != 1,
+            "gradual": self.gradual,
+            self.augmentation: self.augmentation != "none" and not self.copies,
+            f"{self.augmentation} {self.copies}×": bool(self.copies),
+            "weighted": self.class_weight == "balanced",
+            "best": self.keep == "best",
+        }
+        return " ".join([name, *(text for text, holds in words.items() if holds)])
+
+    @property
+    def extras(self) -> list[str]:
+        """What sets the configuration apart besides where it unfreezes, a few words each."""
+        augmented = {"none": "", "flip": "mirrored photos", "standard": "augmented photos"}[self.augmentation]
+        words = {
+            "normalization layers only": self.trains == "norm",
+            "biases only": self.trains == "bias",
+            "BatchNorm's statistics frozen": self.batchnorm == "frozen",
+            f"rates times {self.rate_decay:g} a block": self.rate_decay != 1,
+            "block after block": self.gradual,
+            augmented: bool(augmented) and not self.copies,
+            f"{self.copies} sets of {augmented}": bool(self.copies),
+            "classes weighted": self.class_weight == "balanced",
+            "best epoch": self.keep == "best",
+        }
+        return [text for text, holds in words.items() if holds]
+
+    @property
+    def plain(self) -> bool:
+        """Whether only the strategy and its amount say what is special: nothing of `extras`, no window, no pattern."""
+        return self.strategy in ("frozen", "layers", "blocks") and not self.skip and not self.extras
+
+    @property
+    def _unit(self) -> str:
+        return self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
 
     @property
     def digest(self) -> str:
@@ -173,7 +344,15 @@ class Experiment(BaseModel):
         A parameter that joined after the first records counts only where it
         differs from its default. A default never changes.
         """
-        parameters = self.model_dump(mode="json", exclude={"output_dir"})
+        return self._hash()
+
+    @property
+    def configuration(self) -> str:
+        """A short hash of all parameters but the seed and the output folder: what runs of one row have in common."""
+        return self._hash("seed")[:12]
+
+    def _hash(self, *without: str) -> str:
+        parameters = self.model_dump(mode="json", exclude={"output_dir", *without})
         defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
         counted = {
             name: value
