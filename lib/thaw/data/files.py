@@ -95,10 +95,10 @@ class FileSource:
         """
         photos, left_out = _looked_at(dataset, path, found.photos)
         if left_out and on_damaged == "refuse":
+            named = some([f"{photo['path']}: {photo['reason']}" for photo in left_out])
             raise DataDamaged(
-                f"dataset = {dataset!r}: {len(left_out)} of {len(found.photos):,} photos cannot be read: "
-                f"{some(f'{photo["path"]}: {photo["reason"]}' for photo in left_out)}. Repair or remove them, "
-                "or set on_damaged to leave_out: then the report names them."
+                f"dataset = {dataset!r}: {len(left_out)} of {len(found.photos):,} photos cannot be read. {named}. "
+                "Repair or remove them, or set on_damaged to leave_out: then the report names them."
             )
         names = photos["sha256"].where(photos["group"] == "", "group " + photos["group"])
         given = photos["part"] if official else pd.Series("train", photos.index)
@@ -128,11 +128,12 @@ class FileSource:
                 f"{wrong}one class, {self.classes[0]!r}. Two or more are needed. Put the photos of each class into a "
                 "folder of its own."
             )
-        cells = self.table.groupby(["label", "part"]).size().unstack(fill_value=0).reindex(columns=PARTS, fill_value=0)
+        cells = pd.crosstab(self.table["label"], self.table["part"]).reindex(columns=PARTS, fill_value=0)
         empty = [
-            f"class {label!r} ({cells.loc[label].sum()} photos) has none in {part}"
-            for label, part in zip(*np.where(cells == 0), strict=True)
-            for label, part in [(cells.index[label], PARTS[part])]
+            f"class {label!r} ({row.sum()} photos) has none in {part}"
+            for label, row in cells.iterrows()
+            for part in PARTS
+            if not row[part]
         ]
         if empty:
             raise InvalidParameter(

@@ -98,7 +98,7 @@ class _Walk:
     """Walks through folders once, and notes what is passed over."""
 
     root: Path
-    ignored: list[str] = field(default_factory=list)
+    ignored: dict[str, None] = field(default_factory=dict)
     _found: dict[Path, list[Path]] = field(default_factory=dict)
 
     def folders(self, folder: Path) -> list[Path]:
@@ -119,11 +119,7 @@ class _Walk:
         """Note the files that lie in no class folder, and the class folders without photos."""
         for folder in folders:
             for entry in folder.iterdir():
-                if not entry.is_dir() or _hidden(entry.name):
-                    self._ignore(entry)
-                elif folder == self.root and entry.name.lower() in PARTS and entry in folders:
-                    continue
-                elif not self.photos(entry):
+                if entry not in folders and (not entry.is_dir() or _hidden(entry.name) or not self.photos(entry)):
                     self._ignore(entry)
 
     def _walk(self, folder: Path) -> Iterator[Path]:
@@ -144,9 +140,7 @@ class _Walk:
                     self._ignore(Path(here, name))
 
     def _ignore(self, path: Path) -> None:
-        name = shown(path.relative_to(self.root).as_posix()) + "/" * path.is_dir()
-        if name not in self.ignored:
-            self.ignored.append(name)
+        self.ignored[shown(path.relative_to(self.root).as_posix()) + "/" * path.is_dir()] = None
 
 
 def _hidden(name: str) -> bool:

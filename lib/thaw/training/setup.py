@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import keras
 
-from thaw.data.photos import Data, load_photos
+from thaw.data.photos import Data, photos_of
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
@@ -57,7 +57,7 @@ class Setup:
         backbone = get(experiment.backbone)
         base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
         unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        data = photos_of(experiment)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
