@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # MPO: a JPEG with a second picture, from phones
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Photos as well, of formats that are not read: never passed over as if they were no photos.
 FOREIGN = (
@@ -20,6 +20,7 @@ PIXELS = 178_956_970  # Pillow's own limit: beyond it, a small file may fill the
 LARGE = 2**25  # pixels: larger photos are halved before they are resized, as memory is what limits
 THUMBNAIL = 64  # pixels: the side from which a photo's brightness is told
 
+Image.init()  # or some formats are unknown until Pillow has met another
 # Photos between a half of Pillow's limit and the limit are allowed here; Pillow would warn of each.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

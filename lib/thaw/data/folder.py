@@ -57,7 +57,7 @@ def find(dataset: str, folder: Path) -> Found:
     if not rows:
         raise InvalidParameter(
             f"dataset = {dataset!r}: no class folders with photos in {str(folder)!r}"
-            f"{f' (found: {some(walk.ignored, 5)})' if walk.ignored else ''}. "
+            f"{f' (found: {some(sorted(walk.ignored), 5)})' if walk.ignored else ''}. "
             "Put the photos of each class into a sub-folder with the class' name."
         )
     photos = pd.DataFrame(rows, columns=["file", "path", "label", "part"]).assign(group="")
