@@ -38,6 +38,10 @@ class Data:
     provenance : dict
         The data set's name, version, description and size, and a hash over
         keys, labels and pixels in their order.
+    copies_sha256 : str
+        A hash of what augmented copies were made from; empty without copies.
+    train_by_epoch : ndarray of int64, (copies, training photos), or None
+        What an epoch trains on, in turn, where there are augmented copies.
     """
 
     images: np.ndarray | StoredArray
@@ -48,9 +52,22 @@ class Data:
     test: np.ndarray
     classes: tuple[str, ...]
     provenance: dict
+    copies_sha256: str = ""
+    train_by_epoch: np.ndarray | None = None
 
     def __len__(self) -> int:
+        """Count the images: photos, and copies of them."""
         return len(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all images, and of which of them are copies."""
+        return self.copies_sha256 or self.provenance["sha256"]
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """Positions of the images that an epoch trains on, in turn, (1 or copies, training photos)."""
+        return self.train[None] if self.train_by_epoch is None else self.train_by_epoch
 
 
 def load_photos(dataset: str, image_size: int, max_examples: int | None = None) -> Data:

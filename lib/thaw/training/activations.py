@@ -86,7 +86,7 @@ def root() -> Path:
 def _key(setup: Setup) -> dict:
     """All that changes a layer's output: the photos in their order, the weights, and the settings."""
     return {
-        "data": setup.data.provenance["sha256"],
+        "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
         "backbone": setup.experiment.backbone,
         "image_size": setup.experiment.image_size,
@@ -97,7 +97,7 @@ def _key(setup: Setup) -> dict:
 
 def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
     """Why a frontier's outputs are not to be kept; None if they are."""
-    if setup.experiment.augmentation != "none":
+    if setup.experiment.augmentation != "none" and not setup.experiment.copies:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"

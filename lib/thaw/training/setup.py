@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import keras
 
+from thaw.data.augmentation import with_copies
 from thaw.data.photos import Data, load_photos
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
@@ -56,15 +57,23 @@ class Setup:
         set_keras(experiment)
         backbone = get(experiment.backbone)
         base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
-        unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
+        for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
+            log(remark)
         data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        if experiment.copies:
+            data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
     @property
     def unfrozen(self) -> list[keras.layers.Layer]:
-        """The layers of the backbone that the strategy trains."""
-        return unfreezing.unfrozen(self.base, self.backbone, self.experiment.strategy, self.experiment.amount)
+        """The layers of the backbone that the strategy unfreezes."""
+        return unfreezing.unfrozen(self.base, self.backbone, self.experiment)
+
+    def unfreeze(self, layers: Collection[str]) -> None:
+        """Make just these layers of the backbone trainable, by name, as far as the experiment trains them."""
+        chosen = [layer for layer in self.base.layers if layer.name in set(layers)]
+        unfreezing.unfreeze(self.base, chosen, self.experiment.trains, self.experiment.batchnorm)
 
 
 def set_keras(experiment: Experiment) -> None:
