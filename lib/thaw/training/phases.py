@@ -16,7 +16,7 @@ from thaw.data import batches
 from thaw.disk.arrays import StoredArray
 from thaw.disk.locks import locked
 from thaw.experiment import Experiment
-from thaw.network import graph, unfreezing
+from thaw.network import frozen, graph, unfreezing
 from thaw.training import activations, machine
 from thaw.training.checkpoint import Checkpoint, Progress
 from thaw.training.setup import Setup
@@ -113,7 +113,7 @@ class Training:
         """Gather what a record holds besides the history and the test figures."""
         return {
             **unfreezing.count_parameters(setup.model),
-            "network": {"title": setup.backbone.title, "about": setup.backbone.about},
+            "network": {"title": setup.backbone.title, "about": setup.backbone.describe(setup.base)},
             "data": setup.data.provenance,
             "weights": setup.pretrained,
             "device": machine.device(),
@@ -208,9 +208,10 @@ def _cut(setup: Setup, phase: Phase) -> graph.Cut:
 def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
     """Everything that the numbers of the last of some phases depend on."""
     experiment = setup.experiment
-    settings = ("backbone", "image_size", "batch_size", "precision", "augmentation", "seed")
+    settings = ("image_size", "batch_size", "precision", "augmentation", "seed")
     return {
         **{name: getattr(experiment, name) for name in settings},
+        **setup.network_key,
         "data": setup.data.provenance["sha256"],
         "weights": setup.pretrained["tensors_sha256"],
         "tensorflow": tf.__version__,
@@ -295,6 +296,9 @@ class _AfterEachEpoch(keras.callbacks.Callback):
         super().__init__()
         self.step = step
         self.began = time.perf_counter()  # the first epoch of a phase includes tracing
+
+    def on_epoch_begin(self, epoch, logs=None):
+        frozen.reseed(self.model, self.step.setup.experiment.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         step, progress = self.step, self.step.progress

@@ -54,12 +54,22 @@ class Setup:
             are not there.
         """
         set_keras(experiment)
-        backbone = get(experiment.backbone)
-        base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
+        backbone = get(experiment.backbone, experiment.preprocessing)
+        base, pretrained = load_pretrained(
+            experiment.backbone, experiment.image_size, experiment.weights, experiment.preprocessing
+        )
         unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
         data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
+
+    @property
+    def network_key(self) -> dict:
+        """What the network computes depends on, besides its weights, its size and its precision."""
+        key = {"backbone": self.pretrained.get("network_sha256", self.experiment.backbone)}
+        if self.experiment.preprocessing != "network":
+            key["preprocessing"] = self.experiment.preprocessing
+        return key
 
     @property
     def unfrozen(self) -> list[keras.layers.Layer]:
