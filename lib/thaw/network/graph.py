@@ -114,14 +114,19 @@ def name_operations(model: keras.Model) -> None:
     """
     for position, operation in enumerate(model.operations):
         if has_automatic_name(operation):
-            operation.name = f"{to_snake_case(type(operation).__name__)}_op{position}"
+            operation.name = f"{_kind(operation)}_op{position}"
 
 
 def has_automatic_name(operation: keras.Operation) -> bool:
     """Whether Keras or `name_operations` named an operation, after its class."""
     head, _, number = operation.name.rpartition("_")
-    kind = to_snake_case(type(operation).__name__)
+    kind = _kind(operation)
     return operation.name == kind or (head == kind and number.removeprefix("op").isdigit())
+
+
+def _kind(operation: keras.Operation) -> str:
+    """Give the name that Keras gives to an operation of its class, before it counts."""
+    return to_snake_case(type(operation).__name__.removeprefix("Fused"))
 
 
 def cut(model: keras.Model) -> Cut:

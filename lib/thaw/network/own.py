@@ -103,9 +103,16 @@ class Own(Backbone):
         model = _loaded(str(self.path))
         height, width, _ = _image(self.path, model)
         self._check_preprocessing(model)
-        # The classifier goes before the size changes: it may be made for one size alone.
+        # The classifier is cut off before the size changes: it may be made for one size alone.
         features = self._copy(model, (height or image_size, width or image_size, 3))
-        return features if features.input_shape[1:3] == (image_size,) * 2 else self._copy(features, (image_size, image_size, 3))
+        if features.input_shape[1:3] != (image_size, image_size):
+            features = self._copy(features, (image_size, image_size, 3))
+        if not features.trainable_weights:
+            raise UnsupportedNetwork(
+                f"backbone = {str(self.path)!r}: has no weights before its features, so that there is nothing to train. "
+                "Save a network of convolutions."
+            )
+        return features
 
     def _copy(self, model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
         try:
