@@ -34,8 +34,8 @@ def test_a_third_backbone_is_an_entry_in_the_registry(monkeypatch, tiny):
 
 
 def test_an_unknown_backbone():
-    with pytest.raises(UnknownBackbone, match="'mobilenetv2'.*Did you mean 'mobilenet'"):
-        load_pretrained("mobilenetv2", 32, "none")
+    with pytest.raises(UnknownBackbone, match="'mobilenetv5'.*Did you mean 'mobilenetv2'"):
+        load_pretrained("mobilenetv5", 32, "none")
 
 
 def test_weights_from_a_path_come_with_their_description(tmp_path):

@@ -174,7 +174,8 @@ def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Va
     }
     if with_optimizer:
         network.optimizer.build(network.trainable_variables)
-        found |= {f"optimizer/{variable.path}": variable for variable in network.optimizer.variables}
+        # By their order: their names hold those of the weights, which Keras counts up over a process.
+        found |= {f"optimizer/{number}": variable for number, variable in enumerate(network.optimizer.variables)}
     return found
 
 

@@ -19,7 +19,7 @@ from thaw.data.photos import Data
 from thaw.disk.arrays import StoredArray
 from thaw.disk.locks import locked
 from thaw.experiment import Experiment
-from thaw.network import graph, unfreezing
+from thaw.network import frozen, graph, unfreezing
 from thaw.training import activations, machine
 from thaw.training.checkpoint import Checkpoint, Progress
 from thaw.training.optimizer import adam
@@ -133,7 +133,7 @@ class Training:
         """Gather what a record holds besides the history and the test figures."""
         return {
             **unfreezing.count_parameters(setup.model),
-            "network": {"title": setup.backbone.title, "about": setup.backbone.about},
+            "network": {"title": setup.backbone.title, "about": setup.backbone.describe(setup.base)},
             "data": setup.data.provenance,
             "weights": setup.pretrained,
             "device": machine.device(),
@@ -239,11 +239,12 @@ def _cut(setup: Setup, phase: Phase) -> graph.Cut:
 def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
     """Everything that the numbers of the last of some phases depend on."""
     experiment = setup.experiment
-    settings = ("backbone", "image_size", "batch_size", "precision", "augmentation", "seed", "class_weight")
+    settings = ("image_size", "batch_size", "precision", "augmentation", "seed", "class_weight")
     of_unfreezing = ("trains", "batchnorm", "rate_decay")
     return {
         **{name: getattr(experiment, name) for name in settings},
         **{name: getattr(experiment, name) for name in of_unfreezing if phases[-1].layers},
+        **setup.network_key,
         "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
         "tensorflow": tf.__version__,
@@ -334,6 +335,9 @@ class _AfterEachEpoch(keras.callbacks.Callback):
         super().__init__()
         self.step = step
         self.began = time.perf_counter()  # the first epoch of a phase includes tracing
+
+    def on_epoch_begin(self, epoch, logs=None):
+        frozen.reseed(self.model, self.step.setup.experiment.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         step, progress = self.step, self.step.progress

@@ -55,8 +55,10 @@ class Setup:
             are not there.
         """
         set_keras(experiment)
-        backbone = get(experiment.backbone)
-        base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
+        backbone = get(experiment.backbone, experiment.preprocessing)
+        base, pretrained = load_pretrained(
+            experiment.backbone, experiment.image_size, experiment.weights, experiment.preprocessing
+        )
         for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
             log(remark)
         data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
@@ -64,6 +66,14 @@ class Setup:
             data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
+
+    @property
+    def network_key(self) -> dict:
+        """What the network computes depends on, besides its weights, its size and its precision."""
+        key = {"backbone": self.pretrained.get("network_sha256", self.experiment.backbone)}
+        if self.experiment.preprocessing != "network":
+            key["preprocessing"] = self.experiment.preprocessing
+        return key
 
     @property
     def unfrozen(self) -> list[keras.layers.Layer]:
