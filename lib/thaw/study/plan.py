@@ -21,7 +21,7 @@ from thaw.experiment import Experiment
 from thaw.study.study import Job, Study
 
 # The parameters that experiments have in common if they share a part.
-OF_PHOTOS = ("dataset", "image_size", "max_examples")
+OF_PHOTOS = ("dataset", "image_size", "max_examples", "splits", "on_damaged")
 OF_ACTIVATIONS = (*OF_PHOTOS, "backbone", "weights", "precision")
 OF_HEAD = (*OF_ACTIVATIONS, "seed", "batch_size", "augmentation", "head_learning_rate")
 
@@ -104,13 +104,13 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     ThawError
         If photos or weights cannot be read.
     """
-    from thaw.data.photos import load_photos  # with TensorFlow: seconds
+    from thaw.data.photos import photos_of  # with TensorFlow: seconds
     from thaw.training import activations, phases
     from thaw.training.setup import Setup
 
     first, folder = part.jobs[0].experiment, ""
     if part.kind == "photos":
-        photos = load_photos(first.dataset, first.image_size, first.max_examples)
+        photos = photos_of(first)
         log(f"{len(photos):,} are decoded and resized")
     else:
         setup = Setup.of(first, log)

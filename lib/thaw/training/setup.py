@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from thaw.data.augmentation import with_copies
-from thaw.data.photos import Data, load_photos
+from thaw.data.photos import Data, photos_of
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
@@ -61,7 +61,7 @@ class Setup:
         )
         for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
             log(remark)
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        data = photos_of(experiment)
         if experiment.copies:
             data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
