@@ -19,6 +19,7 @@ from thaw.experiment import Experiment
 from thaw.network import graph, unfreezing
 from thaw.training import activations, machine
 from thaw.training.checkpoint import Checkpoint, Progress
+from thaw.training.progress import EpochBar
 from thaw.training.setup import Setup
 
 HEAD, FINETUNE = "head", "finetune"
@@ -274,7 +275,7 @@ class _Step:
             initial_epoch=epochs.start,
             epochs=epochs.stop,
             steps_per_epoch=steps,
-            callbacks=[_AfterEachEpoch(self)],
+            callbacks=[_AfterEachEpoch(self), EpochBar(NAMES[phase.name], epochs, experiment.epochs, steps)],
             shuffle=False,  # `shuffled` has done it
             verbose=0,
         )
