@@ -99,7 +99,6 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     several = "s" * (len(study.jobs) != 1)
     print(f"{len(study.jobs)} experiment{several}, {len(study.finished())} of them finished already.", flush=True)
     if study.unfinished():
-        print("Checking the data, the weights and the networks.", flush=True)
         # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
         if subprocess.run(command).returncode:
@@ -136,6 +135,7 @@ def check(study, outputs):
     from thaw.study.execute import stderr_to
 
     search.of(study)
+    print("Checking the data, the weights and the networks.", flush=True)
     with stderr_to(os.devnull):
         from thaw.study import check
     check.check(study)  # if it downloads anything, it shows the progress

@@ -123,8 +123,8 @@ def _stop(mark: dict[str, str], told: bool) -> None:
     told : bool
         Whether the terminal has told them, as it does on Ctrl-C.
     """
-    print("\nStopping. Finished epochs are kept. Ctrl-C once more ends it at once.", file=sys.stderr, flush=True)
     try:
+        print("\nStopping. Finished epochs are kept. Ctrl-C once more ends it at once.", file=sys.stderr, flush=True)
         for each in processes_with(mark) if not told else []:
             each.send_signal(signal.SIGINT)
         end = time.monotonic() + SECONDS_TO_STOP

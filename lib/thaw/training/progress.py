@@ -61,7 +61,7 @@ class Bar:
         self._show()
 
     def _show(self) -> None:
-        if self.display:
+        if self.display is not None:
             self.display.update(self)
 
     def __str__(self) -> str:
