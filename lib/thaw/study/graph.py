@@ -45,8 +45,8 @@ class Graph:
         if study.unfinished():
             self.run("experiments")
         failed = study.failures()
-        if study.waiting() and any(name.split("-")[0] in ("activations", "head") for name in failed):
-            # A shared part that they wait for has failed. Each of them can make it itself, except the photos.
+        if study.waiting() and any(name.startswith("shared-") for name in failed):
+            # The part that they wait for has failed. Each of them can make what it needs itself.
             self.run("experiments", shared=False)
         plan.forget(study)
         if study.finished() and not study.is_search:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 
@@ -65,6 +65,13 @@ class Setup:
     def unfrozen(self) -> list[keras.layers.Layer]:
         """The layers of the backbone that the strategy trains."""
         return unfreezing.unfrozen(self.base, self.backbone, self.experiment.strategy, self.experiment.amount)
+
+
+def with_head_of(setup: Setup, experiment: Experiment) -> Setup:
+    """Put the head that another experiment starts from on the same network."""
+    keras.utils.set_random_seed(experiment.seed)
+    model = add_head(setup.base, len(setup.data.classes), experiment.seed)
+    return replace(setup, experiment=experiment, model=model)
 
 
 def set_keras(experiment: Experiment) -> None:
