@@ -16,7 +16,7 @@ from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
 from thaw.training import checkpoint, evaluation, phases
-from thaw.training.setup import Setup
+from thaw.training.setup import Setup, with_head_of
 
 MEASURED = ["seconds"]
 LOSSES = ["train_loss", "validation_loss"]
@@ -210,6 +210,20 @@ def test_the_head_is_trained_once_for_all_strategies_of_a_seed(tiny):
     assert other.history[:2].equals(first.history[:2])
     _, lines = trained(tiny, strategy="blocks", amount=1, seed=1)
     assert not any("trained before" in line for line in lines)
+
+
+def test_the_heads_of_all_seeds_are_trained_on_one_network(tiny, tmp_path, monkeypatch):
+    made = setup(tiny, seed=0, finetune_epochs=0)
+    seeds = [made.experiment.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    for experiment in seeds:
+        phases.train_head(with_head_of(made, experiment))
+    for seed in (0, 1):
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+        given, lines = trained(tiny, strategy="blocks", amount=1, seed=seed)
+        assert any("head alone: epochs to 2 of 2 were trained before" in line for line in lines)
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / str(seed)))
+        own, _ = trained(tiny, strategy="blocks", amount=1, seed=seed)
+        assert given.history.drop(columns=MEASURED).equals(own.history.drop(columns=MEASURED))
 
 
 def test_a_finished_run_leaves_nothing_behind_but_its_head(tiny):

@@ -23,6 +23,7 @@ from thaw.network import frozen, graph, unfreezing
 from thaw.training import activations, machine
 from thaw.training.checkpoint import Checkpoint, Progress
 from thaw.training.optimizer import adam
+from thaw.training.progress import EpochBar
 from thaw.training.setup import Setup
 
 HEAD, FINETUNE = "head", "finetune"
@@ -313,7 +314,7 @@ class _Step:
             initial_epoch=epochs.start,
             epochs=epochs.stop,
             steps_per_epoch=steps,
-            callbacks=[_AfterEachEpoch(self)],
+            callbacks=[_AfterEachEpoch(self), EpochBar(NAMES[phase.name], epochs, experiment.epochs, steps)],
             class_weight=class_weights(setup.data) if experiment.class_weight == "balanced" else None,
             shuffle=False,  # `shuffled` has done it
             verbose=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 
@@ -84,6 +84,13 @@ class Setup:
         """Make just these layers of the backbone trainable, by name, as far as the experiment trains them."""
         chosen = [layer for layer in self.base.layers if layer.name in set(layers)]
         unfreezing.unfreeze(self.base, chosen, self.experiment.trains, self.experiment.batchnorm)
+
+
+def with_head_of(setup: Setup, experiment: Experiment) -> Setup:
+    """Put the head that another experiment starts from on the same network."""
+    keras.utils.set_random_seed(experiment.seed)
+    model = add_head(setup.base, len(setup.data.classes), experiment.seed)
+    return replace(setup, experiment=experiment, model=model)
 
 
 def set_keras(experiment: Experiment) -> None:
