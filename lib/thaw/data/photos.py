@@ -43,6 +43,10 @@ class Data:
         and why (``left_out``), and a hash over keys, labels and pixels in their order.
     files : DataFrame or None
         What the photos' files say, a photo a row, for the data checks: see `FileSource.listing`. None for TFDS.
+    copies_sha256 : str
+        A hash of what augmented copies were made from; empty without copies.
+    train_by_epoch : ndarray of int64, (copies, training photos), or None
+        What an epoch trains on, in turn, where there are augmented copies.
     """
 
     images: np.ndarray | StoredArray
@@ -54,9 +58,22 @@ class Data:
     classes: tuple[str, ...]
     provenance: dict
     files: pd.DataFrame | None = None
+    copies_sha256: str = ""
+    train_by_epoch: np.ndarray | None = None
 
     def __len__(self) -> int:
+        """Count the images: photos, and copies of them."""
         return len(self.labels)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all images, and of which of them are copies."""
+        return self.copies_sha256 or self.provenance["sha256"]
+
+    @property
+    def epochs(self) -> np.ndarray:
+        """Positions of the images that an epoch trains on, in turn, (1 or copies, training photos)."""
+        return self.train[None] if self.train_by_epoch is None else self.train_by_epoch
 
     def listing(self) -> pd.DataFrame:
         """List the photos for the record, in the data set's own order.
@@ -67,10 +84,12 @@ class Data:
             path (the photo's key), label (the class' name) and part; for photos in files of their own, also sha256,
             and group if any is given.
         """
-        parts = np.empty(len(self), object)
+        parts = np.empty(len(self.keys), object)
         for name, rows in zip(PARTS, (self.train, self.validation, self.test)):
             parts[rows] = name
-        table = pd.DataFrame({"path": self.keys, "label": np.array(self.classes)[self.labels], "part": parts})
+        table = pd.DataFrame(
+            {"path": self.keys, "label": np.array(self.classes)[self.labels[: len(self.keys)]], "part": parts}
+        )
         if self.files is None:
             return table
         return table.join(self.files[[name for name in ("sha256", "group") if name in self.files]])

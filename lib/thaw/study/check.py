@@ -50,9 +50,8 @@ def check(study: Study) -> None:
             networks[name] = loaded[0]
     for experiment in experiments:
         if base := networks.get(experiment.backbone):
-            attempt(
-                unfreezing.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount
-            )
+            for remark in attempt(unfreezing.remarks, base, backbones.get(experiment.backbone), experiment) or ():
+                print(remark, flush=True)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(

@@ -82,8 +82,8 @@ def measure(
 def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarray], object]]:
     """Build a network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(experiment.precision)
-    network = backbones.get(experiment.backbone)
-    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
+    network = backbones.get(experiment.backbone, experiment.preprocessing)
+    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none", experiment.preprocessing)
     model = add_head(base, classes, experiment.seed)
     graph = _compiled(model, network.preprocess)
     return {

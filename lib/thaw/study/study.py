@@ -279,14 +279,14 @@ def _claims(settings: StudySettings, root: Path) -> Claims | None:
     if settings.claims is None:
         return None
     folder = folder_of(settings.claims, root)
-    return Claims.of(folder, read_parameters(folder / FILE), backbones.REGISTRY)
+    return Claims.of(folder, read_parameters(folder / FILE), backbones.names())
 
 
 def _order(job: Job) -> tuple:
     """Order rows: by network, then frozen, layers and blocks, each by amount."""
     experiment = job.experiment
     return (
-        list(backbones.REGISTRY).index(experiment.backbone),
+        backbones.order(experiment.backbone),
         get_args(Strategy).index(experiment.strategy),
         experiment.amount,
         experiment.epochs,
