@@ -159,7 +159,7 @@ def test_a_small_class_gets_a_photo_in_each_part():
 
 def test_adding_photos_to_a_folder_moves_no_other(folder):
     before = parts_of(found(folder))
-    order = [path for path in found(folder).listing()["path"]]
+    order = found(folder).listing()["path"].tolist()
     fill(folder, {"cat": 90, "dog": 60, "bird": 50}, seed=0)
     after = found(folder)
     assert parts_of(after).items() >= before.items()
@@ -486,7 +486,7 @@ def test_tables_as_a_spreadsheet_writes_them(folder):
         ("", "a table without photos"),
         ("path,label\n", "a table without photos"),
         ("file,label\na.png,x\n", r"no column path \(columns: file, label\)"),
-        ("path,lable\na.png,x\n", "no column label.*Did you mean 'lable'"),
+        ("path,labels\na.png,x\n", "no column label.*Did you mean 'labels'"),
         ("path,label\na.png\n", "not 2 cells in line 2"),
         ("path,label\na.png,x\nb.png,\n,y\n", "no path in line 4"),
         ("path,label\na.png,x\nb.png,\n", "no label in line 3"),

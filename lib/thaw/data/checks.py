@@ -169,8 +169,8 @@ def _many(count: int, one: str, several: str = "") -> str:
 
 def _examples(names: Iterable[object], most: int = EXAMPLES) -> str:
     """List a few names in one line, and say how many more there are."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
 @_check("D1", "Photos that cannot be read", "path")
@@ -211,12 +211,13 @@ def _few(photos: pd.DataFrame) -> tuple[str, str] | None:
 @_check("D4", "Classes of different sizes", "label")
 def _imbalance(photos: pd.DataFrame) -> tuple[str, str] | None:
     counts = photos["label"].value_counts()
-    times = counts.iloc[0] / counts.iloc[-1]
+    most, least = counts.index[0], counts.index[-1]
+    times = counts[most] / counts[least]
     if times < IMBALANCE:
         return None
     return (
-        f"{counts.index[0]!r} has {counts.iloc[0]:,} photos, {counts.index[-1]!r} has {counts.iloc[-1]:,}: "
-        f"{times:.1f} times fewer. Always saying {counts.index[0]!r} would be right for {counts.iloc[0] / len(photos):.0%}.",
+        f"{most!r} has {counts[most]:,} photos, {least!r} has {counts[least]:,}: {times:.1f} times fewer. "
+        f"Always saying {most!r} would be right for {counts[most] / len(photos):.0%} of the photos.",
         "Read balanced accuracy and the recall of each class beside accuracy, and try class_weight: balanced.",
     )
 
@@ -344,7 +345,7 @@ def _odd(photos: pd.DataFrame) -> tuple[str, str] | None:
     said = [
         f"{which.sum():,} {name} ({_examples(photos.loc[which, 'path'], 3)})"
         for name, which in kinds.items()
-        if 0 < which.sum() and (name == "show nothing" or which.mean() <= OFTEN)
+        if which.any() and (name == "show nothing" or which.mean() <= OFTEN)
     ]
     return (f"{_upper('; '.join(said))}.", "Look at them, and remove those that show nothing.") if said else None
 
@@ -353,7 +354,7 @@ def _near_duplicates(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, s
     """Find photos of which another part has almost the same, by the cosine of their features from the mean."""
     centred = features - features.mean(axis=0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    pairs = []
+    pairs: list[tuple[float, int, int]] = []
     for number, part in enumerate(PARTS[1:], start=1):
         rows = np.flatnonzero(photos["part"] == part)
         others = np.flatnonzero(photos["part"].isin(PARTS[:number]))

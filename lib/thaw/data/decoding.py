@@ -131,7 +131,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn or mirror a photo as its EXIF data say. (Pillow has turned a TIFF when it loaded it.)"""
+    """Turn or mirror a photo as its EXIF data say; Pillow has turned a TIFF when it loaded it."""
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -139,7 +139,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert a photo of any mode to RGB."""
     if image.mode.startswith(("I", "F")):  # whole numbers of 16 or 32 bits, or fractions
-        values = np.nan_to_num(np.asarray(image, np.float32))
+        values = np.nan_to_num(np.asarray(image, np.float64))
         highest = values.max(initial=0)
         if image.mode.startswith("I;16") or highest > 255:
             values = values / 257

@@ -12,8 +12,13 @@ from thaw.data.files import Found, class_name, shown, some
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mean
 
 PARTS = {  # by the name of the sub-folder, in any case
-    **{"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation"},
-    **{"test": "test", "testing": "test"},
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
 }
 
 
