@@ -7,14 +7,16 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
 from thaw.disk.atomic import check_writable
-from thaw.errors import DataNotFound, ThawError
+from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
 from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights, load_pretrained
-from thaw.study.study import Study
+from thaw.records.runs import PHOTOS
+from thaw.study.study import Job, Study
 
 HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
 PATIENCE = 5  # seconds for the host to answer
@@ -43,7 +45,7 @@ def check(study: Study) -> None:
 
     check_downloads(study)
     for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
-        attempt(_check_photos, *asked)
+        attempt(_check_photos, study, *asked)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
         if loaded := attempt(load_pretrained, name, 64, weights):
@@ -63,16 +65,40 @@ def check(study: Study) -> None:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
 
 
-def _check_photos(dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
-    """See that photos are there and can be trained on, and print what the data checks find in their files."""
+def _check_photos(study: Study, dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
+    """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
+    asked = (dataset, splits, on_damaged, max_examples)
+    for job in study.finished():
+        e = job.experiment
+        if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
+            _check_unchanged(job, source.content_digest(found), photos)
     if photos is None:
         return
     findings = checks.findings(photos, found.left_out, found.ignored)
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
         print(checks.as_text(findings), flush=True)
+
+
+def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:
+    """Refuse to go on with a study whose photos are not those of a finished run any more."""
+    try:
+        before = job.read().record.data.get("files_sha256", digest)  # older records have none
+    except InvalidRecord:
+        return
+    if before == digest:
+        return
+    how = ""
+    if photos is not None:
+        with contextlib.suppress(OSError, ValueError):
+            listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False)
+            how = f" {checks.changes(listed, photos)}"
+    raise DataDamaged(
+        f"dataset = {job.experiment.dataset!r}: the photos have changed since {job.label} was run.{how} "
+        f"Put them back; or delete {job.directory.parent} to run the study anew; or copy the profile to another name."
+    )
 
 
 def check_downloads(study: Study) -> None:
