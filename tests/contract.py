@@ -5,6 +5,8 @@ import numpy as np
 from conftest import enliven
 
 from thaw.data.photos import load_photos
+from thaw.experiment import Experiment
+from thaw.experiment import Experiment
 from thaw.network import backbones, blocks, frozen, graph, unfreezing
 from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained
@@ -43,7 +45,8 @@ def check_backbone(name: str, preprocessing: str = "network") -> dict:
     difference = 0.0
     for amount in (0, 1, -(-len(found) // 2)):
         strategy = "blocks" if amount else "frozen"
-        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, strategy, amount))
+        experiment = Experiment.of({"backbone": name, "strategy": strategy, "amount": amount})
+        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, experiment))
         cut, whole = losses(model, photos, data.labels[chosen])
         np.testing.assert_allclose(cut, whole, rtol=1e-4, err_msg=f"{name}, the last {amount} blocks")
         assert abs(whole[1] - whole[0]) > 1e-4 * whole[0], "a step changes the loss"

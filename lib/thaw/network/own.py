@@ -296,7 +296,9 @@ def _policy(layer: keras.layers.Layer) -> Any:
     """Give the precision that a layer is built with: the study's, unless the file says float32 for good reason."""
     import keras
 
-    return keras.config.dtype_policy() if layer.dtype_policy.name.startswith(("float32", "mixed")) else layer.dtype_policy
+    return (
+        keras.config.dtype_policy() if layer.dtype_policy.name.startswith(("float32", "mixed")) else layer.dtype_policy
+    )
 
 
 def _without_classifier(path: Path, model: keras.Model) -> keras.Model:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw.data.photos import load_photos
+from thaw.data.photos import photos_of
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network.head import add_head
@@ -54,7 +54,7 @@ def measure(
     calls, photos = [], []
     for number, experiment in enumerate(networks, start=1):
         log(f"building {number} of {len(networks)}: {experiment.backbone}")
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        data = photos_of(experiment)
         photos.append(data.images[np.resize(data.test, max(rounds))])
         calls.append(_calls(experiment, len(data.classes)))
     turns = [(which, name) for which in range(len(networks)) for name in CALLS]

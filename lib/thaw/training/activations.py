@@ -25,6 +25,7 @@ from thaw.disk.atomic import is_full
 from thaw.disk.budget import budget, make_room
 from thaw.disk.locks import locked
 from thaw.network import graph
+from thaw.training.progress import Bar
 from thaw.training.setup import Setup
 
 BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
@@ -86,7 +87,7 @@ def root() -> Path:
 def _key(setup: Setup) -> dict:
     """All that changes a layer's output: the photos in their order, the weights, and the settings."""
     return {
-        "data": setup.data.provenance["sha256"],
+        "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
         **setup.network_key,
         "image_size": setup.experiment.image_size,
@@ -97,7 +98,7 @@ def _key(setup: Setup) -> dict:
 
 def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
     """Why a frontier's outputs are not to be kept; None if they are."""
-    if setup.experiment.augmentation != "none":
+    if setup.experiment.augmentation != "none" and not setup.experiment.copies:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"
@@ -181,6 +182,7 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
         return prefix(graph.one_or_all(entering), training=False)
 
     began = time.perf_counter()
+    bar = Bar("frozen part", count)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -192,8 +194,10 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
             columns = [inputs.get(name, setup.data.images)[first : first + BATCH] for name in start]
             for writer, rows in zip(writers, tf.nest.flatten(run(*columns)), strict=True):
                 writer.append(np.asarray(rows))
+            bar.advance(min(first + BATCH, count))
             if first == 0:
                 tracing = time.perf_counter() - began
+        bar.end()
         seconds = time.perf_counter() - began
         before = max((array.about["seconds"] for array in inputs.values()), default=0.0)
         whole = graph.multiply_adds(model, layers, start) or 1

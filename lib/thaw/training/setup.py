@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import keras
 
-from thaw.data.photos import Data, load_photos
+from thaw.data.augmentation import with_copies
+from thaw.data.photos import Data, photos_of
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
@@ -58,8 +59,11 @@ class Setup:
         base, pretrained = load_pretrained(
             experiment.backbone, experiment.image_size, experiment.weights, experiment.preprocessing
         )
-        unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
+            log(remark)
+        data = photos_of(experiment)
+        if experiment.copies:
+            data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
@@ -73,8 +77,20 @@ class Setup:
 
     @property
     def unfrozen(self) -> list[keras.layers.Layer]:
-        """The layers of the backbone that the strategy trains."""
-        return unfreezing.unfrozen(self.base, self.backbone, self.experiment.strategy, self.experiment.amount)
+        """The layers of the backbone that the strategy unfreezes."""
+        return unfreezing.unfrozen(self.base, self.backbone, self.experiment)
+
+    def unfreeze(self, layers: Collection[str]) -> None:
+        """Make just these layers of the backbone trainable, by name, as far as the experiment trains them."""
+        chosen = [layer for layer in self.base.layers if layer.name in set(layers)]
+        unfreezing.unfreeze(self.base, chosen, self.experiment.trains, self.experiment.batchnorm)
+
+
+def with_head_of(setup: Setup, experiment: Experiment) -> Setup:
+    """Put the head that another experiment starts from on the same network."""
+    keras.utils.set_random_seed(experiment.seed)
+    model = add_head(setup.base, len(setup.data.classes), experiment.seed)
+    return replace(setup, experiment=experiment, model=model)
 
 
 def set_keras(experiment: Experiment) -> None:
