@@ -13,6 +13,7 @@ import tensorflow as tf
 from thaw.data import checks, source, tfds
 from thaw.disk.atomic import check_writable
 from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
+from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights, load_pretrained
 from thaw.records.runs import PHOTOS
@@ -46,14 +47,15 @@ def check(study: Study) -> None:
     check_downloads(study)
     for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
         attempt(_check_photos, study, *asked)
-    networks = {}
-    for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
-        if loaded := attempt(load_pretrained, name, 64, weights):
-            networks[name] = loaded[0]
-    for experiment in experiments:
-        if base := networks.get(experiment.backbone):
-            for remark in attempt(unfreezing.remarks, base, backbones.get(experiment.backbone), experiment) or ():
-                print(remark, flush=True)
+    networks: dict[tuple, list[Experiment]] = {}
+    for e in experiments:
+        networks.setdefault((e.backbone, e.image_size, e.weights, e.preprocessing), []).append(e)
+    for network, those in networks.items():
+        if loaded := attempt(load_pretrained, *network):
+            backbone = backbones.get(those[0].backbone, those[0].preprocessing)
+            for experiment in those:
+                for remark in attempt(unfreezing.remarks, loaded[0], backbone, experiment) or ():
+                    print(remark, flush=True)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(
@@ -113,7 +115,8 @@ def check_downloads(study: Study) -> None:
     for experiment in (job.experiment for job in study.jobs):
         if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
-        if experiment.weights == "imagenet" and not _has_weights(experiment.backbone):
+        own = is_file(experiment.backbone)  # its weights are in it
+        if experiment.weights == "imagenet" and not own and not _has_weights(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
     if wanted and not _answers(HOST, PATIENCE):
         raise DataNotFound(
@@ -128,7 +131,8 @@ def _has_weights(backbone: str) -> bool:
     """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
     path, _ = find_weights(backbone, "imagenet")
     kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
-    return path is not None or any(kept.glob(f"{backbone}*"))
+    # Keras calls the files efficientnetv2-b0_notop.h5, NASNet-mobile-no-top.h5 and so on.
+    return path is not None or any(backbone in re.sub("[^a-z0-9]", "", file.name.lower()) for file in kept.glob("*"))
 
 
 def _answers(url: str, seconds: float) -> bool:
