@@ -29,24 +29,22 @@ for part in shared.parts.values():
     rule:
         name:
             part.name
-        input:
-            [marker(study, name) for name in part.after],
         output:
             marker(study, part.name),
         params:
             part=part.name,
         priority: 1000
-        threads: settings.overwrite_threads.get(part.kind, 1)
+        threads: settings.overwrite_threads.get("shared", 1)
         shell:
             "{thaw} part {of_study} {params.part:q} --threads {threads}"
 
-    # A part's name holds a digest: a cluster's profile sets the resources of its kind.
-    workflow.get_rule(part.name).resources.update(settings.overwrite_resources.get(part.kind, {}))
+    # A part's name holds a digest: a cluster's profile sets the resources of all of them as those of "shared".
+    workflow.get_rule(part.name).resources.update(settings.overwrite_resources.get("shared", {}))
 
 
 rule experiment:
     input:
-        lambda wildcards: [marker(study, name) for name in shared.needs.get(wildcards.job, [])],
+        lambda wildcards: [marker(study, shared.needs[name]) for name in [wildcards.job] if name in shared.needs],
     output:
         update(f"{runs}/{{job}}/record.json"),
         update(f"{runs}/{{job}}/history.csv"),

@@ -163,14 +163,14 @@ def test_a_shared_part_that_fails_leaves_its_reason(capfd, tmp_path, monkeypatch
     path.write_text(yaml.safe_dump(TINY | {"weights": "none", "study": settings}), encoding="utf-8")
     outputs = tmp_path / "outputs"
     study = Study.load(str(path), outputs)
-    head = next(name for name, part in plan.plan(study, study.jobs).parts.items() if part.kind == "head")
+    (shared,) = plan.plan(study, study.jobs).parts
 
     def fail(*_):
         raise ThawError("no luck today")
 
     monkeypatch.setattr(plan, "make", fail)
-    assert main(["part", str(path), head, "--outputs", str(outputs)]) == 1
-    assert study.failures()[head] == "no luck today"
+    assert main(["part", str(path), shared, "--outputs", str(outputs)]) == 1
+    assert study.failures()[shared] == "no luck today"
     assert "no luck today" in capfd.readouterr().err
 
 
@@ -179,7 +179,7 @@ def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     """The cores and memory of this machine are no limit then."""
     monkeypatch.undo()
     commands = []
-    monkeypatch.setattr("thaw.study.graph._run", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr("thaw.study.graph._run", lambda command, _: commands.append(command) or 0)
     assert Graph(Study.load("demo", tmp_path), str(tmp_path), "all", cluster).run("experiments")
     (command,) = (list(map(str, command)) for command in commands)
     expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster

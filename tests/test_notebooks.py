@@ -115,6 +115,11 @@ def test_the_executed_notebook_shows_it_all_without_a_warning(study):
     assert notebook.metadata.papermill["input_path"] == notebook.metadata.papermill["output_path"] == "experiment.ipynb"
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
+    bars = [
+        output.data["text/html"] for output in outputs if "<progress" in output.get("data", {}).get("text/html", "")
+    ]
+    assert [re.search("fine-tuning: 100%, epoch 2 of 2, validation", bar) is not None for bar in bars] == [True]
+    assert "widgets" not in notebook.metadata, "bars need no script"
     shown = " ".join(
         "".join(output.get("data", {}).get("text/html", "")) + output.get("data", {}).get("text/markdown", "")
         for output in outputs

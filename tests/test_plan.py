@@ -1,7 +1,5 @@
 """What experiments share, as jobs of their own."""
 
-import graphlib
-
 import pytest
 import yaml
 
@@ -21,41 +19,49 @@ def planned(folder, **parameters) -> plan.Plan:
     return plan.plan(whole, whole.unfinished())
 
 
-def assert_consistent(made: plan.Plan):
-    waits = {name: set(part.after) for name, part in made.parts.items()} | made.needs
-    list(graphlib.TopologicalSorter(waits).static_order())  # raises if anything waits for itself
-    for job, names in made.needs.items():
-        assert all(job in [shared.name for shared in made.parts[name].jobs] for name in names)
-        assert all(set(made.parts[name].after) <= set(names) for name in names)
-
-
-def test_one_pass_a_network_and_one_head_a_seed(tmp_path):
+def test_one_part_a_network_with_a_head_a_seed(tmp_path):
     made = planned(tmp_path, study={"seeds": [0, 1]})
-    assert_consistent(made)
-    kinds = [part.kind for part in made.parts.values()]
-    assert kinds.count("photos") == 1
-    assert kinds.count("activations") == 2
-    assert kinds.count("head") == 4, "of the frozen row and six others; the control's is its own affair"
+    assert len(made.parts) == 2
+    for part in made.parts.values():
+        assert len({job.experiment.backbone for job in part.jobs}) == 1
+        assert [(head.seed, head.epochs) for head in part.heads()] == [(0, 5), (1, 5)], "the control's is its own"
+        assert all(made.needs[job.name] == part.name for job in part.jobs)
+    assert sum(len(part.jobs) for part in made.parts.values()) == len(made.needs) == 32
 
 
 @pytest.mark.parametrize("parameters", [{"activations": "compute"}, {"augmentation": "flip"}], ids=str)
-def test_where_nothing_is_kept_the_heads_are_still_shared(tmp_path, parameters):
-    made = planned(tmp_path, **parameters)
-    assert_consistent(made)
-    assert {part.kind for part in made.parts.values()} == {"photos", "head"}
+def test_where_nothing_is_kept_each_shared_head_is_a_part(tmp_path, parameters):
+    made = planned(tmp_path, **parameters, study={"seeds": [0, 1]})
+    assert len(made.parts) == 4, "a network and a seed each: they can be made side by side"
+    for part in made.parts.values():
+        assert len(part.jobs) == 7, "the frozen row and six others"
+        assert len(part.heads()) == 1
 
 
-def test_other_parameters_share_nothing(tmp_path):
+def test_copies_of_augmented_photos_are_kept(tmp_path):
+    assert len(planned(tmp_path, augmentation="flip", copies=2).parts) == 2
+
+
+def test_what_is_alone_shares_nothing(tmp_path):
+    settings = {"configurations": ["mobilenet-blocks-2", "resnet50-blocks-2"]}
+    made = planned(tmp_path, study=settings)
+    assert made.parts == {} and made.needs == {}
+    tried = {"tries": {"mobilenet-blocks-2": {"finetune_learning_rate": [1e-3, 1e-4]}}}
+    (part,) = planned(tmp_path, study=tried).parts.values()
+    assert len(part.heads()) == 1
+    tried = {"tries": {"mobilenet-frozen": {"head_learning_rate": [1e-3, 1e-4]}}}
+    (part,) = planned(tmp_path, study=tried).parts.values()
+    assert part.heads() == [], "two heads of different rates"
+
+
+def test_other_parameters_are_other_parts(tmp_path):
     first = planned(tmp_path)
-    for parameters in {"image_size": 64}, {"max_examples": 40}:
+    for parameters in {"image_size": 64}, {"max_examples": 40}, {"precision": "mixed_bfloat16"}:
         assert first.parts.keys().isdisjoint(planned(tmp_path, **parameters).parts)
-    photos = {name for name, part in first.parts.items() if part.kind == "photos"}
-    assert first.parts.keys() & planned(tmp_path, precision="mixed_bfloat16").parts.keys() == photos
 
 
 def test_what_is_finished_shares_nothing(tmp_path):
-    made = plan.plan(study(tmp_path), [])
-    assert made.parts == {} and not any(made.needs.values())
+    assert plan.plan(study(tmp_path), []) == plan.Plan({}, {})
 
 
 def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypatch):
@@ -63,7 +69,7 @@ def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypa
     kept = tmp_path / "activations"
     for done, there in ((False, True), (True, False)):
         kept.mkdir(exist_ok=True)
-        path = plan.marker(whole, "activations-1")
+        path = plan.marker(whole, "shared-1")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
         path.with_suffix(".folder").write_text(str(kept))

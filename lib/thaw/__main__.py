@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 import click
 
-from thaw.disk import places
+from thaw.disk import places, status
 from thaw.disk.atomic import check_writable
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
-from thaw.study import freshness, graph, search
+from thaw.study import freshness, graph, search, watch
 from thaw.study.study import Study
 
 
@@ -135,6 +135,7 @@ def check(study, outputs):
     from thaw.study.execute import stderr_to
 
     search.of(study)
+    print("Checking the data, the weights and the networks.", flush=True)
     with stderr_to(os.devnull):
         from thaw.study import check
     check.check(study)  # if it downloads anything, it shows the progress
@@ -156,8 +157,10 @@ def part(study, outputs, name, threads):
     parts = plan.plan(study, study.jobs).parts  # also if an experiment has finished since the graph was made
     if name not in parts:
         raise InvalidParameter(f"{name!r}: no part of {study.profile}. {did_you_mean(name, parts)}")
-    with study.noting_failure(name), stderr_to(os.devnull) as terminal:
-        stream = Labelled(terminal, parts[name].label)
+    label = parts[name].label
+    telling = status.telling(watch.status_file(study, name), label)
+    with telling, study.noting_failure(name), stderr_to(os.devnull) as terminal:
+        stream = Labelled(terminal, label)
         plan.make(study, parts[name], lambda line: print(line, file=stream))
 
 
@@ -179,7 +182,11 @@ def experiment(study, outputs, name, threads):
         if job.is_finished():
             return  # by a process that was waited for, or before the graph could note it
         notebook, executed = places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb"
-        execute(notebook, executed, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
+        print(
+            f"Experiment starts: {job.label} ({len(study.finished())} of {len(study.jobs)} are finished).", flush=True
+        )
+        with status.telling(watch.status_file(study, job.name), job.label):
+            execute(notebook, executed, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
     print(f"Experiment {len(study.finished())} of {len(study.jobs)} is finished: {job.label}.", flush=True)
 
 

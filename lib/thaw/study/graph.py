@@ -16,7 +16,7 @@ import psutil
 
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
-from thaw.study import freshness, plan
+from thaw.study import freshness, plan, watch
 from thaw.study.study import NOT_RUN, Study
 
 SECONDS_TO_STOP = 10  # until what is left of a graph that was stopped is killed
@@ -45,8 +45,8 @@ class Graph:
         if study.unfinished():
             self.run("experiments")
         failed = study.failures()
-        if study.waiting() and any(name.split("-")[0] in ("activations", "head") for name in failed):
-            # A shared part that they wait for has failed. Each of them can make it itself, except the photos.
+        if study.waiting() and any(name.startswith("shared-") for name in failed):
+            # The part that they wait for has failed. Each of them can make what it needs itself.
             self.run("experiments", shared=False)
         plan.forget(study)
         if study.finished() and not study.is_search:
@@ -91,26 +91,48 @@ class Graph:
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / "config.json"
         write_atomic(path, config)
-        return _run([*command, "--configfile", path]) == 0
+        return _run([*command, "--configfile", path], watch.of(self.study, stage)) == 0
 
 
-def _run(command: Sequence[str | Path]) -> int:
+def _run(command: Sequence[str | Path], watched: watch.Watch | None = None) -> int:
     """Run a command; if this process is stopped, stop all that the command has started."""
     mark = {"THAW_RUN": secrets.token_hex(8)}
     # Jobs run in other folders: the cache's path has to be absolute.
-    process = subprocess.Popen(command, env=os.environ | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())})
+    environment = os.environ | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())}
+    with watched or contextlib.nullcontext() as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            while watched and process.poll() is None:
+                watched.look()
+                time.sleep(watch.INTERVAL)
+            return process.wait()
+        except KeyboardInterrupt as stop:
+            if watched:
+                watched.stop()  # and so the terminal is as it was
+            _stop(mark, told=not stop.args)
+            raise
+
+
+def _stop(mark: dict[str, str], told: bool) -> None:
+    """Stop processes: first politely, and after some seconds or a second Ctrl-C at once.
+
+    Parameters
+    ----------
+    mark : dict
+        What their environment holds.
+    told : bool
+        Whether the terminal has told them, as it does on Ctrl-C.
+    """
     try:
-        return process.wait()
-    except KeyboardInterrupt as stop:
-        if stop.args:  # not by Ctrl-C, which the terminal has sent to all of them
-            for each in processes_with(mark):
-                each.send_signal(signal.SIGINT)
+        print("\nStopping. Finished epochs are kept. Ctrl-C once more ends it at once.", file=sys.stderr, flush=True)
+        for each in processes_with(mark) if not told else []:
+            each.send_signal(signal.SIGINT)
         end = time.monotonic() + SECONDS_TO_STOP
         while processes_with(mark) and time.monotonic() < end:
             time.sleep(0.2)
+    finally:
         for each in processes_with(mark):
             each.kill()
-        raise
 
 
 def processes_with(mark: dict[str, str]) -> list[psutil.Process]:

@@ -1,8 +1,8 @@
-"""What experiments of a study share, as jobs of their own, and what waits for what.
+"""What experiments of one network share: a job of its own makes it before they start.
 
-Photos are decoded once, each network's frozen part sees them once, and each
-head is trained once. An experiment that finds one of these missing makes it
-itself: the plan saves time, and no result depends on it.
+Each network's frozen part sees the photos once, and each head is trained
+once. An experiment that finds one of these missing makes it itself: the plan
+saves time, and no result depends on it.
 """
 
 from __future__ import annotations
@@ -10,85 +10,83 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
-from thaw.experiment import Experiment
+from thaw.experiment import OF_UNFREEZING, Experiment
 from thaw.study.study import Job, Study
 
-# The parameters that experiments have in common if they share a part.
-OF_PHOTOS = ("dataset", "image_size", "max_examples")
-OF_ACTIVATIONS = (*OF_PHOTOS, "backbone", "weights", "precision")
-OF_HEAD = (*OF_ACTIVATIONS, "seed", "batch_size", "augmentation", "head_learning_rate")
+# What does not change how a head is trained alone, and what besides does not change the output of a frozen part.
+BEHIND_HEAD = {*OF_UNFREEZING, "amount", "finetune_learning_rate", "output_dir"}
+BEHIND_FROZEN = {"head_epochs", "seed", "batch_size", "head_learning_rate", "class_weight", "keep"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that experiments share.
+    """What some experiments of one network share.
 
     Attributes
     ----------
-    kind : {'photos', 'activations', 'head'}
     name : str
-        The kind and a digest of the parameters in common.
+        Holds a digest of the parameters in common.
     label : str
         The name for people.
     jobs : list of Job
         The experiments that share it.
-    after : list of str
-        The names of the parts that must be made before.
     """
 
-    kind: str
     name: str
     label: str
-    jobs: list[Job] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
+    jobs: list[Job]
+
+    def heads(self) -> list[Experiment]:
+        """List the heads that several of them share, each as an experiment that trains nothing else."""
+        counts = Counter(_head(job.experiment) for job in self.jobs)
+        return [head for head, count in counts.items() if count > 1]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The shared parts of a study by name, and the names of those that each job waits for, by the job's name."""
+    """The shared parts of a study by name, and the name of the one that a job waits for, by the job's name."""
 
     parts: dict[str, Part]
-    needs: dict[str, list[str]]
+    needs: dict[str, str]
 
 
 def plan(study: Study, jobs: Sequence[Job]) -> Plan:
     """Find what some experiments of a study share, from their parameters alone."""
     parts: dict[str, Part] = {}
-    needs: dict[str, list[str]] = {job.name: [] for job in study.jobs}
-    heads = [_name("head", job) for job in jobs]
     for job in jobs:
-        experiment = job.experiment
-        labels = {"photos": "photos"}
-        if experiment.activations != "compute" and experiment.augmentation == "none":
-            labels["activations"] = f"{experiment.backbone}, frozen part"
-        if heads.count(_name("head", job)) > 1:
-            labels["head"] = f"{experiment.backbone}, head, seed {experiment.seed}"
-        for kind, label in labels.items():
-            name = _name(kind, job)
-            part = parts.setdefault(name, Part(kind, name, label, after=list(needs[job.name])))
-            part.jobs.append(job)
-            needs[job.name].append(name)
-    return Plan(parts, needs)
+        name = f"shared-{hashlib.sha256(_common(job.experiment).encode()).hexdigest()[:8]}"
+        parts.setdefault(name, Part(name, f"{job.experiment.backbone}, shared part", [])).jobs.append(job)
+    parts = {name: part for name, part in parts.items() if len(part.jobs) > 1}
+    return Plan(parts, {job.name: part.name for part in parts.values() for job in part.jobs})
 
 
-def _name(kind: str, job: Job) -> str:
-    common = {"photos": OF_PHOTOS, "activations": OF_ACTIVATIONS, "head": OF_HEAD}[kind]
-    values = [getattr(job.experiment, name) for name in common]
-    if kind == "head":
-        values.append(_head_epochs(job.experiment))
-    return f"{kind}-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]}"
+def is_kept(experiment: Experiment) -> bool:
+    """Whether the output of the frozen part may be kept: it does not differ from epoch to epoch."""
+    return experiment.activations != "compute" and (experiment.augmentation == "none" or experiment.copies > 0)
 
 
-def _head_epochs(experiment: Experiment) -> int:
-    """Epochs of the head alone."""
-    return experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
+def _common(experiment: Experiment) -> str:
+    """Name what experiments have in common if they share a part: a frozen part's output, or else a head alone."""
+    head = _head(experiment).model_dump(mode="json", exclude=BEHIND_FROZEN if is_kept(experiment) else None)
+    return json.dumps(head, sort_keys=True)
+
+
+def _head(experiment: Experiment) -> Experiment:
+    """Return the experiment that trains the same head alone."""
+    epochs = experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
+    others = {name: Experiment.model_fields[name].get_default() for name in BEHIND_HEAD}
+    alone = {"strategy": "frozen", "head_epochs": epochs, "finetune_epochs": 0}
+    if experiment.strategy != "frozen":
+        alone["keep"] = "last"  # of the last phase it keeps the best
+    return experiment.model_copy(update=others | alone)
 
 
 def marker(study: Study, name: str) -> Path:
@@ -104,21 +102,15 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     ThawError
         If photos or weights cannot be read.
     """
-    from thaw.data.photos import load_photos  # with TensorFlow: seconds
-    from thaw.training import activations, phases
-    from thaw.training.setup import Setup
+    from thaw.training import activations, phases  # with TensorFlow: seconds
+    from thaw.training.setup import Setup, with_head_of
 
-    first, folder = part.jobs[0].experiment, ""
-    if part.kind == "photos":
-        photos = load_photos(first.dataset, first.image_size, first.max_examples)
-        log(f"{len(photos):,} are decoded and resized")
-    else:
-        setup = Setup.of(first, log)
-        if part.kind == "head":
-            phases.train_head(setup)
-        else:
-            phases.provide_activations(setup, [job.experiment for job in part.jobs])
-            folder = str(activations.folder(setup))
+    setup, folder = Setup.of(part.jobs[0].experiment, log), ""
+    if is_kept(setup.experiment):
+        phases.provide_activations(setup, [job.experiment for job in part.jobs])
+        folder = str(activations.folder(setup))
+    for experiment in part.heads():
+        phases.train_head(with_head_of(setup, experiment))
     path = marker(study, part.name)
     write_atomic(path.with_suffix(".folder"), folder)
     write_atomic(path, "")

@@ -282,15 +282,14 @@ def _claims(settings: StudySettings, root: Path) -> Claims | None:
     if settings.claims is None:
         return None
     folder = folder_of(settings.claims, root)
-    return Claims.of(folder, read_parameters(folder / FILE), backbones.REGISTRY)
+    return Claims.of(folder, read_parameters(folder / FILE), backbones.names())
 
 
 def _order(job: Job) -> tuple:
     """Order rows: by network, then by strategy, each by amount, with what is plain first."""
-    experiment, known = job.experiment, list(backbones.REGISTRY)
+    experiment = job.experiment
     return (
-        known.index(experiment.backbone) if experiment.backbone in known else len(known),
-        experiment.backbone,
+        backbones.order(experiment.backbone),
         get_args(Strategy).index(experiment.strategy),
         experiment.amount,
         experiment.skip,

@@ -25,6 +25,7 @@ from thaw.disk.atomic import is_full
 from thaw.disk.budget import budget, make_room
 from thaw.disk.locks import locked
 from thaw.network import graph
+from thaw.training.progress import Bar
 from thaw.training.setup import Setup
 
 BATCH = 32  # photos at once through the frozen part, whatever the batch size of training
@@ -75,7 +76,7 @@ def cached(setup: Setup, frontiers: Sequence[Collection[str]]) -> tuple[dict[str
 def folder(setup: Setup) -> Path:
     """Give the folder of a network's activations for these photos: the same for all strategies and seeds."""
     digest = hashlib.sha256(json.dumps(_key(setup), sort_keys=True).encode()).hexdigest()
-    return root() / f"{setup.experiment.backbone}-{digest[:12]}"
+    return root() / f"{setup.backbone.name}-{digest[:12]}"
 
 
 def root() -> Path:
@@ -86,9 +87,9 @@ def root() -> Path:
 def _key(setup: Setup) -> dict:
     """All that changes a layer's output: the photos in their order, the weights, and the settings."""
     return {
-        "data": setup.data.provenance["sha256"],
+        "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
-        "backbone": setup.experiment.backbone,
+        **setup.network_key,
         "image_size": setup.experiment.image_size,
         "precision": setup.experiment.precision,
         "tensorflow": tf.__version__,
@@ -97,7 +98,7 @@ def _key(setup: Setup) -> dict:
 
 def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
     """Why a frontier's outputs are not to be kept; None if they are."""
-    if setup.experiment.augmentation != "none":
+    if setup.experiment.augmentation != "none" and not setup.experiment.copies:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"
@@ -108,7 +109,8 @@ def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
 
 def _worth(setup: Setup, frontier: Collection[str]) -> float:
     """How many multiply-adds each number of a frontier saves."""
-    numbers = sum(graph.numbers_a_photo(setup.model.get_layer(layer).output) for layer in frontier)
+    tensors = graph.tensors(setup.model)
+    numbers = sum(graph.numbers_a_photo(tensors[name]) for name in frontier)
     return graph.multiply_adds(setup.model, frontier) / numbers
 
 
@@ -136,14 +138,14 @@ def _that_fit(setup: Setup, frontiers: Sequence[Collection[str]], found: Collect
 
 
 def _bytes(setup: Setup, layer: str) -> int:
-    output = setup.model.get_layer(layer).output
+    output = graph.tensors(setup.model)[layer]
     return len(setup.data) * graph.numbers_a_photo(output) * graph.itemsize(output)
 
 
 def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
     """Run all photos to some layers, from the deepest layers on disk, and keep what comes out."""
     model, here = setup.model, folder(setup)
-    on_disk = {path.stem for path in here.glob("*.npy")} & {layer.name for layer in model.layers} - set(missing)
+    on_disk = {path.stem for path in here.glob("*.npy")} & graph.tensors(model).keys() - set(missing)
     while True:  # until all that it starts from is sound
         start = graph.sources(model, missing, on_disk)
         inputs = _found(setup, on_disk & set(start))
@@ -167,8 +169,9 @@ def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
 def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers: list[str]) -> float:
     """Write some layers' outputs for all photos; the seconds that it took."""
     model, preprocess, count = setup.model, setup.backbone.preprocess, len(setup.data)
-    outputs = [model.get_layer(layer).output for layer in layers]
-    prefix = keras.Model(graph.one_or_all([model.get_layer(name).output for name in start]), outputs)
+    tensors = graph.tensors(model)
+    outputs = [tensors[name] for name in layers]
+    prefix = keras.Model(graph.one_or_all([tensors[name] for name in start]), outputs)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def run(*columns):
@@ -179,6 +182,7 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
         return prefix(graph.one_or_all(entering), training=False)
 
     began = time.perf_counter()
+    bar = Bar("frozen part", count)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -190,8 +194,10 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
             columns = [inputs.get(name, setup.data.images)[first : first + BATCH] for name in start]
             for writer, rows in zip(writers, tf.nest.flatten(run(*columns)), strict=True):
                 writer.append(np.asarray(rows))
+            bar.advance(min(first + BATCH, count))
             if first == 0:
                 tracing = time.perf_counter() - began
+        bar.end()
         seconds = time.perf_counter() - began
         before = max((array.about["seconds"] for array in inputs.values()), default=0.0)
         whole = graph.multiply_adds(model, layers, start) or 1
