@@ -151,7 +151,7 @@ def multiply_adds(study: Study) -> dict[str, tuple[int, int]]:
         backbone = backbones.get(experiment.backbone)
         base = backbone.build(experiment.image_size)
         model = add_head(base, 5)
-        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount))
+        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, experiment))
         frontier = graph.cut(model).frontier
         counts[job.configuration] = (
             graph.multiply_adds(model, [HEAD]),

@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as cache:
     os.environ["THAW_CACHE_DIR"] = cache
     setup.set_keras(experiment)
     imported = time.perf_counter()
-    photos.load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+    photos.photos_of(experiment)
     decoded = time.perf_counter()
     made = setup.Setup.of(experiment, lambda line: print(line, file=sys.stderr))
     trained = phases.train(made)

@@ -7,12 +7,11 @@ import os
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import made_up_data
 from small_network import SMALL, setup
 
-from thaw.data import batches
 from thaw.disk import arrays
+from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
 from thaw.training import activations, phases
@@ -49,7 +48,14 @@ def test_the_share_of_the_work_that_each_strategy_trains(name, shares):
     whole = graph.multiply_adds(model, ["head"])
     for strategy, share in shares.items():
         kind = {"A": "layers", "B": "blocks"}[strategy[0]]
-        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbones.get(name), kind, int(strategy[1:])))
+        unfreezing.unfreeze(
+            base,
+            unfreezing.unfrozen(
+                base,
+                backbones.get(name),
+                Experiment.of({"backbone": name, "strategy": kind, "amount": int(strategy[1:])}),
+            ),
+        )
         frontier = graph.cut(model).frontier
         trained = graph.multiply_adds(model, ["head"], frontier)
         assert trained / whole == pytest.approx(share, abs=0.0015), strategy
@@ -227,36 +233,17 @@ def test_one_pass_provides_for_all_experiments_of_a_network():
 
 def test_augmented_photos_are_computed_anew_every_epoch(monkeypatch):
     parameters = {"head_epochs": 3, "finetune_epochs": 0}
-    seen = []
-
-    def all_mirrored(dataset, seed, first):
-        seen.append(first)
-        return dataset.map(lambda photos, labels: (photos[:, :, ::-1], labels))
-
-    monkeypatch.setattr(batches, "mirrored", all_mirrored)
+    monkeypatch.setattr(phases, "augment", lambda photos, number, kind, seed: photos[:, :, ::-1])
     data = made_up_data(32)
     flipped = phases.train(setup(data, augmentation="flip", **parameters))
     assert not flipped.activations["head"]["cached"]
     assert "differ in every epoch" in flipped.activations["head"]["why"]
-    assert seen == [0], "from the first batch on"
     images = data.images.copy()
     images[data.train] = images[data.train][:, :, ::-1]
     before = dataclasses.replace(data, images=images, provenance={"sha256": "mirrored before"})
     expected = phases.train(setup(before, activations="compute", **parameters))
     losses = ["train_loss", "validation_loss"]
     np.testing.assert_allclose(flipped.history[losses], expected.history[losses], rtol=1e-4)
-
-
-def test_each_photo_is_mirrored_or_not_and_otherwise_in_each_epoch():
-    photos = tf.reshape(tf.range(6 * 4, dtype=tf.float32), (6, 1, 4, 1))
-    fed = tf.data.Dataset.from_tensors((photos, tf.range(6))).repeat(4)
-    seen = [part.numpy() for part, _ in batches.mirrored(fed, seed=0, first=0)]
-    for batch in seen:
-        for photo, original in zip(batch, photos.numpy(), strict=True):
-            assert np.array_equal(photo, original) or np.array_equal(photo, original[:, ::-1])
-    assert len({batch.tobytes() for batch in seen}) > 1
-    later = [part.numpy() for part, _ in batches.mirrored(fed, seed=0, first=2)]
-    np.testing.assert_array_equal(later[0], seen[2], "a batch's number decides, not where training began")
 
 
 def test_reduced_precision_keeps_half_the_bytes_and_the_softmax_in_float32():

@@ -8,6 +8,7 @@ import pytest
 from conftest import has_weights
 
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
+from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained
@@ -26,15 +27,15 @@ def test_a_third_backbone_is_an_entry_in_the_registry(monkeypatch, tiny):
     monkeypatch.setitem(backbones.REGISTRY, "vgg16", VGG16)
     base, _ = load_pretrained("vgg16", 32, "none")
     assert list(VGG16.blocks(base)) == ["block1", "block2", "block3", "block4", "block5"]
-    chosen = unfreezing.unfrozen(base, VGG16, "blocks", 1)
+    chosen = unfreezing.unfrozen(base, VGG16, Experiment.of({"backbone": "vgg16", "strategy": "blocks", "amount": 1}))
     assert [layer.name for layer in chosen] == ["block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"]
     assert VGG16.preprocess(np.full((1, 2, 2, 3), 255.0, np.float32)).max() < 255
     assert add_head(base, 3).output_shape == (None, 3)
 
 
 def test_an_unknown_backbone():
-    with pytest.raises(UnknownBackbone, match="'mobilenetv2'.*Did you mean 'mobilenet'"):
-        load_pretrained("mobilenetv2", 32, "none")
+    with pytest.raises(UnknownBackbone, match="'mobilenetv5'.*Did you mean 'mobilenetv2'"):
+        load_pretrained("mobilenetv5", 32, "none")
 
 
 def test_weights_from_a_path_come_with_their_description(tmp_path):

@@ -47,7 +47,7 @@ GOOD = {"backbone": "mobilenet", "strategy": "blocks", "amount": 2}
         ({"copies": 4}, ["copies = 4", "without augmentation"]),
         ({"gradual": True, "finetune_epochs": 1}, ["gradual = True", "2 finetune_epochs or more"]),
         ({"rate_decay": 0}, ["rate_decay = 0", "greater than 0"]),
-        ({"preprocessing": "01"}, ["Did you mean '0-1'?"]),
+        ({"preprocessing": "01"}, ["preprocessing = '01'", "0-1, caffe, network, none, tf, torch"]),
         ({"dataset": "folder:"}, ["dataset = 'folder:'", "has no path"]),
         ({"dataset": "table:photos.txt"}, ["table:FILE.csv"]),
         ({"dataset": "/home/me/photos"}, ["For your own photos give folder:PATH"]),

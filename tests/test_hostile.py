@@ -101,7 +101,7 @@ def cells(results: Results) -> list:
         ),
         prose(words.write("weights", network=record.network, weights=record.weights)),
         prose(words.write("data", data=record.data, classes=results.classes)),
-        prose(words.write("training", counts=counts, activations=notes)),
+        prose(words.write("training", counts=counts | {"kept_epoch": 2}, activations=notes, epochs=2)),
         *(prose(answer.write(name)) for name in ("in_short", "method", "networks", "speed", "conclusion")),
         Table(tables.parameters(record.experiment), caption),
         Table(tables.provenance(answer), caption),

@@ -16,6 +16,10 @@ class UnknownBackbone(InvalidParameter):
     """No such backbone is registered."""
 
 
+class UnsupportedNetwork(InvalidParameter):
+    """A network has something that Thaw cannot train or cut."""
+
+
 class UnknownProfile(InvalidParameter):
     """There is no file for a profile or a configuration."""
 

@@ -13,6 +13,8 @@ def batches(
     labels: np.ndarray,
     order: tf.data.Dataset,
     preprocess: Callable | None = None,
+    augment: Callable | None = None,
+    first: int = 0,
 ) -> tf.data.Dataset:
     """Read a network's inputs and labels in batches.
 
@@ -25,6 +27,11 @@ def batches(
         The positions of the photos of each batch.
     preprocess : callable, optional
         Applied to each input of a batch as float32.
+    augment : callable, optional
+        Before that, from a batch of photos (m, size, size, 3), float32 of 0
+        to 255, and its number, to the photos changed.
+    first : int
+        The first batch's number.
 
     Returns
     -------
@@ -35,10 +42,12 @@ def batches(
     def read(chosen):
         return [column[chosen] for column in columns]
 
-    def gather(chosen):
+    def gather(number, chosen):
         batch = tf.numpy_function(read, [chosen], kinds)
         for part, column in zip(batch, columns, strict=True):
             part.set_shape((None, *column.shape[1:]))
+        if augment is not None:
+            batch = [augment(tf.cast(part, tf.float32), number) for part in batch]
         if preprocess is not None:
             batch = [preprocess(tf.cast(part, tf.float32)) for part in batch]
         return tuple(batch) if len(batch) > 1 else batch[0], tf.gather(tf.constant(labels), chosen)
@@ -47,7 +56,7 @@ def batches(
     # Its thread is waited for at every epoch's end: seconds, where an epoch takes no longer.
     options.autotune.enabled = False
     # One batch ahead is enough: reading one takes a fiftieth of training on it, and it may have 50 MB.
-    return order.map(gather).prefetch(1).with_options(options)
+    return order.enumerate(first).map(gather).prefetch(1).with_options(options)
 
 
 def in_order(rows: np.ndarray, batch_size: int) -> tf.data.Dataset:
@@ -64,35 +73,16 @@ def shuffled(rows: np.ndarray, batch_size: int, seed: int, epochs: range) -> tf.
 
     Parameters
     ----------
-    rows : ndarray of int64, (photos,)
+    rows : ndarray of int64, (k, photos)
+        Epoch e has the photos of row e mod k.
     batch_size, seed : int
     epochs : range
         The epochs' numbers.
     """
 
     def epoch_order(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.constant(rows), seed=[seed, epoch])
+        photos = tf.constant(rows)[epoch % len(rows)]
+        order = tf.random.experimental.stateless_shuffle(photos, seed=[seed, epoch])
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_order)
-
-
-def mirrored(dataset: tf.data.Dataset, seed: int, first: int) -> tf.data.Dataset:
-    """Mirror each photo of each batch or not, at random.
-
-    The choice depends on the seed and the batch's number alone.
-
-    Parameters
-    ----------
-    dataset : Dataset of ((m, size, size, 3), labels)
-    seed : int
-    first : int
-        The first batch's number, counted over all epochs.
-    """
-
-    def mirror(number, batch):
-        photos, labels = batch
-        heads = tf.random.stateless_uniform((tf.shape(photos)[0], 1, 1, 1), seed=[seed, number]) < 0.5
-        return tf.where(heads, tf.reverse(photos, axis=[2]), photos), labels
-
-    return dataset.enumerate(first).map(mirror)

@@ -2,20 +2,23 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from thaw.data import splits
-from thaw.data.tfds import TfdsSource, prepare
+from thaw.data.source import PREFIXES, Source, find_source, place_of
+from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
 from thaw.disk.atomic import is_full
 from thaw.disk.budget import make_room
 from thaw.disk.locks import locked
-from thaw.errors import OutputNotWritable
+from thaw.errors import InvalidParameter, OutputNotWritable
+from thaw.experiment import Experiment
 
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
@@ -30,14 +33,20 @@ class Data:
         In the data set's own order. On disk: index it to read some.
     labels : ndarray of int64, (photos,)
     keys : ndarray of str, (photos,)
-        TFDS' own name of each photo, the same on every machine.
+        The name of each photo, the same on every machine: TFDS' own, or its path in the folder or table.
     train, validation, test : ndarray of int64
         Positions of photos.
     classes : tuple of str
         A name for each label.
     provenance : dict
-        The data set's name, version, description and size, and a hash over
-        keys, labels and pixels in their order.
+        The data set's name, version, description and size, how it was split (``splits``), which photos were left out
+        and why (``left_out``), and a hash over keys, labels and pixels in their order.
+    files : DataFrame or None
+        What the photos' files say, a photo a row, for the data checks: see `FileSource.listing`. None for TFDS.
+    copies_sha256 : str
+        A hash of what augmented copies were made from; empty without copies.
+    train_by_epoch : ndarray of int64, (copies, training photos), or None
+        What an epoch trains on, in turn, where there are augmented copies.
     """
 
     images: np.ndarray | StoredArray
@@ -48,47 +57,93 @@ class Data:
     test: np.ndarray
     classes: tuple[str, ...]
     provenance: dict
+    files: pd.DataFrame | None = None
+    copies_sha256: str = ""
+    train_by_epoch: np.ndarray | None = None
 
     def __len__(self) -> int:
+        """Count the images: photos, and copies of them."""
         return len(self.labels)
 
+    @property
+    def digest(self) -> str:
+        """A hash of all images, and of which of them are copies."""
+        return self.copies_sha256 or self.provenance["sha256"]
 
-def load_photos(dataset: str, image_size: int, max_examples: int | None = None) -> Data:
+    @property
+    def epochs(self) -> np.ndarray:
+        """Positions of the images that an epoch trains on, in turn, (1 or copies, training photos)."""
+        return self.train[None] if self.train_by_epoch is None else self.train_by_epoch
+
+    def listing(self) -> pd.DataFrame:
+        """List the photos for the record, in the data set's own order.
+
+        Returns
+        -------
+        DataFrame
+            path (the photo's key), label (the class' name) and part; for photos in files of their own, also sha256,
+            and group if any is given.
+        """
+        parts = np.empty(len(self.keys), object)
+        for name, rows in zip(PARTS, (self.train, self.validation, self.test)):
+            parts[rows] = name
+        table = pd.DataFrame(
+            {"path": self.keys, "label": np.array(self.classes)[self.labels[: len(self.keys)]], "part": parts}
+        )
+        if self.files is None:
+            return table
+        return table.join(self.files[[name for name in ("sha256", "group") if name in self.files]])
+
+
+def photos_of(experiment: Experiment) -> Data:
+    """Load the photos of an experiment: see `load_photos`."""
+    e = experiment
+    return load_photos(e.dataset, e.image_size, e.max_examples, e.splits, e.on_damaged)
+
+
+def load_photos(
+    dataset: str,
+    image_size: int,
+    max_examples: int | None = None,
+    splits: str = "official",
+    on_damaged: str = "refuse",
+) -> Data:
     """Read a data set, resize its photos to squares and split it.
 
     Decoded and resized photos are kept on disk for the next time.
 
-    The split is by position: the first 75 % of the photos in TFDS' order (a
-    hash of their keys, so random but the same everywhere) train, the next
-    15 % validate, the last 10 % test.
+    A data set's own parts are used. Where it has none, 75 % of the photos
+    train, 15 % validate and 10 % test: those of TFDS by their position (TFDS'
+    order is a hash of their keys, so random but the same everywhere), those of
+    a folder or table by a hash of their contents.
 
     Parameters
     ----------
     dataset : str
-        The name of a TFDS data set with an image and a label.
+        The name of a TFDS data set with an image and a label, ``folder:PATH`` or ``table:FILE.csv``.
     image_size : int
         Side of the square, in pixels. Photos are squeezed, not cropped,
         bilinearly with antialiasing.
     max_examples : int, optional
-        Use the first so many photos only.
+        Use so many photos only, the first of each part.
+    splits, on_damaged : str
+        See `find_source`.
 
     Raises
     ------
     DataNotFound, InvalidParameter
-        As `prepare` does.
+        As `find_source` does.
     DataDamaged
         If a photo cannot be read, or some are missing.
     """
-    source = prepare(dataset)
-    total = len(source)
-    count = min(total, max_examples or total)
+    source = find_source(dataset, splits, on_damaged).first(max_examples)
+    count = len(source)
 
     def squeeze(image, label, name):
         image = tf.image.resize(image, (image_size, image_size), antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), label, name
 
-    name = f"{dataset.replace('/', '-')}-{max_examples or 'all'}-{image_size}px.npy"
-    path = places.cache("photos") / name
+    path = places.cache("photos") / f"{_stem(dataset, splits, on_damaged)}-{max_examples or 'all'}-{image_size}px.npy"
     key = {
         **source.content(),
         "image_size": image_size,
@@ -98,10 +153,15 @@ def load_photos(dataset: str, image_size: int, max_examples: int | None = None) 
     kept = arrays.find(path, key)
     if kept is None:
         with locked([path]):
-            kept = arrays.find(path, key) or _decode(source, count, squeeze, path, key, image_size)
+            kept = arrays.find(path, key) or _decode(source, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
-    train, validation, test = splits.by_position(count)
+    if labels.min(initial=0) < 0:
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: {(labels < 0).sum():,} photos have no label. "
+            "Set splits to position: then only the photos of its 'train' split are used."
+        )
+    train, validation, test = source.parts()
     return Data(
         kept,
         labels,
@@ -115,17 +175,34 @@ def load_photos(dataset: str, image_size: int, max_examples: int | None = None) 
             "version": source.version,
             "title": source.title,
             "description": source.description,
-            "photos": {"train": len(train), "validation": len(validation), "test": len(test), "available": total},
+            "photos": {
+                "train": len(train),
+                "validation": len(validation),
+                "test": len(test),
+                "available": source.available,
+            },
             "classes": list(source.classes),
             "sha256": digest.hexdigest(),
+            "splits": source.splits,
+            "left_out": list(source.left_out),
         },
+        files=source.listing(),
     )
 
 
-def _decode(source: TfdsSource, count: int, squeeze, path: Path, key: dict, image_size: int) -> StoredArray:
+def _stem(dataset: str, splits: str, on_damaged: str) -> str:
+    """Make a file's name of what photos were asked for: of any path, and no two alike."""
+    named = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII)[-40:]
+    kind, _, place = dataset.partition(":")
+    asked = [dataset, splits, on_damaged, str(place_of(place)) if kind in PREFIXES else ""]
+    return f"{named}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
+
+
+def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> StoredArray:
     """Decode and resize photos, and keep them."""
     # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
-    examples = source.photos(count).map(squeeze, num_parallel_calls=4, deterministic=True)
+    count = len(source)
+    examples = source.photos().map(squeeze, num_parallel_calls=4, deterministic=True)
     shape = (count, image_size, image_size, 3)
     make_room(path.parent, arrays.size(shape, "uint8"), KEPT)
     labels, keys = [], []
@@ -140,7 +217,7 @@ def _decode(source: TfdsSource, count: int, squeeze, path: Path, key: dict, imag
             writer.about |= {"labels": labels, "keys": keys}
         return arrays.find(path, key, verify=False)
     except tf.errors.OpError as error:
-        raise source.damaged(count, error) from None
+        raise source.damaged(error) from None
     except OSError as error:
         if not is_full(error):
             raise

@@ -1,11 +1,15 @@
 """Labelled photos of a TFDS data set, in its own order."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from thaw.data import splits
+from thaw.data.splits import FEWEST, PARTS
 from thaw.disk import places
 from thaw.disk.hashes import sha256_of
 from thaw.disk.locks import locked
@@ -13,8 +17,6 @@ from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mea
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls deprecated parts of TensorFlow; readers cannot act on those warnings
 tfds.core.add_data_dir(str(places.shipped("data")))  # TFDS looks here, too
-
-FEWEST = 20  # photos: with fewer, hardly one would be left for the test
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,19 @@ class TfdsSource:
     Attributes
     ----------
     builder : tfds.core.DatasetBuilder
+    taken : dict of str to int
+        How many photos are taken of each of its splits, the first ones: of ``train``, and of ``validation`` and
+        ``test`` where the data set has them and they are used. Photos are numbered in this order.
+    keys : tuple of str
+        The names of the features that hold the image and the label.
     """
 
     builder: tfds.core.DatasetBuilder
+    taken: dict[str, int]
+    keys: tuple[str, str]
+
+    left_out: tuple[dict[str, str], ...] = ()  # TFDS prepares all photos, or none
+    ignored: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,11 +68,52 @@ class TfdsSource:
     @property
     def classes(self) -> tuple[str, ...]:
         """A name for each label."""
-        return tuple(self.builder.info.features[self.builder.info.supervised_keys[1]].names)
+        return tuple(self.builder.info.features[self.keys[1]].names)
+
+    @property
+    def available(self) -> int:
+        """How many photos there are in the splits that are used."""
+        return sum(self.builder.info.splits[name].num_examples for name in self.taken)
+
+    @property
+    def splits(self) -> str:
+        """How the three parts were made, in a sentence."""
+        if len(self.taken) == 1:
+            return "By position in TFDS' order, a hash of each photo's key: 75% train, 15% validation and 10% test."
+        if len(self.taken) == len(PARTS):
+            return "The data set's own: train, validation and test."
+        (missing,) = set(PARTS) - set(self.taken)
+        share = splits.shares_of(set(self.taken))[missing]
+        return f"The data set's own, but for {missing}: the last {share:.0%} of the train photos in TFDS' order."
 
     def __len__(self) -> int:
-        """Count the photos."""
-        return self.builder.info.splits["train"].num_examples
+        """Count the photos that are taken."""
+        return sum(self.taken.values())
+
+    def first(self, count: int | None) -> "TfdsSource":
+        """Take so many photos only, of each split in proportion."""
+        total = len(self)
+        if count is None or count >= total:
+            return self
+        ends = np.round(np.cumsum(list(self.taken.values())) * count / total).astype(int)
+        counts = np.diff(ends, prepend=0)
+        return replace(self, taken={name: max(int(n), 1) for name, n in zip(self.taken, counts)})
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give the positions of the photos that train, validate and test."""
+        if len(self.taken) == 1:
+            return splits.by_position(len(self))
+        own = np.arange(self.taken["train"], dtype=np.int64)
+        ends = np.round(np.cumsum(list(splits.shares_of(set(self.taken)).values())) * len(own)).astype(int)
+        found = dict(zip(splits.shares_of(set(self.taken)), np.split(own, ends[:-1])))
+        start = len(own)
+        for name, count in list(self.taken.items())[1:]:
+            found[name] = np.arange(start, start + count, dtype=np.int64)
+            start += count
+        return found["train"], found["validation"], found["test"]
+
+    def listing(self) -> None:
+        """TFDS keeps photos in records: there are no files to tell of."""
 
     def content(self) -> dict:
         """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and classes.
@@ -70,35 +123,39 @@ class TfdsSource:
         DataDamaged
             If a file is missing or cannot be read.
         """
-        files = [Path(file) for file in self.builder.info.splits["train"].filepaths]
+        files = [Path(file) for name in self.taken for file in self.builder.info.splits[name].filepaths]
         try:
             hashes = sha256_of(files)
         except OSError as error:
             raise self._unusable(f"{error.filename} cannot be read ({error.strerror})") from None
-        return {"dataset": self.full_name, "classes": list(self.classes), "files": hashes}
+        return {"dataset": self.full_name, "classes": list(self.classes), "files": hashes, "taken": self.taken}
 
-    def photos(self, count: int) -> tf.data.Dataset:
-        """Read the first photos, in the data set's own order.
+    def photos(self) -> tf.data.Dataset:
+        """Read the photos, in the data set's own order.
 
         Returns
         -------
         tf.data.Dataset of (image, label, key)
             A uint8 image (height, width, 3), an int64 label and TFDS' own key of the photo, a string.
         """
-        image, label = self.builder.info.supervised_keys
-        return self._examples(count).map(lambda example: (example[image], example[label], example["tfds_id"]))
+        image, label = self.keys
 
-    def damaged(self, count: int, error: Exception) -> DataDamaged:
+        def read(example):
+            photo = example[image]
+            photo = tf.image.grayscale_to_rgb(photo) if photo.shape[-1] == 1 else photo[..., :3]
+            return photo, example[label], example["tfds_id"]
+
+        return self._examples().map(read)
+
+    def damaged(self, error: Exception) -> DataDamaged:
         """Make the error that names the file or photo that could not be read.
 
         Parameters
         ----------
-        count : int
-            How many photos were asked for.
         error : Exception
             What TensorFlow raised.
         """
-        return self._unusable(f"{self._damage(count)} ({first_line(error)})")
+        return self._unusable(f"{self._damage()} ({first_line(error)})")
 
     def _unusable(self, damage: str) -> DataDamaged:
         return DataDamaged(
@@ -106,17 +163,17 @@ class TfdsSource:
             f"or delete the folder {self.builder.data_dir} to have TFDS prepare it again."
         )
 
-    def _damage(self, count: int) -> str:
-        split = self.builder.info.splits["train"]
-        for file, expected in zip(map(str, split.filepaths), split.shard_lengths):
-            try:
-                found = sum(1 for _ in tf.data.TFRecordDataset(file))
-            except tf.errors.OpError:
-                return f"{file} is damaged"
-            if found != expected:
-                return f"{file} holds {found} of {expected} photos"
-        image = self.builder.info.supervised_keys[0]
-        for example in self._examples(count, decoders={image: tfds.decode.SkipDecoding()}):
+    def _damage(self) -> str:
+        for split in (self.builder.info.splits[name] for name in self.taken):
+            for file, expected in zip(map(str, split.filepaths), split.shard_lengths):
+                try:
+                    found = sum(1 for _ in tf.data.TFRecordDataset(file))
+                except tf.errors.OpError:
+                    return f"{file} is damaged"
+                if found != expected:
+                    return f"{file} holds {found} of {expected} photos"
+        image = self.keys[0]
+        for example in self._examples(decoders={image: tfds.decode.SkipDecoding()}):
             try:
                 self.builder.info.features[image].decode_example(example[image])
             except tf.errors.OpError:
@@ -124,19 +181,22 @@ class TfdsSource:
                 return f"the photo {key} in {self.builder.data_dir} cannot be decoded"
         return f"a photo in {self.builder.data_dir} cannot be read"
 
-    def _examples(self, count: int, **options) -> tf.data.Dataset:
+    def _examples(self, **options) -> tf.data.Dataset:
         own_keys = "tfds_id" in self.builder.info.features
         config = tfds.ReadConfig(add_tfds_id=not own_keys, try_autocache=False)
-        return self.builder.as_dataset(split=f"train[:{count}]", read_config=config, shuffle_files=False, **options)
+        split = "+".join(f"{name}[:{count}]" for name, count in self.taken.items())
+        return self.builder.as_dataset(split=split, read_config=config, shuffle_files=False, **options)
 
 
-def prepare(dataset: str) -> TfdsSource:
+def prepare(dataset: str, use: str = "official") -> TfdsSource:
     """Find a data set on disk, or fetch it.
 
     Parameters
     ----------
     dataset : str
         The name of a TFDS data set.
+    use : {'official', 'position'}
+        Use its own validation and test photos, where it has some; or only its ``train`` photos, divided by position.
 
     Raises
     ------
@@ -147,27 +207,31 @@ def prepare(dataset: str) -> TfdsSource:
     """
     with locked([places.cache("photos") / dataset.replace("/", "-")]):
         builder = _fetched(dataset)
-    keys = builder.info.supervised_keys
-    features = builder.info.features
-    labelled_images = (
-        keys is not None
-        and len(keys) == 2
-        and isinstance(features[keys[0]], tfds.features.Image)
-        and isinstance(features[keys[1]], tfds.features.ClassLabel)
-        and "train" in builder.info.splits
-    )
-    if not labelled_images:
+    keys = _keys(builder.info)
+    if keys is None or "train" not in builder.info.splits:
         raise InvalidParameter(
             f"dataset = {dataset!r}: not a set of labelled images with a 'train' split. "
             "Give one that is, such as tf_flowers."
         )
-    source = TfdsSource(builder)
+    used = [name for name in (PARTS if use == "official" else PARTS[:1]) if name in builder.info.splits]
+    source = TfdsSource(builder, {name: builder.info.splits[name].num_examples for name in used}, keys)
     if len(source) < FEWEST:
         raise InvalidParameter(
-            f"dataset = {dataset!r}: only {len(source)} photos in its 'train' split, and {FEWEST} or more are needed "
-            "to train, validate and test. Give a larger one."
+            f"dataset = {dataset!r}: only {len(source)} photos in its splits ({', '.join(used)}), and {FEWEST} or more "
+            "are needed to train, validate and test. Give a larger one."
         )
     return source
+
+
+def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str] | None:
+    """Name the features that hold the image and the label: those that TFDS names, or the only ones of their kinds."""
+    named = info.supervised_keys if len(info.supervised_keys or ()) == 2 else None
+    features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if named:
+        return (named[0], named[1]) if named[0] in images and named[1] in labels else None
+    return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
 
 
 def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
@@ -188,6 +252,11 @@ def on_disk(dataset: str) -> bool:
         return Path(_builder(dataset).data_dir).is_dir()
     except InvalidParameter:
         return False
+
+
+def has_name(dataset: str) -> bool:
+    """Whether TFDS knows a data set by its name."""
+    return re.split("[/:]", dataset)[0] in tfds.list_builders()
 
 
 def _builder(dataset: str) -> tfds.core.DatasetBuilder:

@@ -1,11 +1,47 @@
-"""The graph of a network's layers: where to cut it, and what its parts cost."""
+"""The graph of a network's operations: where to cut it, and what its parts cost.
+
+Keras calls everything that computes an operation. Most are layers; sums and
+products written with ``+`` and ``*`` are operations that are no layers.
+Tensors are named by the operation they come from, and `name_operations` sees
+to it that these names are the same in every process.
+"""
 
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from inspect import signature
+from itertools import chain
 
 import keras
 import numpy as np
+from keras.src.utils.naming import to_snake_case
+
+from thaw.errors import UnsupportedNetwork
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a network.
+
+    Attributes
+    ----------
+    operation : keras.Operation
+        Mostly a `keras.layers.Layer`.
+    inputs : list of str
+        The names of the tensors that it reads.
+    outputs : dict of str to KerasTensor
+        What it computes. The one tensor of an operation has the operation's
+        name; several are numbered.
+    """
+
+    operation: keras.Operation
+    inputs: list[str]
+    outputs: dict[str, keras.KerasTensor]
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+        return self.operation.name
 
 
 @dataclass(frozen=True)
@@ -15,9 +51,8 @@ class Cut:
     Attributes
     ----------
     frontier : dict of str to KerasTensor
-        What flows from the frozen part to the rest, by the layer it comes
-        from: one tensor at a block's edge, more where the cut is inside a
-        residual block.
+        What flows from the frozen part to the rest: one tensor at a block's
+        edge, more where the cut is inside a residual block.
     tail : keras.Model
         From the frontier to the output. It shares the network's weights.
     has_frozen_part : bool
@@ -34,21 +69,98 @@ class Cut:
         return sum(numbers_a_photo(tensor) * itemsize(tensor) for tensor in self.frontier.values())
 
 
+def steps(model: keras.Model) -> list[Step]:
+    """List a network's operations, each after those that it depends on.
+
+    Raises
+    ------
+    UnsupportedNetwork
+        If an operation is used twice, with shared weights.
+    """
+    nodes: dict[int, list] = {}
+    for node in chain.from_iterable(model._nodes_by_depth.values()):
+        nodes.setdefault(id(node.operation), []).append(node)
+    names: dict[int, str] = {}
+    found = []
+    for operation in model.operations:  # Keras keeps them in topological order
+        if len(nodes[id(operation)]) > 1:
+            raise UnsupportedNetwork(
+                f"{model.name}: its layer {operation.name!r} is used {len(nodes[id(operation)])} times, with shared "
+                "weights. Thaw cuts a network between layers that are used once. Save a network without shared layers."
+            )
+        node = nodes[id(operation)][0]
+        tensors = list(node.output_tensors)
+        outputs = {
+            operation.name if len(tensors) == 1 else f"{operation.name}_out{number}": tensor
+            for number, tensor in enumerate(tensors)
+        }
+        names |= {id(tensor): name for name, tensor in outputs.items()}
+        inputs = [] if node.is_input else list(dict.fromkeys(names[id(tensor)] for tensor in node.input_tensors))
+        found.append(Step(operation, inputs, outputs))
+    return found
+
+
+def tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Find a network's tensors by name, each after those that it depends on."""
+    return {name: tensor for step in steps(model) for name, tensor in step.outputs.items()}
+
+
+def name_operations(model: keras.Model) -> None:
+    """Name what has an automatic name by its place in the network.
+
+    Keras counts automatic names up over a process: the first `Conv2D` without
+    a name of its own is ``conv2d``, and ``conv2d_4`` if the network is built
+    again. Here it is ``conv2d_op7`` every time: the network's operation 7.
+    """
+    for position, operation in enumerate(model.operations):
+        if has_automatic_name(operation):
+            operation.name = f"{_kind(operation)}_op{position}"
+
+
+def has_automatic_name(operation: keras.Operation) -> bool:
+    """Whether Keras or `name_operations` named an operation, after its class."""
+    head, _, number = operation.name.rpartition("_")
+    kind = _kind(operation)
+    return operation.name == kind or (head == kind and number.removeprefix("op").isdigit())
+
+
+def _kind(operation: keras.Operation) -> str:
+    """Give the name that Keras gives to an operation of its class, before it counts."""
+    return to_snake_case(type(operation).__name__.removeprefix("Fused"))
+
+
 def cut(model: keras.Model) -> Cut:
     """Cut a network where its frozen part ends, as its layers are frozen now.
 
-    The rest is every layer with trainable weights, and every layer that
-    depends on one of them.
+    The rest is every operation that training changes or that acts otherwise in
+    training, and every operation that depends on one of them.
     """
     live: set[str] = set()
     frontier: dict[str, keras.KerasTensor] = {}
-    for layer in model.layers:  # Keras keeps them in topological order
-        inputs = _inputs(layer)
-        if layer.trainable_weights or any(_producer(tensor).name in live for tensor in inputs):
-            live.add(layer.name)
-            frontier |= {_producer(tensor).name: tensor for tensor in inputs if _producer(tensor).name not in live}
-    has_frozen_part = any(layer.weights for layer in model.layers if layer.name not in live)
+    has_frozen_part = False
+    known: dict[str, keras.KerasTensor] = {}
+    for step in steps(model):
+        if _trains(step.operation) or live.intersection(step.inputs):
+            live |= step.outputs.keys()
+            frontier |= {name: known[name] for name in step.inputs if name not in live}
+        else:
+            has_frozen_part |= bool(getattr(step.operation, "weights", ()))
+        known |= step.outputs
     return Cut(frontier, keras.Model(one_or_all(list(frontier.values())), model.output), has_frozen_part)
+
+
+def _trains(operation: keras.Operation) -> bool:
+    if getattr(operation, "trainable_weights", ()):
+        return True
+    # An unfrozen layer without trainable weights may still be random in training, as Dropout is.
+    return getattr(operation, "trainable", False) and acts_otherwise_in_training(operation)
+
+
+def acts_otherwise_in_training(operation: keras.Operation) -> bool:
+    """Whether an operation computes something else in training than in inference."""
+    if isinstance(operation, keras.Model):
+        return any(map(acts_otherwise_in_training, operation.layers))
+    return "training" in signature(type(operation).call).parameters
 
 
 def numbers_a_photo(tensor: keras.KerasTensor) -> int:
@@ -62,22 +174,21 @@ def itemsize(tensor: keras.KerasTensor) -> int:
 
 
 def sources(model: keras.Model, wanted: Collection[str], at_hand: Collection[str]) -> list[str]:
-    """Find what to start from in order to compute some layers' outputs.
+    """Find what to start from in order to compute some tensors.
 
     Parameters
     ----------
     model : keras.Model
-    wanted : collection of str
-        The layers whose outputs are to be computed.
-    at_hand : collection of str
-        Layers whose outputs are known.
+    wanted, at_hand : collection of str
+        The names of the tensors to compute, and of those that are known.
 
     Returns
     -------
     list of str
-        On every path to what is wanted the last layer whose output is known,
-        or the network's input layer.
+        On every path to what is wanted the last tensor that is known, or the
+        network's input.
     """
+    inputs = {name: step.inputs for step in steps(model) for name in step.outputs}
     found: set[str] = set()
     seen: set[str] = set()
     left = list(wanted)
@@ -86,42 +197,49 @@ def sources(model: keras.Model, wanted: Collection[str], at_hand: Collection[str
         if name in seen:
             continue
         seen.add(name)
-        inputs = _inputs(model.get_layer(name))
-        if name in at_hand or not inputs:
+        if name in at_hand or not inputs[name]:
             found.add(name)
         else:
-            left += [_producer(tensor).name for tensor in inputs]
-    return [layer.name for layer in model.layers if layer.name in found]
+            left += inputs[name]
+    return [name for name in inputs if name in found]
 
 
 def multiply_adds(model: keras.Model, wanted: Collection[str], start: Collection[str] = ()) -> int:
-    """Count the multiplications, each with its addition, from some layers' outputs to others', for one photo.
+    """Count the multiplications, each with its addition, from some tensors to others, for one photo.
 
     Those of convolutions and dense layers count. The rest is about a hundredth.
     """
+    of = {name: step for step in steps(model) for name in step.outputs}
     seen: set[str] = set(start)
-    left, total = list(wanted), 0
+    needed: dict[str, Step] = {}
+    left = list(wanted)
     while left:
         name = left.pop()
         if name in seen:
             continue
         seen.add(name)
-        layer = model.get_layer(name)
-        left += [_producer(tensor).name for tensor in _inputs(layer)]
-        if hasattr(layer, "kernel"):
-            total += math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
-    return total
+        needed[of[name].name] = of[name]
+        left += of[name].inputs
+    return sum(cost(step) for step in needed.values())
+
+
+def cost(step: Step) -> int:
+    """Count the multiplications of one operation, each with its addition, for one photo."""
+    operation = step.operation
+    if isinstance(operation, keras.Sequential):
+        return sum(cost(inner) for inner in steps(operation._functional))
+    if not isinstance(operation, keras.layers.Layer):
+        return 0
+    positions = math.prod(next(iter(step.outputs.values())).shape[1:-1])
+    kernels = [
+        getattr(layer, kernel).shape
+        for layer in operation._flatten_layers()  # attention has dense layers of its own
+        for kernel in ("kernel", "depthwise_kernel", "pointwise_kernel")
+        if hasattr(layer, kernel)
+    ]
+    return sum(positions * math.prod(shape) for shape in kernels)
 
 
 def one_or_all(tensors: list):
     """Return the only element of a list, or the list if it has more: what Keras takes as a model's inputs."""
     return tensors if len(tensors) > 1 else tensors[0]
-
-
-def _inputs(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
-    return [] if isinstance(layer, keras.layers.InputLayer) else layer._inbound_nodes[0].input_tensors
-
-
-def _producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
-    """Find the layer that a tensor comes from."""
-    return tensor._keras_history.operation

@@ -10,6 +10,13 @@ machine's peak, so that this is where a training step's time can be had.
 import keras
 import tensorflow as tf
 
+NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, to the same numbers within floating-point rounding.
@@ -17,13 +24,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     For tensors (n, height, width, channels), normalised over the last axis,
     without a mask. Statistics are in float32 whatever the inputs are (Ioffe
     and Szegedy, 2015, algorithm 1).
+
+    Attributes
+    ----------
+    keeps_statistics : bool
+        Whether the layer normalises by the moving statistics, and leaves them
+        as they are, even while its scale and offset train.
     """
+
+    keeps_statistics = False
 
     def call(self, inputs, training=None, mask=None):
         """Normalise a batch: by its own statistics if the layer trains, else by the moving ones."""
         scale = tf.ones(inputs.shape[-1:]) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         offset = tf.zeros(inputs.shape[-1:]) if self.beta is None else tf.convert_to_tensor(self.beta)
-        if not (training and self.trainable):
+        if not (training and self.trainable) or self.keeps_statistics:
             mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
             return tf.compat.v1.nn.fused_batch_norm(
                 inputs, scale, offset, mean, variance, epsilon=self.epsilon, is_training=False
@@ -44,6 +59,18 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 def fuse(network: keras.Model) -> None:
     """Let each `BatchNormalization` of a built network compute by the fused kernel."""
     for layer in network.layers:
-        if type(layer) is keras.layers.BatchNormalization:
-            # Not a copy of the network: layers, weights and their order stay what Keras' builder made.
-            layer.__class__ = FusedBatchNormalization
+        _fuse(layer)
+
+
+def keep_statistics(layer: keras.layers.Layer, keeps: bool) -> None:
+    """Set whether a layer keeps its statistics while it trains, if it is a `BatchNormalization`."""
+    if keeps:
+        _fuse(layer)
+    if isinstance(layer, FusedBatchNormalization):
+        layer.keeps_statistics = keeps
+
+
+def _fuse(layer: keras.layers.Layer) -> None:
+    if type(layer) is keras.layers.BatchNormalization:
+        # Not a copy of the network: layers, weights and their order stay what Keras' builder made.
+        layer.__class__ = FusedBatchNormalization

@@ -16,23 +16,29 @@ if TYPE_CHECKING:  # Keras takes seconds to import, and weights can be looked fo
     import keras
 
 
-def load_pretrained(name: str, image_size: int, weights: str) -> tuple[keras.Model, dict]:
+def load_pretrained(
+    name: str, image_size: int, weights: str, preprocessing: str = "network"
+) -> tuple[keras.Model, dict]:
     """Build a backbone and give it its weights.
 
     Parameters
     ----------
     name : str
-        A name in the registry of `thaw.network.backbones`.
+        The name of a network of `keras.applications` in lower case, or the path of a ``.keras`` file.
     image_size : int
         Side of the square photos, in pixels.
     weights : str
         ``imagenet``; ``demo``, which the package ships; ``none``, random; or the path of a weights file. For
-        ``imagenet``, ``$THAW_WEIGHTS_DIR/<name>.h5`` is used if it is there, else Keras' own download.
+        ``imagenet``, ``$THAW_WEIGHTS_DIR/<name>.h5`` or ``<name>.weights.h5`` is used if it is there, else Keras' own
+        download; a ``.keras`` file keeps its own weights.
+    preprocessing : str
+        See `thaw.network.backbones.Backbone.preprocess`. Only checked here: a ``.keras`` file does not always tell it.
 
     Returns
     -------
     base : keras.Model
-        From photos (n, image_size, image_size, 3) to features (n, height, width, channels).
+        From photos (n, image_size, image_size, 3) to features (n, height, width, channels). Its frozen layers run in
+        inference mode, and its operations have the same names in every process.
     provenance : dict
         Where the weights come from: the description beside the file where there is one, and a hash of all tensors.
 
@@ -41,11 +47,12 @@ def load_pretrained(name: str, image_size: int, weights: str) -> tuple[keras.Mod
     WeightsNotFound, WeightsMismatch
         If there are no such weights, or they do not fit the network.
     """
+    from thaw.network import frozen, graph
     from thaw.network.normalization import fuse
 
-    backbone = backbones.get(name)
-    base = backbone.build(image_size)
+    backbone = backbones.get(name, preprocessing)
     path, about = find_weights(name, weights)
+    base = backbone.build(image_size)
     if path is not None:
         try:
             base.load_weights(path)
@@ -54,14 +61,21 @@ def load_pretrained(name: str, image_size: int, weights: str) -> tuple[keras.Mod
                 f"weights = {weights!r}: {path} does not fit {backbone.title} ({first_line(error)}). "
                 "Give weights of keras.applications' network, include_top=False."
             ) from None
-    elif weights == "imagenet":
+    elif weights == "imagenet" and not backbone.is_file:
         # The weights for 224 pixels at every size: Keras has others of MobileNet for 128, 160 and 192.
         base.set_weights(_download(backbone).get_weights())
-    fuse(base)  # only now: a weights file refers to Keras' own layers
+    elif weights == "none" and backbone.is_file:
+        base = keras.models.clone_model(base)  # the layers of the file, begun anew
+    if weights == "imagenet":
+        backbone.settle(base)
+    # Only now: a weights file refers to Keras' own layers.
+    fuse(base)
+    frozen.hold(base)
+    graph.name_operations(base)
     digest = hashlib.sha256()
     for tensor in base.get_weights():
         digest.update(tensor.tobytes())
-    return base, {"weights": weights, **about, "tensors_sha256": digest.hexdigest()}
+    return base, {"weights": weights, **about, **backbone.identity, "tensors_sha256": digest.hexdigest()}
 
 
 def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
@@ -82,6 +96,9 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
         If the description beside the file is unreadable, or describes another file.
     """
     backbone = backbones.get(name)
+    if backbone.is_file and weights == "imagenet":
+        about = {"title": backbone.title, "official": False, "description": "The weights in the network's own file."}
+        return None, about
     if weights == "none":
         return None, {"title": "random weights", "official": False, "description": "Not pre-trained at all."}
     if weights == "demo":
@@ -94,8 +111,9 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
             )
     elif weights == "imagenet":
         folder = os.environ.get("THAW_WEIGHTS_DIR")
-        path = Path(folder or "", f"{name}.h5").expanduser()
-        if not folder or not path.is_file():
+        paths = [Path(folder or "", f"{name}{suffix}").expanduser() for suffix in (".h5", ".weights.h5")]
+        path = next((path for path in paths if folder and path.is_file()), None)
+        if path is None:
             return None, {
                 "title": f"{backbone.title}, ImageNet",
                 "official": True,

@@ -116,10 +116,12 @@ class Record(BaseModel):
     diverged : int or None
         The epoch after which the loss was no finite number any more. Such a
         run was ended there, and has neither figures nor predictions.
+    kept_epoch : int or None
+        The epoch whose weights were tested. None in older records: the last.
     train_accuracy, train_loss, validation_accuracy, validation_loss : float
         Of the last epoch. Training figures are Keras' running means over it.
     test_accuracy, test_loss : float
-        Of the network as it is after the last epoch.
+        Of the network with the weights of the epoch that was kept.
     inference_ms_per_image : Quartiles or None
         Of older records. Latency is now measured once a network, by the study.
     activations : dict
@@ -145,6 +147,7 @@ class Record(BaseModel):
     parameters: dict[str, Any]
     files: dict[str, str] = {}
     diverged: Count | None = None
+    kept_epoch: Count | None = None
     trainable_parameters: Count
     total_parameters: Count
     train_accuracy: Share | None = None

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import re
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from thaw.data import tfds as source
+from thaw.data import checks, source, tfds
 from thaw.disk.atomic import check_writable
 from thaw.errors import DataNotFound, ThawError
 from thaw.network import backbones, unfreezing
@@ -44,17 +42,16 @@ def check(study: Study) -> None:
             wrong.append(str(error))
 
     check_downloads(study)
-    for name in {experiment.dataset: None for experiment in experiments}:
-        attempt(source.prepare, name)
+    for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
+        attempt(_check_photos, *asked)
     networks = {}
     for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
         if loaded := attempt(load_pretrained, name, 64, weights):
             networks[name] = loaded[0]
     for experiment in experiments:
         if base := networks.get(experiment.backbone):
-            attempt(
-                unfreezing.unfrozen, base, backbones.get(experiment.backbone), experiment.strategy, experiment.amount
-            )
+            for remark in attempt(unfreezing.remarks, base, backbones.get(experiment.backbone), experiment) or ():
+                print(remark, flush=True)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(
@@ -64,6 +61,18 @@ def check(study: Study) -> None:
             )
     if wrong:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
+
+
+def _check_photos(dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
+    """See that photos are there and can be trained on, and print what the data checks find in their files."""
+    found = source.find_source(dataset, splits, on_damaged).first(max_examples)
+    photos = found.listing()
+    if photos is None:
+        return
+    findings = checks.findings(photos, found.left_out, found.ignored)
+    if findings:
+        print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
+        print(checks.as_text(findings), flush=True)
 
 
 def check_downloads(study: Study) -> None:
@@ -76,7 +85,7 @@ def check_downloads(study: Study) -> None:
     """
     wanted: dict[str, None] = {}
     for experiment in (job.experiment for job in study.jobs):
-        if _has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
+        if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
         if experiment.weights == "imagenet" and not _has_weights(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
@@ -87,11 +96,6 @@ def check_downloads(study: Study) -> None:
             "prepared the data, and THAW_WEIGHTS_DIR to one with <backbone>.h5; or run PROFILE=demo, which downloads "
             "nothing."
         )
-
-
-def _has_name(dataset: str) -> bool:
-    """Whether TFDS knows a data set by name; the others are refused without a download."""
-    return re.split("[/:]", dataset)[0] in tfds.list_builders()
 
 
 def _has_weights(backbone: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw.data.photos import load_photos
+from thaw.data.photos import photos_of
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network.head import add_head
@@ -54,7 +54,7 @@ def measure(
     calls, photos = [], []
     for number, experiment in enumerate(networks, start=1):
         log(f"building {number} of {len(networks)}: {experiment.backbone}")
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        data = photos_of(experiment)
         photos.append(data.images[np.resize(data.test, max(rounds))])
         calls.append(_calls(experiment, len(data.classes)))
     turns = [(which, name) for which in range(len(networks)) for name in CALLS]
@@ -82,8 +82,8 @@ def measure(
 def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarray], object]]:
     """Build a network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(experiment.precision)
-    network = backbones.get(experiment.backbone)
-    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none")
+    network = backbones.get(experiment.backbone, experiment.preprocessing)
+    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none", experiment.preprocessing)
     model = add_head(base, classes, experiment.seed)
     graph = _compiled(model, network.preprocess)
     return {

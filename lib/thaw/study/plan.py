@@ -84,6 +84,8 @@ def _head(experiment: Experiment) -> Experiment:
     epochs = experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
     others = {name: Experiment.model_fields[name].get_default() for name in BEHIND_HEAD}
     alone = {"strategy": "frozen", "head_epochs": epochs, "finetune_epochs": 0}
+    if experiment.strategy != "frozen":
+        alone["keep"] = "last"  # of the last phase it keeps the best
     return experiment.model_copy(update=others | alone)
 
 

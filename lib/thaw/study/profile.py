@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
-from thaw.experiment import in_words, shown
+from thaw.experiment import in_words, is_file, shown
 from thaw.network import backbones
 
 # What may differ between backbones, and what a search may try.
@@ -29,7 +29,11 @@ class StudySettings(BaseModel):
     seeds : list of int, or dict of such lists by backbone
         Every configuration is run once with each seed.
     configurations : list of str or None
-        Names in ``params/configurations``. None: all of them.
+        Names in ``params/configurations`` or its ``catalogue``. None: all of
+        the former.
+    networks : list of str or None
+        Backbones. Every configuration that names no backbone is run with each
+        of them.
     margin : float
         A difference of accuracy, from 0 to 1, that would not matter. A claim
         of "no difference" has to stay inside it.
@@ -52,6 +56,7 @@ class StudySettings(BaseModel):
 
     seeds: Seeds | dict[str, Seeds] = Field([0], min_length=1)
     configurations: list[str] | None = Field(None, min_length=1)
+    networks: list[str] | None = Field(None, min_length=1)
     margin: float = Field(0.02, gt=0, lt=1)
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[Tuned, Any]] = {}
@@ -102,6 +107,7 @@ class Profile:
             If a file is missing, or holds what is not allowed.
         """
         profiles, configurations = (_files(root / "params" / kind) for kind in ("profiles", "configurations"))
+        named = configurations | _files(root / "params" / "configurations" / "catalogue")
         path = profiles.get(profile, Path(profile))
         if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it accepts any text
             raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile, profiles)}")
@@ -120,14 +126,36 @@ class Profile:
             )
         chosen = {}
         for name in settings.tries or settings.configurations or sorted(configurations):
-            if name not in configurations:
+            if name not in named:
                 raise UnknownProfile(
                     f"study.{'tries' if settings.tries else 'configurations'}: {shown(name)}: no such configuration. "
-                    f"{did_you_mean(name, configurations)}"
+                    f"{did_you_mean(name, named)}"
                 )
-            _check_name(configurations[name])
-            chosen[name] = read_parameters(configurations[name])
+            _check_name(named[name])
+            own = read_parameters(named[name])
+            for full_name, more in _with_networks(name, own, parameters, settings).items():
+                if full_name in chosen:
+                    raise InvalidParameter(
+                        f"study: two configurations are called {full_name}. Rename a configuration or a .keras file."
+                    )
+                chosen[full_name] = own | more
         return cls(path.resolve(), parameters, settings, chosen)
+
+
+def _with_networks(name: str, own: dict, parameters: dict, settings: StudySettings) -> dict[str, dict[str, str]]:
+    """Give the names of a configuration with each network of the study, and the parameter that is added to it."""
+    if "backbone" in own or "backbone" in parameters:
+        return {name: {}}
+    if settings.networks is None:
+        raise InvalidParameter(
+            f"configuration {name}: names no backbone. Give study: {{networks: [...]}} in the profile, "
+            "or a backbone in one of the two."
+        )
+    stems = {network: Path(network).stem if is_file(network) else network for network in settings.networks}
+    return {
+        f"{re.sub('[^A-Za-z0-9._-]+', '-', stem).strip('-.') or 'network'}-{name}": {"backbone": network}
+        for network, stem in stems.items()
+    }
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

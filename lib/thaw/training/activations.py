@@ -76,7 +76,7 @@ def cached(setup: Setup, frontiers: Sequence[Collection[str]]) -> tuple[dict[str
 def folder(setup: Setup) -> Path:
     """Give the folder of a network's activations for these photos: the same for all strategies and seeds."""
     digest = hashlib.sha256(json.dumps(_key(setup), sort_keys=True).encode()).hexdigest()
-    return root() / f"{setup.experiment.backbone}-{digest[:12]}"
+    return root() / f"{setup.backbone.name}-{digest[:12]}"
 
 
 def root() -> Path:
@@ -87,9 +87,9 @@ def root() -> Path:
 def _key(setup: Setup) -> dict:
     """All that changes a layer's output: the photos in their order, the weights, and the settings."""
     return {
-        "data": setup.data.provenance["sha256"],
+        "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
-        "backbone": setup.experiment.backbone,
+        **setup.network_key,
         "image_size": setup.experiment.image_size,
         "precision": setup.experiment.precision,
         "tensorflow": tf.__version__,
@@ -98,7 +98,7 @@ def _key(setup: Setup) -> dict:
 
 def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
     """Why a frontier's outputs are not to be kept; None if they are."""
-    if setup.experiment.augmentation != "none":
+    if setup.experiment.augmentation != "none" and not setup.experiment.copies:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"
@@ -109,7 +109,8 @@ def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
 
 def _worth(setup: Setup, frontier: Collection[str]) -> float:
     """How many multiply-adds each number of a frontier saves."""
-    numbers = sum(graph.numbers_a_photo(setup.model.get_layer(layer).output) for layer in frontier)
+    tensors = graph.tensors(setup.model)
+    numbers = sum(graph.numbers_a_photo(tensors[name]) for name in frontier)
     return graph.multiply_adds(setup.model, frontier) / numbers
 
 
@@ -137,14 +138,14 @@ def _that_fit(setup: Setup, frontiers: Sequence[Collection[str]], found: Collect
 
 
 def _bytes(setup: Setup, layer: str) -> int:
-    output = setup.model.get_layer(layer).output
+    output = graph.tensors(setup.model)[layer]
     return len(setup.data) * graph.numbers_a_photo(output) * graph.itemsize(output)
 
 
 def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
     """Run all photos to some layers, from the deepest layers on disk, and keep what comes out."""
     model, here = setup.model, folder(setup)
-    on_disk = {path.stem for path in here.glob("*.npy")} & {layer.name for layer in model.layers} - set(missing)
+    on_disk = {path.stem for path in here.glob("*.npy")} & graph.tensors(model).keys() - set(missing)
     while True:  # until all that it starts from is sound
         start = graph.sources(model, missing, on_disk)
         inputs = _found(setup, on_disk & set(start))
@@ -168,8 +169,9 @@ def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
 def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers: list[str]) -> float:
     """Write some layers' outputs for all photos; the seconds that it took."""
     model, preprocess, count = setup.model, setup.backbone.preprocess, len(setup.data)
-    outputs = [model.get_layer(layer).output for layer in layers]
-    prefix = keras.Model(graph.one_or_all([model.get_layer(name).output for name in start]), outputs)
+    tensors = graph.tensors(model)
+    outputs = [tensors[name] for name in layers]
+    prefix = keras.Model(graph.one_or_all([tensors[name] for name in start]), outputs)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def run(*columns):

@@ -26,6 +26,7 @@ from thaw.disk.atomic import is_full, write_atomic
 from thaw.disk.budget import budget, make_room
 
 SHARE = 0.25  # of the cache's budget
+BEST = "best/"  # before the names of the best epoch's weights
 # What reading a damaged file can raise.
 DAMAGES = (
     *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError),
@@ -47,12 +48,16 @@ class Progress:
         What the phase was trained on, for the record.
     peak_memory_mb : float
         The most memory of the processes that trained it.
+    best : int or None
+        The epoch, from 1, of the lowest validation loss of the phase, where
+        its weights are kept.
     """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
     note: dict[str, Any] = field(default_factory=dict)
     peak_memory_mb: float = 0.0
+    best: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Checkpoint:
 
     key: dict[str, Any]
     log: Callable[[str], None] = print
+    _best: dict[str, np.ndarray] = field(default_factory=dict)  # the weights of the best epoch so far
 
     @property
     def path(self) -> Path:
@@ -103,6 +109,7 @@ class Checkpoint:
             if about["sha256"] != _hash(values) or about["key"] != self.key:
                 raise ValueError("not the values that were written")
             progress = Progress(**about["progress"])
+            best = {name.removeprefix(BEST): values.pop(name) for name in list(values) if name.startswith(BEST)}
             variables = _variables(network, with_optimizer=not progress.complete)
             if {name: tuple(variable.shape) for name, variable in variables.items()} != {
                 name: value.shape for name, value in values.items()
@@ -113,6 +120,7 @@ class Checkpoint:
             return Progress()
         for name, variable in variables.items():
             variable.assign(values[name])
+        self._best.update(best)
         with contextlib.suppress(OSError):  # deleted meanwhile, or another user's
             os.utime(self.path)  # the file that was not used for longest goes first when room is needed
         return progress
@@ -121,6 +129,8 @@ class Checkpoint:
         """Write what was trained, whole or not at all; on a full disk go on without."""
         variables = _variables(network, with_optimizer=not progress.complete)
         values = {name: variable.numpy() for name, variable in variables.items()}
+        if not progress.complete:
+            values |= {f"{BEST}{name}": value for name, value in self._best.items()}
         about = json.dumps({"key": self.key, "sha256": _hash(values), "progress": asdict(progress)})
         size = sum(value.nbytes for value in values.values())
 
@@ -138,6 +148,17 @@ class Checkpoint:
                 raise
             self.log(f"the disk is full: {self.path} is not kept")
 
+    def keep_best(self, network: keras.Model, progress: Progress) -> None:
+        """Remember the weights if the last epoch is the best so far; give them to the network at the phase's end."""
+        losses = [row["validation_loss"] for row in progress.epochs]
+        variables = _variables(network, with_optimizer=False)
+        if np.isfinite(losses[-1]) and (progress.best is None or losses[-1] < losses[progress.best - 1]):
+            progress.best = len(losses)
+            self._best.update({name: variable.numpy() for name, variable in variables.items()})
+        if progress.complete and self._best:
+            for name, variable in variables.items():
+                variable.assign(self._best[name])
+
     def discard(self) -> None:
         """Delete the file."""
         self.path.unlink(missing_ok=True)
@@ -153,7 +174,8 @@ def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Va
     }
     if with_optimizer:
         network.optimizer.build(network.trainable_variables)
-        found |= {f"optimizer/{variable.path}": variable for variable in network.optimizer.variables}
+        # By their order: their names hold those of the weights, which Keras counts up over a process.
+        found |= {f"optimizer/{number}": variable for number, variable in enumerate(network.optimizer.variables)}
     return found
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -13,12 +14,15 @@ import pandas as pd
 import tensorflow as tf
 
 from thaw.data import batches
+from thaw.data.augmentation import augment
+from thaw.data.photos import Data
 from thaw.disk.arrays import StoredArray
 from thaw.disk.locks import locked
 from thaw.experiment import Experiment
-from thaw.network import graph, unfreezing
+from thaw.network import frozen, graph, unfreezing
 from thaw.training import activations, machine
 from thaw.training.checkpoint import Checkpoint, Progress
+from thaw.training.optimizer import adam
 from thaw.training.progress import EpochBar
 from thaw.training.setup import Setup
 
@@ -38,29 +42,40 @@ class Phase:
     learning_rate : float
     epochs : range
         The numbers of its epochs, counted from 0 over all phases.
+    keep_best : bool
+        Whether it ends with the weights of its epoch with the lowest
+        validation loss, and not with those of its last.
     """
 
     name: str
     layers: tuple[str, ...]
     learning_rate: float
     epochs: range
+    keep_best: bool = False
 
 
 def phases(setup: Setup) -> list[Phase]:
     """List the phases of an experiment, in order.
 
     A 'frozen' experiment has one phase only, as long as both of the others.
+    Gradual unfreezing fine-tunes in several phases.
     """
-    experiment = setup.experiment
+    experiment, best = setup.experiment, setup.experiment.keep == "best"
     if experiment.strategy == "frozen":
-        return [Phase(HEAD, (), experiment.head_learning_rate, range(experiment.epochs))]
+        return [Phase(HEAD, (), experiment.head_learning_rate, range(experiment.epochs), best)]
+    steps = unfreezing.steps(setup.base, setup.backbone, experiment)
+    ends = experiment.head_epochs + np.round(np.linspace(0, experiment.finetune_epochs, len(steps) + 1)).astype(int)
     return [
         Phase(HEAD, (), experiment.head_learning_rate, range(experiment.head_epochs)),
-        Phase(
-            FINETUNE,
-            tuple(layer.name for layer in setup.unfrozen),
-            experiment.finetune_learning_rate,
-            range(experiment.head_epochs, experiment.epochs),
+        *(
+            Phase(
+                FINETUNE,
+                tuple(layer.name for layer in layers),
+                experiment.finetune_learning_rate,
+                range(int(first), int(end)),
+                best and layers is steps[-1],
+            )
+            for layers, first, end in zip(steps, ends, ends[1:])
         ),
     ]
 
@@ -82,12 +97,16 @@ class Training:
     activations : dict
         For each phase the ``frontier``'s layers, whether they were
         ``cached``, ``why``, and how many ``megabytes`` (1e6 bytes) they are.
+        The phases of gradual unfreezing are numbered.
     network : keras.Model
         What the last phase trained: the whole network, or its unfrozen rest.
     test : Dataset
         The test photos as they enter that network, in order, in batches.
-    checkpoint : Checkpoint or None
-        That of fine-tuning. Its file is of no use once the run is recorded.
+    checkpoints : list of Checkpoint
+        Those of fine-tuning. Their files are of no use once the run is
+        recorded.
+    kept_epoch : int
+        The epoch, from 1, whose weights the network has.
     peak_memory_mb : float
         Of all processes that trained the run.
     """
@@ -97,7 +116,8 @@ class Training:
     activations: dict[str, dict]
     network: keras.Model
     test: tf.data.Dataset
-    checkpoint: Checkpoint | None
+    checkpoints: list[Checkpoint]
+    kept_epoch: int
     peak_memory_mb: float
 
     @property
@@ -107,18 +127,19 @@ class Training:
 
     def forget(self) -> None:
         """Delete what was kept for a run that is stopped."""
-        if self.checkpoint:
-            self.checkpoint.discard()
+        for checkpoint in self.checkpoints:
+            checkpoint.discard()
 
     def measured(self, setup: Setup) -> dict[str, Any]:
         """Gather what a record holds besides the history and the test figures."""
         return {
             **unfreezing.count_parameters(setup.model),
-            "network": {"title": setup.backbone.title, "about": setup.backbone.about},
+            "network": {"title": setup.backbone.title, "about": setup.backbone.describe(setup.base)},
             "data": setup.data.provenance,
             "weights": setup.pretrained,
             "device": machine.device(),
             "diverged": self.diverged,
+            "kept_epoch": self.kept_epoch,
             "training_seconds": self.seconds,
             "activations": self.activations,
             "peak_memory_mb": max(self.peak_memory_mb, machine.peak_memory_mb()),
@@ -130,6 +151,12 @@ def diverged(history: pd.DataFrame) -> int | None:
     """Find the epoch after which the training or validation loss was not a finite number; None if there is none."""
     finite = np.isfinite(history[["train_loss", "validation_loss"]].to_numpy(float)).all(axis=1)
     return None if finite.all() else int(history["epoch"][~finite].iloc[0])
+
+
+def class_weights(data: Data) -> dict[int, float]:
+    """Weigh each class in inverse proportion to its training photos, so that the weights of all photos average 1."""
+    counts = np.bincount(data.labels[data.train], minlength=len(data.classes))
+    return {label: float(counts.sum() / (len(counts) * max(count, 1))) for label, count in enumerate(counts)}
 
 
 def train(setup: Setup) -> Training:
@@ -153,14 +180,18 @@ def train(setup: Setup) -> Training:
     done = steps[: number + 1]
     seconds = {name: float(history["seconds"][history["phase"] == name].sum()) for name in NAMES}
     seconds["activations"] = max(step.progress.note["seconds"] for step in done)
+    names = [step.phase.name for step in done]
     notes = {
-        step.phase.name: {name: value for name, value in step.progress.note.items() if name != "seconds"}
-        for step in done
+        f"{name} {names[:number].count(name)}" if names.count(name) > 1 else name: {
+            note: value for note, value in step.progress.note.items() if note != "seconds"
+        }
+        for number, (name, step) in enumerate(zip(names, done), 1)
     }
     test = step.batches(batches.in_order(setup.data.test, setup.experiment.batch_size))
     peak = max(machine.peak_memory_mb(), step.progress.peak_memory_mb)
-    own = step.checkpoint if step.phase.name == FINETUNE else None  # a head may serve other runs, too
-    return Training(history, seconds, notes, step.network, test, own, peak)
+    own = [step.checkpoint for step in done if step.phase.name == FINETUNE]  # a head may serve other runs, too
+    kept = step.progress.best if step.phase.keep_best and step.progress.best else len(history)
+    return Training(history, seconds, notes, step.network, test, own, kept, peak)
 
 
 def train_head(setup: Setup) -> None:
@@ -202,20 +233,26 @@ def _steps(setup: Setup) -> list[_Step]:
 
 def _cut(setup: Setup, phase: Phase) -> graph.Cut:
     """Freeze all but what a phase trains, and cut the network there."""
-    unfreezing.unfreeze(setup.base, [setup.base.get_layer(name) for name in phase.layers])
+    setup.unfreeze(phase.layers)
     return graph.cut(setup.model)
 
 
 def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
     """Everything that the numbers of the last of some phases depend on."""
     experiment = setup.experiment
-    settings = ("backbone", "image_size", "batch_size", "precision", "augmentation", "seed")
+    settings = ("image_size", "batch_size", "precision", "augmentation", "seed", "class_weight")
+    of_unfreezing = ("trains", "batchnorm", "rate_decay")
     return {
         **{name: getattr(experiment, name) for name in settings},
-        "data": setup.data.provenance["sha256"],
+        **{name: getattr(experiment, name) for name in of_unfreezing if phases[-1].layers},
+        **setup.network_key,
+        "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
         "tensorflow": tf.__version__,
-        "phases": [[phase.name, list(phase.layers), phase.learning_rate, phase.epochs.stop] for phase in phases],
+        "phases": [
+            [phase.name, list(phase.layers), phase.learning_rate, phase.epochs.stop, phase.keep_best]
+            for phase in phases
+        ],
     }
 
 
@@ -245,15 +282,17 @@ class _Step:
             "seconds": max((kept[layer].about["seconds"] for layer in cut.frontier), default=0.0) if cached else 0.0,
         }
 
-    def batches(self, order: tf.data.Dataset) -> tf.data.Dataset:
+    def batches(self, order: tf.data.Dataset, augment: Callable | None = None, first: int = 0) -> tf.data.Dataset:
         """Photos as they enter the network that this phase trains."""
-        return batches.batches(self.columns, self.setup.data.labels, order, self.preprocess)
+        return batches.batches(self.columns, self.setup.data.labels, order, self.preprocess, augment, first)
 
     def run(self, before: Progress) -> None:
         """Train from the checkpoint on, if there is one, to the end of the phase."""
         setup, phase, experiment = self.setup, self.phase, self.setup.experiment
-        unfreezing.unfreeze(setup.base, [setup.base.get_layer(name) for name in phase.layers])
-        optimizer = keras.optimizers.Adam(phase.learning_rate)
+        setup.unfreeze(phase.layers)
+        decays = phase.layers and experiment.rate_decay != 1
+        factors = unfreezing.rate_factors(setup.base, setup.backbone, experiment.rate_decay) if decays else {}
+        optimizer = adam(self.network, phase.learning_rate, factors)
         self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         self.progress = self.checkpoint.load(self.network)
         if not self.progress.epochs:
@@ -264,11 +303,11 @@ class _Step:
         if self.progress.complete:
             return
         epochs = range(first, phase.epochs.stop)
-        rows, size = setup.data.train, experiment.batch_size
-        train = self.batches(batches.shuffled(rows, size, experiment.seed, epochs))
-        steps = -(-len(rows) // size)
-        if experiment.augmentation == "flip":
-            train = batches.mirrored(train, experiment.seed, epochs.start * steps)
+        rows, size = setup.data.epochs, experiment.batch_size
+        steps = -(-rows.shape[1] // size)
+        fresh = experiment.augmentation != "none" and not experiment.copies
+        change = partial(augment, kind=experiment.augmentation, seed=experiment.seed) if fresh else None
+        train = self.batches(batches.shuffled(rows, size, experiment.seed, epochs), change, first * steps)
         self.network.fit(
             train,
             validation_data=self.batches(batches.in_order(setup.data.validation, size)),
@@ -276,6 +315,7 @@ class _Step:
             epochs=epochs.stop,
             steps_per_epoch=steps,
             callbacks=[_AfterEachEpoch(self), EpochBar(NAMES[phase.name], epochs, experiment.epochs, steps)],
+            class_weight=class_weights(setup.data) if experiment.class_weight == "balanced" else None,
             shuffle=False,  # `shuffled` has done it
             verbose=0,
         )
@@ -296,6 +336,9 @@ class _AfterEachEpoch(keras.callbacks.Callback):
         super().__init__()
         self.step = step
         self.began = time.perf_counter()  # the first epoch of a phase includes tracing
+
+    def on_epoch_begin(self, epoch, logs=None):
+        frozen.reseed(self.model, self.step.setup.experiment.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         step, progress = self.step, self.step.progress
@@ -321,6 +364,8 @@ class _AfterEachEpoch(keras.callbacks.Callback):
             )
             self.model.stop_training = True
         progress.complete = ended or epoch + 1 == step.phase.epochs.stop
+        if step.phase.keep_best:
+            step.checkpoint.keep_best(self.model, progress)
         progress.peak_memory_mb = max(progress.peak_memory_mb, machine.peak_memory_mb())
         step.checkpoint.save(self.model, progress)
         self.began = time.perf_counter()  # the checkpoint belongs to no epoch

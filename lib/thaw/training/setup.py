@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import keras
 
-from thaw.data.photos import Data, load_photos
+from thaw.data.augmentation import with_copies
+from thaw.data.photos import Data, photos_of
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
@@ -54,17 +55,35 @@ class Setup:
             are not there.
         """
         set_keras(experiment)
-        backbone = get(experiment.backbone)
-        base, pretrained = load_pretrained(experiment.backbone, experiment.image_size, experiment.weights)
-        unfreezing.unfrozen(base, backbone, experiment.strategy, experiment.amount)  # refused now, if at all
-        data = load_photos(experiment.dataset, experiment.image_size, experiment.max_examples)
+        backbone = get(experiment.backbone, experiment.preprocessing)
+        base, pretrained = load_pretrained(
+            experiment.backbone, experiment.image_size, experiment.weights, experiment.preprocessing
+        )
+        for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
+            log(remark)
+        data = photos_of(experiment)
+        if experiment.copies:
+            data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
     @property
+    def network_key(self) -> dict:
+        """What the network computes depends on, besides its weights, its size and its precision."""
+        key = {"backbone": self.pretrained.get("network_sha256", self.experiment.backbone)}
+        if self.experiment.preprocessing != "network":
+            key["preprocessing"] = self.experiment.preprocessing
+        return key
+
+    @property
     def unfrozen(self) -> list[keras.layers.Layer]:
-        """The layers of the backbone that the strategy trains."""
-        return unfreezing.unfrozen(self.base, self.backbone, self.experiment.strategy, self.experiment.amount)
+        """The layers of the backbone that the strategy unfreezes."""
+        return unfreezing.unfrozen(self.base, self.backbone, self.experiment)
+
+    def unfreeze(self, layers: Collection[str]) -> None:
+        """Make just these layers of the backbone trainable, by name, as far as the experiment trains them."""
+        chosen = [layer for layer in self.base.layers if layer.name in set(layers)]
+        unfreezing.unfreeze(self.base, chosen, self.experiment.trains, self.experiment.batchnorm)
 
 
 def with_head_of(setup: Setup, experiment: Experiment) -> Setup:

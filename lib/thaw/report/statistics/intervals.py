@@ -7,8 +7,8 @@ import pandas as pd
 from scipy.stats import bootstrap
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from thaw.records.runs import Run, runs_table
-from thaw.report.statistics.resampling import ALPHA, CONFIGURATION, LEVEL, percentiles, resampled, rightness, runs_of
+from thaw.records.runs import IDENTITY, NAMES, Run, runs_table
+from thaw.report.statistics.resampling import ALPHA, LEVEL, percentiles, resampled, rightness, runs_of
 
 
 def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
@@ -122,7 +122,7 @@ def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
         ``seeds``, how many; ``test_sd``, the standard deviation of test
         accuracy over seeds (NaN for one seed); ``test_low`` and ``test_high``.
     """
-    groups = runs_table(runs).groupby([*CONFIGURATION, "label", "control"], sort=False)
+    groups = runs_table(runs).groupby([*IDENTITY, *NAMES], sort=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"], means["test_sd"] = groups.size(), groups["test_accuracy"].std()
     means = means.reset_index()

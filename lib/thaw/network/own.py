@@ -1,0 +1,328 @@
+"""A network of the user's own, from a ``.keras`` file.
+
+The file is taken apart and put together again: a model within the model
+becomes part of one graph, a classifier on top is left out, and the input gets
+the study's image size. Only Keras' own layers are loaded, in safe mode: a file
+with code in it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, first_line
+from thaw.network.backbones import Backbone
+
+if TYPE_CHECKING:  # Keras takes seconds to import
+    import keras
+
+# What may stand between the last feature map and the output, in a chain.
+CLASSIFIER = (
+    *("Dense", "Dropout", "Flatten", "Reshape", "Activation", "Softmax", "ReLU", "BatchNormalization"),
+    *("LayerNormalization", "Conv2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+)
+POOLING = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
+# What prepares photos, at a network's beginning.
+PREPARES = ("Rescaling", "Normalization", "Multiply", "Divide", "TrueDivide", "Subtract")
+# Classes of keras.applications that are not in Keras' public interface, so that Keras does not find them by itself.
+OF_APPLICATIONS = {
+    "LayerScale": "keras.src.applications.convnext",
+    "StochasticDepth": "keras.src.applications.convnext",
+    "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
+}
+
+
+@dataclass(frozen=True)
+class Own(Backbone):
+    """A network from a ``.keras`` file.
+
+    Attributes
+    ----------
+    path : Path
+    sha256 : str
+        Of the file's content.
+    """
+
+    path: Path = Path()
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: str, preprocessing: str = "network") -> Own:
+        """Look at a file, without building its network.
+
+        Raises
+        ------
+        UnknownBackbone
+            If there is no such file, or it is no ``.keras`` file.
+        UnsupportedNetwork
+            If it holds custom layers or code.
+        """
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise UnknownBackbone(
+                f"backbone = {path!r}: there is no such file. Give the path of a .keras file, or the name of a network "
+                "of keras.applications, such as efficientnetv2b0."
+            )
+        _check_classes(path, _configuration(path, file))
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        name = re.sub(r"[^\w.-]", "_", file.stem)
+        return cls(name, file.stem, "", "", preprocessing=preprocessing, path=file, sha256=digest)
+
+    @property
+    def is_file(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def identity(self) -> dict:
+        """The file's name and the hash of its content: the same in whatever folder it is."""
+        return {"network_file": self.path.name, "network_sha256": self.sha256}
+
+    def settle(self, base: keras.Model) -> None:
+        """Nothing to do: the file holds a finished network."""
+
+    def build(self, image_size: int, weights: str | None = None) -> keras.Model:
+        """Rebuild the network for photos of (image_size, image_size, 3), without a classifier, with its own weights.
+
+        Raises
+        ------
+        UnsupportedNetwork
+            If the network cannot be taken apart, or not be built for this
+            size.
+        InvalidParameter
+            If the file does not tell how photos are to be prepared.
+        """
+        model = _loaded(str(self.path))
+        height, width, _ = _image(self.path, model)
+        self._check_preprocessing(model)
+        # The classifier is cut off before the size changes: it may be made for one size alone.
+        features = self._copy(model, (height or image_size, width or image_size, 3))
+        if features.input_shape[1:3] != (image_size, image_size):
+            features = self._copy(features, (image_size, image_size, 3))
+        if not features.trainable_weights:
+            raise UnsupportedNetwork(
+                f"backbone = {str(self.path)!r}: has no weights before its features, so that there is nothing to train. "
+                "Save a network of convolutions."
+            )
+        return features
+
+    def _copy(self, model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
+        try:
+            return _without_classifier(self.path, _copy(model, shape))
+        except UnsupportedNetwork as error:
+            raise UnsupportedNetwork(f"backbone = {str(self.path)!r}: {error}") from None
+        except Exception as error:  # each layer refuses a size in its own way
+            own = " x ".join(str(side) for side in model.input_shape[1:3])
+            raise UnsupportedNetwork(
+                f"backbone = {str(self.path)!r}: cannot be built for image_size = {shape[0]} ({first_line(error)}). "
+                f"The file's own size is {own} pixels. Give that as image_size."
+            ) from None
+
+    def _check_preprocessing(self, model: keras.Model) -> None:
+        """Refuse a network of which nobody knows what photos it expects."""
+        if self.preprocessing == "network" and not _prepares_photos(model):
+            raise InvalidParameter(
+                f"backbone = {str(self.path)!r}: the file has no Rescaling or Normalization layer at its beginning, so "
+                "it does not say how photos were prepared in its training. Set preprocessing: 'tf' (-1 to 1), 'torch' "
+                "(0 to 1, then ImageNet's mean and deviation), 'caffe' (BGR without ImageNet's mean), '0-1', or 'none' "
+                "(0 to 255)."
+            )
+
+    @property
+    def preprocess(self):
+        """As in `Backbone`; 'network' means that the network prepares photos itself."""
+        own = replace(self, preprocessing="none") if self.preprocessing == "network" else self
+        return Backbone.preprocess.fget(own)
+
+
+def _configuration(given: str, file: Path) -> dict:
+    try:
+        with zipfile.ZipFile(file) as content:
+            return json.loads(content.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise UnknownBackbone(
+            f"backbone = {given!r}: not a .keras file ({first_line(error)}). Save the network with model.save('x.keras') "
+            "in Keras 3."
+        ) from None
+
+
+def _check_classes(given: str, configuration: dict) -> None:
+    """Refuse what safe mode would, and name it: custom classes, and layers that hold code."""
+    custom = {}
+    for part in _parts(configuration):
+        name, module = part["class_name"], part.get("module") or ""
+        if name == "Lambda":
+            raise UnsupportedNetwork(
+                f"backbone = {given!r}: has a Lambda layer ({part.get('config', {}).get('name')!r}). Its code would be "
+                "run, so it is not loaded. Write it with Keras' own layers or keras.ops, and save the network again."
+            )
+        if name in OF_APPLICATIONS or module.split(".")[0] in ("keras", "builtins"):
+            continue
+        if part.get("registered_name") or module:
+            custom[name] = None
+    if custom:
+        raise UnsupportedNetwork(
+            f"backbone = {given!r}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold their "
+            "code. Rebuild the network with Keras' own layers, and save it again."
+        )
+
+
+def _parts(configuration: Any) -> Iterator[dict]:
+    """Find everything in a configuration that is built from a class. What compiles a model is not loaded."""
+    if isinstance(configuration, dict):
+        if "class_name" in configuration:
+            yield configuration
+        for name, value in configuration.items():
+            if name != "compile_config":
+                yield from _parts(value)
+    elif isinstance(configuration, list):
+        for value in configuration:
+            yield from _parts(value)
+
+
+def _loaded(path: str) -> keras.Model:
+    """Load a file's network."""
+    import importlib
+
+    import keras
+
+    classes = {name: getattr(importlib.import_module(module), name) for name, module in OF_APPLICATIONS.items()}
+    try:
+        model = keras.saving.load_model(path, custom_objects=classes, compile=False, safe_mode=True)
+    except Exception as error:  # every layer and reader raises its own
+        raise UnsupportedNetwork(
+            f"backbone = {path!r}: Keras cannot load it ({first_line(error)}). Save it with model.save('x.keras') in "
+            f"Keras {keras.__version__}, from Keras' own layers."
+        ) from None
+    if isinstance(model, keras.Sequential) and model.built:
+        model = model._functional
+    if not getattr(model, "operations", None) or not getattr(model, "inputs", None):
+        raise UnsupportedNetwork(
+            f"backbone = {path!r}: a {type(model).__name__} whose graph is not known. Build it as a Functional model, or "
+            "as a Sequential one with an Input, and save it again."
+        )
+    return model
+
+
+def _image(path: Path, model: keras.Model) -> tuple[int | None, int | None, int]:
+    shape = model.inputs[0].shape[1:]
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(shape) != 3 or shape[-1] != 3:
+        raise UnsupportedNetwork(
+            f"backbone = {str(path)!r}: its input is {[tuple(tensor.shape) for tensor in model.inputs]} and it has "
+            f"{len(model.outputs)} outputs. Thaw needs one input of RGB photos (n, height, width, 3) and one output."
+        )
+    return shape
+
+
+def _prepares_photos(model: keras.Model) -> bool:
+    """Whether a network begins with something that scales photos, before its first weights."""
+    from thaw.network.blocks import can_train
+
+    for operation in _flat(model):
+        if type(operation).__name__ in PREPARES:
+            return True
+        if can_train(operation):
+            return False
+    return False
+
+
+def _flat(model: keras.Model) -> Iterator[keras.Operation]:
+    import keras
+
+    for operation in model.operations:
+        if isinstance(operation, keras.Model):
+            yield from _flat(_graph_of(operation))
+        else:
+            yield operation
+
+
+def _graph_of(model: keras.Model) -> keras.Model:
+    import keras
+
+    if isinstance(model, keras.Sequential) and model.built:
+        return model._functional
+    if not getattr(model, "_nodes_by_depth", None):
+        raise UnsupportedNetwork(f"its part {model.name!r} is a {type(model).__name__} whose graph is not known.")
+    return model
+
+
+def _copy(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """Build a network's layers anew for photos of a shape, as one graph, with the network's weights."""
+    import keras
+
+    photos = keras.Input(shape, name="photos")
+    names: set[str] = {"photos"}
+    copies: dict[keras.Operation, keras.Operation] = {}
+
+    def copied(operation, prefix: str):
+        if isinstance(operation, keras.Model):
+            return lambda *arguments, **_: through(_graph_of(operation), arguments[0], f"{prefix}{operation.name}_")
+        if operation in copies:
+            raise UnsupportedNetwork(
+                f"its layer {operation.name!r} is used twice, with shared weights. Thaw cuts a network between layers "
+                "that are used once. Save a network without shared layers."
+            )
+        if not isinstance(operation, keras.layers.Layer):
+            return copies.setdefault(operation, operation)
+        safe = re.sub(r"[^\w.-]", "_", operation.name)
+        name = next(name for name in (safe, prefix + safe, f"{prefix}{safe}_{len(names)}") if name not in names)
+        names.add(name)
+        configuration = {**operation.get_config(), "name": name, "dtype": _policy(operation), "trainable": True}
+        copies[operation] = type(operation).from_config(configuration)
+        return copies[operation]
+
+    def through(part: keras.Model, tensor, prefix: str):
+        features = part._run_through_graph(tensor, operation_fn=lambda operation: copied(operation, prefix))
+        return features[0] if isinstance(features, list | tuple) else features
+
+    new = keras.Model(photos, through(model, photos, ""))
+    for old, layer in copies.items():
+        if isinstance(layer, keras.layers.Layer):
+            layer.set_weights(old.get_weights())
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    return new
+
+
+def _policy(layer: keras.layers.Layer) -> Any:
+    """Give the precision that a layer is built with: the study's, unless the file says float32 for good reason."""
+    import keras
+
+    return (
+        keras.config.dtype_policy() if layer.dtype_policy.name.startswith(("float32", "mixed")) else layer.dtype_policy
+    )
+
+
+def _without_classifier(path: Path, model: keras.Model) -> keras.Model:
+    """Cut off what follows the last feature map, if anything does."""
+    import keras
+
+    from thaw.network import graph
+
+    steps = {name: step for step in graph.steps(model) for name in step.outputs}
+    tensors = graph.tensors(model)
+    name = next(name for name, tensor in tensors.items() if tensor is model.outputs[0])
+    if len(model.outputs[0].shape) == 4:
+        return model
+    features = None
+    while (kind := type(steps[name].operation).__name__) in CLASSIFIER and len(steps[name].inputs) == 1:
+        name = steps[name].inputs[0]
+        if len(tensors[name].shape) == 4 and (features is None or kind in POOLING):
+            features = name
+        if kind in POOLING:  # what pools the whole map begins the classifier, be it of Dense layers or of Conv2D
+            break
+    if features is None:
+        raise UnsupportedNetwork(
+            f"backbone = {str(path)!r}: it does not end in a feature map (n, height, width, channels), with or without "
+            f"a classifier on top: the search from its end came to {name!r} of shape {tuple(tensors[name].shape)}. "
+            "Save the convolutional part alone."
+        )
+    return keras.Model(model.inputs[0], tensors[features])
