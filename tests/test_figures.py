@@ -56,15 +56,7 @@ def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
 
 def test_networks_have_their_colours_in_the_order_of_the_study():
     assert list(style.colours(["b", "a"]).values()) == style.PALETTE[:2]
-    assert len(style.colours(map(str, range(40)))) == 40, "more networks than colours"
-
-
-def test_latencies_are_a_box_a_network_and_call_with_the_original_s_marks():
-    results = invented(flat, latency=lambda b, s, a, c: 10.0)
-    figure = figures.latencies(results)
-    assert [len(axes.patches) for axes in figure.axes] == [2] * 4
-    assert hollow(figure) == 14, "one for each row of the original's table"
-    assert hollow(figures.latencies(Results(results.runs, results.latency))) == 0, "no claims, no original"
+    assert len(set(style.colours(map(str, range(40))).values())) == 40, "more networks than colours in the palette"
 
 
 def test_every_accuracy_has_its_interval_and_the_original_s_value():
@@ -73,12 +65,6 @@ def test_every_accuracy_has_its_interval_and_the_original_s_value():
         assert len([c for axes in figure.axes for c in axes.containers]) >= len(results.rows)
     assert hollow(figures.accuracy_by_parameters(results)) == 14
     assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
-
-
-def test_the_time_of_training_is_stacked_by_phase():
-    figure = figures.training_time(invented(flat))
-    ends = [max(patch.get_x() + patch.get_width() for patch in axes.patches) for axes in figure.axes]
-    assert ends == pytest.approx([6.0, 6.0])
 
 
 def test_a_pair_of_curves_a_seed():

@@ -56,11 +56,12 @@ def test_one_experiment_a_network_is_measured(tmp_path):
 
 def test_configurations_are_compared_at_like_numbers_of_parameters():
     results = invented(flat, photos=40)
-    effect, pairs = results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="layers"))
-    names = [(block["backbone"], block["amount"], layers["amount"]) for block, layers in pairs]
+    blocks, layers, frozen = (Selection(strategy=name).rows(results.rows) for name in ("blocks", "layers", "frozen"))
+    effect, pairs = results.at_like_parameters(blocks, layers)
+    names = [(block["backbone"], block["amount"], layer["amount"]) for block, layer in pairs]
     assert names == [(b, *amounts) for b in ("resnet50", "mobilenet") for amounts in ((2, 10), (10, 40))]
     assert effect.mean == 0
-    assert results.at_like_parameters(Selection(strategy="blocks"), Selection(strategy="frozen")) is None
+    assert results.at_like_parameters(blocks, frozen) is None
 
 
 def test_results_and_verdicts_are_computed_without_tensorflow():

@@ -9,9 +9,11 @@ from test_record import made_up_run
 
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, InvalidRecord, UnknownBackbone, UnknownProfile
+from thaw.experiment import Experiment
 from thaw.records import runs
+from thaw.study import study as study_module
 from thaw.study.profile import read_parameters
-from thaw.study.study import Study
+from thaw.study.study import Job, Study
 
 PROFILES = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
 
@@ -207,12 +209,27 @@ def test_the_same_row_twice_is_refused(tmp_path, monkeypatch):
     (project / "params" / "profiles").mkdir(parents=True)
     (project / "params" / "configurations").mkdir()
     (project / "params" / "profiles" / "p.yaml").write_text("image_size: 64\n", encoding="utf-8")
-    for name, rate in ("usual", 1.0e-5), ("fast", 1.0e-3):
+    for name, rate in ("usual", 1.0e-5), ("again", 1.0e-5):
         text = f"backbone: mobilenet\nstrategy: blocks\namount: 2\nfinetune_learning_rate: {rate}\n"
         (project / "params" / "configurations" / f"{name}.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(project)
-    with pytest.raises(InvalidParameter, match="fast and usual.*the same row of the table"):
+    with pytest.raises(InvalidParameter, match="again and usual.*the same parameters twice"):
         Study.load("p")
+    path = project / "params" / "configurations" / "again.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "trains: norm\n", encoding="utf-8")
+    assert [job.experiment.short for job in Study.load("p").jobs] == ["B-2", "B-2 norm"]
+
+
+def test_rows_are_in_the_order_of_what_they_train():
+    ways = [{"strategy": "all"}, {"strategy": "frozen"}, {"strategy": "pattern", "pattern": "x"}]
+    ways += [{"strategy": "blocks", "amount": amount} for amount in (10, 2)]
+    ways += [{"strategy": "blocks", "amount": 2, "skip": 4}, {"strategy": "blocks", "amount": 2, "trains": "bias"}]
+    ways += [{"strategy": "layers", "amount": 5}, {"strategy": "frozen", "finetune_epochs": 0}]
+    made = [Experiment.of({"backbone": name} | way) for name in ("/photos/own.keras", "mobilenet") for way in ways]
+    jobs = sorted((Job(str(n), str(n), e, ROOT) for n, e in enumerate(made)), key=study_module._order)
+    named = [job.experiment.short for job in jobs]
+    assert named[:9] == named[9:] == ["frozen 5", "frozen 20", "A-5", "B-2", "B-2 bias", "B-2/4", "B-10", "x", "all"]
+    assert jobs[0].experiment.backbone == "mobilenet", "those of a file come last"
 
 
 def test_a_profile_has_seeds_and_no_seed(tmp_path):

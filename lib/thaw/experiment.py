@@ -312,7 +312,7 @@ class Experiment(BaseModel):
         return " ".join([name, *(text for text, holds in words.items() if holds)])
 
     @property
-    def extras(self) -> list[str]:
+    def extras(self) -> tuple[str, ...]:
         """What sets the configuration apart besides where it unfreezes, a few words each."""
         augmented = {"none": "", "flip": "mirrored photos", "standard": "augmented photos"}[self.augmentation]
         words = {
@@ -326,7 +326,7 @@ class Experiment(BaseModel):
             "classes weighted": self.class_weight == "balanced",
             "best epoch": self.keep == "best",
         }
-        return [text for text, holds in words.items() if holds]
+        return tuple(text for text, holds in words.items() if holds)
 
     @property
     def plain(self) -> bool:

@@ -18,6 +18,10 @@ from thaw.experiment import Experiment
 from thaw.records.record import FIGURES, LAST, Record, migrated
 
 TABLES = ("history.csv", "predictions.csv")
+PHOTOS = "photos.csv"  # of photos in files of their own
+# What identifies a row. The backbone and the hash would do; the others keep rows in a readable order.
+IDENTITY = ("backbone", "strategy", "amount", "epochs", "configuration")
+NAMES = ("label", "short", "phrase", "plain", "control")  # what else depends on the configuration alone
 
 
 def output_directory(experiment: Experiment) -> Path:
@@ -29,7 +33,7 @@ def output_directory(experiment: Experiment) -> Path:
     ------
     OutputNotWritable
     """
-    name = f"{experiment.backbone}-{experiment.strategy}-{experiment.amount}"
+    name = f"{Path(experiment.backbone).stem}-{experiment.strategy}-{experiment.amount}"
     directory = experiment.output_dir or places.project() / "outputs" / "lab" / name
     check_writable(directory)
     return directory
@@ -40,9 +44,28 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     write_atomic(path, as_csv(table))
 
 
-def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Write a run's files; ``record.json`` last, with the hashes of the others."""
+def save(
+    directory: Path,
+    record: Record,
+    history: pd.DataFrame,
+    predictions: pd.DataFrame,
+    photos: pd.DataFrame | None = None,
+) -> None:
+    """Write a run's files; ``record.json`` last, with the hashes of the others.
+
+    Parameters
+    ----------
+    directory : Path
+    record : Record
+    history, predictions : DataFrame
+        An epoch a row; a test photo a row.
+    photos : DataFrame, optional
+        A photo a row, where photos are files of their own: path, label, part
+        and sha256.
+    """
     tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
+    if photos is not None:
+        tables[PHOTOS] = as_csv(photos)
     record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
@@ -93,6 +116,16 @@ class Run(BaseModel):
         """Whether each test photo is classified correctly, by its key, in the keys' order."""
         photos = self.predictions.set_index("key").sort_index()
         return photos["label"] == photos["predicted"]
+
+    @cached_property
+    def identity(self) -> tuple:
+        """The values of `IDENTITY`: runs that differ in their seed alone have the same."""
+        return tuple(getattr(self.record.experiment, name) for name in IDENTITY)
+
+    @cached_property
+    def recall(self) -> pd.Series:
+        """The share of each class's test photos that are classified correctly, by the class's name."""
+        return (self.predictions["label"] == self.predictions["predicted"]).groupby(self.predictions["label"]).mean()
 
     @classmethod
     def read(cls, directory: Path) -> "Run":
@@ -145,19 +178,16 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A run a row: backbone, strategy, amount, label, seed, epochs, control
-        (a frozen base whose head trains as long as a fine-tuned run), the
-        record's figures, ``inference_ms_per_image`` as its median, and
-        ``training_seconds`` of all phases together beside
-        ``activations_seconds``, ``head_seconds`` and ``finetune_seconds``.
+        A run a row: `IDENTITY`, `NAMES`, seed, the record's figures,
+        balanced_accuracy (the mean recall of the classes),
+        ``inference_ms_per_image`` as its median, and ``training_seconds`` of
+        all phases together beside ``activations_seconds``, ``head_seconds``
+        and ``finetune_seconds``.
     """
     rows = []
     for run in runs:
         record, experiment = run.record, run.record.experiment
-        row = {
-            name: getattr(experiment, name)
-            for name in ("backbone", "strategy", "amount", "label", "seed", "epochs", "control")
-        }
+        row = {name: getattr(experiment, name) for name in (*IDENTITY, *NAMES, "seed")}
         row |= record.model_dump(include=set(FIGURES))
         row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
         row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
@@ -165,5 +195,6 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
         row["training_seconds"] = record.training_seconds.total
         row["test_photos"] = len(run.predictions)
         row["test_correct"] = int((run.predictions["label"] == run.predictions["predicted"]).sum())
+        row["balanced_accuracy"] = float(run.recall.mean())
         rows.append(row)
     return pd.DataFrame(rows)

@@ -11,14 +11,16 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from thaw.experiment import Experiment
 from thaw.records.record import Record
 from thaw.records.runs import Run
 from thaw.report import statistics, words
 from thaw.report.replication import Replication
-from thaw.report.results import Results
+from thaw.report.results import TRAINING, Results
 from thaw.report.statistics import Difference, Remaining
-from thaw.study.claims import Selection
 
+BOTH = ("blocks", "layers")  # the two strategies that are compared
+LIKE = ("skip", "extras")  # what their configurations have in common when they are
 SMALL = 100  # with fewer test photos than this, the first page says how little they can decide
 
 
@@ -110,10 +112,13 @@ class NetworkAnswer:
     @cached_property
     def strategies(self) -> dict[str, Difference]:
         """Blocks less layers, and each of them less the control, as far as there are runs."""
-        blocks, layers = (self.results.select(backbone=self.name, strategy=name) for name in ("blocks", "layers"))
-        control = self.results.select(backbone=self.name, control=True)
-        sides = {"blocks_layers": (blocks, layers), "layers_control": (layers, control)}
-        sides["blocks_control"] = (blocks, control)
+        blocks, layers = (self.results.select(self.name, strategy) for strategy in ("blocks", "layers"))
+        control = self.results.select(self.name, control=True)
+        sides = {
+            "blocks_layers": statistics.matched(blocks, layers, LIKE),
+            "layers_control": statistics.matched(layers, control, TRAINING),
+            "blocks_control": statistics.matched(blocks, control, TRAINING),
+        }
         return {name: statistics.difference(*both) for name, both in sides.items() if all(both)}
 
     @cached_property
@@ -163,8 +168,10 @@ class Versus:
     @cached_property
     def accuracy(self) -> Difference | None:
         """The accuracy of the first less that of the second; None where they share no configuration."""
-        sides = [network.results.select(backbone=network.name) for network in (self.first, self.second)]
-        first, second = statistics.matched(sides[0], sides[1], ["strategy", "amount"])
+        first, second = (
+            [run for run in side.runs if not run.record.experiment.control] for side in (self.first, self.second)
+        )
+        first, second = statistics.matched(first, second, ["label"])
         return statistics.difference(first, second) if first and second else None
 
     @cached_property
@@ -182,8 +189,7 @@ class Versus:
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
         """Which network mostly needs less, which more, in how many of how many configurations, and the ratios."""
-        which = ["strategy", "amount", "epochs"]
-        sides = {network.title: network.rows.set_index(which)[column] for network in (self.first, self.second)}
+        sides = {network.title: network.rows.set_index("label")[column] for network in (self.first, self.second)}
         both = pd.concat(sides, axis=1, join="inner")
         if both.empty or (both <= 0).any(axis=None):
             return None
@@ -278,13 +284,18 @@ class Answer:
         """Write a parameter's value, by network where these differ."""
         values = {
             network.title: "; ".join(
-                dict.fromkeys(words.parameter(run.record.parameters[name]) for run in network.runs)
+                dict.fromkeys(words.parameter(getattr(run.record.experiment, name)) for run in network.runs)
             )
             for network in self.networks
         }
         if len({*values.values()}) == 1:
             return next(iter(values.values()))
         return "; ".join(f"{title}: {value}" for title, value in values.items())
+
+    def varies(self, name: str) -> bool:
+        """Say whether a parameter differs from its default in any run."""
+        default = Experiment.model_fields[name].get_default()
+        return any(getattr(run.record.experiment, name) != default for run in self.results.runs)
 
     @cached_property
     def versus(self) -> list[Versus]:
@@ -295,14 +306,16 @@ class Answer:
     @cached_property
     def blocks_layers(self) -> Difference | None:
         """Blocks less layers, over the networks that have both; None where none has."""
-        select = self.results.select
-        blocks, layers = statistics.matched(select(strategy="blocks"), select(strategy="layers"), ["backbone"])
+        blocks, layers = ([run for run in self.results.runs if run.record.experiment.strategy == s] for s in BOTH)
+        blocks, layers = statistics.matched(blocks, layers, ["backbone", *LIKE])
         return statistics.difference(blocks, layers) if blocks else None
 
     @cached_property
     def like_parameters(self) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
         """Blocks less layers where both train similar numbers of parameters, and which were compared."""
-        return self.results.at_like_parameters(Selection(strategy=("blocks",)), Selection(strategy=("layers",)))
+        rows = self.results.rows[self.results.rows["plain"]]
+        blocks, layers = (rows[rows["strategy"] == strategy] for strategy in BOTH)
+        return self.results.at_like_parameters(blocks, layers)
 
     @property
     def cached_runs(self) -> int:

@@ -1,4 +1,4 @@
-"""How the report writes differences, p values and configurations."""
+"""How the report writes differences and p values."""
 
 from thaw.report.statistics import Difference
 
@@ -12,8 +12,3 @@ def points(effect: Difference) -> str:
 def p_value(p: float) -> str:
     """Write a p value, for example 'p = 0.040' or 'p < 0.001'."""
     return "p < 0.001" if p < 0.0005 else "p > 0.999" if p > 0.9995 else f"p = {p:.3f}"
-
-
-def short_name(strategy: str, amount: int) -> str:
-    """Write a configuration in a few letters, for example 'A-5'."""
-    return {"layers": "A-{}", "blocks": "B-{}", "frozen": "frozen"}[strategy].format(amount)

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from thaw.report import statistics
-from thaw.report.notation import p_value, short_name
+from thaw.report.notation import p_value
 from thaw.report.statistics import ALPHA
 from thaw.report.verdicts import UNDECIDED, Verdict, judge
 from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
@@ -40,6 +40,11 @@ class Replication:
 
     claims: Claims
     results: Results
+
+    @property
+    def called(self) -> str:
+        """How sentences name the claims' source."""
+        return self.claims.called or "the source"
 
     @property
     def original(self) -> pd.DataFrame | None:
@@ -85,8 +90,7 @@ class Replication:
 
     def claims_table(self) -> pd.DataFrame:
         """Return a row for each claim; an asterisk marks the verdicts in `standing`."""
-        source = self.claims.called or "the source"
-        own, rows = f"{source[0].upper()}{source[1:]}'s own numbers", []
+        own, rows = f"{self.called[0].upper()}{self.called[1:]}'s own numbers", []
         for claim in self.claims.claims:
             verdict = self.verdicts[claim.id]
             effect = verdict.effect.replace("; ", "\n")
@@ -103,11 +107,7 @@ class Replication:
     def _without(self, claim: Claim) -> str:
         """Name the missing runs that a claim depends on, on a line of their own."""
         lacking = [job.experiment for job in self.results.missing if claim.test.covers(job.experiment)]
-        names = [
-            f"{self.results.title(e.backbone)} {'control' if e.control else short_name(e.strategy, e.amount)} "
-            f"(seed {e.seed})"
-            for e in lacking
-        ]
+        names = [f"{self.results.title(e.backbone)} {e.short} (seed {e.seed})" for e in lacking]
         return f"\nwithout {', '.join(names)}" if names else ""
 
     def own(self, test: Test) -> str:
@@ -169,7 +169,7 @@ class Replication:
 
 def original_row(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
     """Return the row of a configuration in an original's table, if it has one; a control has none."""
-    if original is None or row["control"]:
+    if original is None or row["control"] or not row["plain"]:
         return None
     names = ["backbone", "strategy", "amount"]
     match = original[(original[names] == row[names].to_list()).all(axis=1)]

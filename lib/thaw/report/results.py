@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,17 @@ import pandas as pd
 
 from thaw.errors import InvalidRecord
 from thaw.experiment import Experiment
-from thaw.records.runs import Run
+from thaw.records.runs import IDENTITY, Run
 from thaw.report import statistics
 from thaw.report.replication import Replication
-from thaw.report.statistics import CONFIGURATION, Difference, Remaining
+from thaw.report.statistics import Difference, Remaining
 from thaw.study import search
-from thaw.study.claims import Claims, Selection
+from thaw.study.claims import Claims
 from thaw.study.study import Job, Study
+
+# What a fine-tuned run and a frozen base can have in common apart from what trains.
+TRAINING = ("augmentation", "copies", "class_weight", "keep")
+UNEVEN = 1.5  # where the largest class has so many times the test photos of the smallest, recall counts beside accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,9 @@ class Results:
         or no run of it is finished.
     claims : Claims or None
         What the profile claims; None where it names no claims.
+    findings : DataFrame or None
+        What the checks of the photos found, a finding a row: code, title,
+        found, do. None where they were not checked.
     """
 
     runs: list[Run]
@@ -51,6 +59,7 @@ class Results:
     missing: Mapping[Job, str] = field(default_factory=dict)
     search: pd.DataFrame | None = None
     claims: Claims | None = None
+    findings: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -62,14 +71,15 @@ class Results:
             As `Study.outcomes` does.
         """
         finished, missing = study.outcomes()
-        measured = study.outputs / "latency.csv"
-        found = None
+        tried = None
         if searched := search.of(study):
             with contextlib.suppress(InvalidRecord):  # the search's records are not part of this study
-                found = search.table(searched)
+                tried = search.table(searched)
+        measured, checked = (study.outputs / f"{name}.csv" for name in ("latency", "findings"))
         latency = pd.read_csv(measured) if measured.is_file() else None
+        findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         runs = list(finished.values())
-        return cls(runs, latency, study.margin, len(study.jobs), missing, found, study.claims)
+        return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings)
 
     @cached_property
     def replication(self) -> Replication | None:
@@ -94,11 +104,13 @@ class Results:
     @cached_property
     def titles(self) -> dict[str, str]:
         """What the report calls each network, in the order of the runs."""
-        return {run.record.experiment.backbone: run.record.network["title"] for run in self.runs}
+        titles = {run.record.experiment.backbone: run.record.network["title"] for run in self.runs}
+        called = list(titles.values())
+        return {name: title if called.count(title) == 1 else f"{title} ({name})" for name, title in titles.items()}
 
     def title(self, backbone: str) -> str:
-        """Return what the report calls a network; its name where it has no run."""
-        return self.titles.get(backbone, backbone)
+        """Return what the report calls a network; where it has no run, its name or that of its file."""
+        return self.titles.get(backbone, Path(backbone).stem)
 
     @property
     def seeds(self) -> str:
@@ -111,9 +123,31 @@ class Results:
             return next(iter(words.values()))
         return ", ".join(f"{count} ({self.title(name)})" for name, count in words.items())
 
-    def select(self, **selection: Any) -> list[Run]:
-        """Return the runs of some configurations; the arguments are those of `thaw.study.claims.Selection`."""
-        return Selection(**selection).of(self.runs)
+    @cached_property
+    def photos_of_class(self) -> pd.Series:
+        """How many test photos each class has, by its name; the largest class first."""
+        return self.runs[0].predictions["label"].value_counts()
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the classes are so unlike in size that accuracy says little of the small ones."""
+        counts = self.photos_of_class
+        return len(counts) > 1 and counts.iloc[0] > UNEVEN * counts.iloc[-1]
+
+    def recall(self, row: pd.Series) -> pd.Series:
+        """Return a configuration's recall by class, the lowest first: means over its seeds."""
+        return pd.concat([run.recall for run in self.of_row(row)], axis=1).mean(axis=1).sort_values(kind="stable")
+
+    def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
+        """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
+
+        def wanted(experiment: Experiment) -> bool:
+            if control or experiment.control:
+                return control and experiment.control
+            return experiment.strategy == strategy if strategy else experiment.strategy != "frozen"
+
+        of_network = [run for run in self.runs if run.record.experiment.backbone == backbone]
+        return [run for run in of_network if wanted(run.record.experiment)]
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """Return the runs of a configuration, by seed."""
@@ -127,11 +161,11 @@ class Results:
     def rows(self) -> pd.DataFrame:
         """A row for each configuration.
 
-        The columns of `thaw.report.statistics.by_configuration`, and
-        ``latency``, ``latency_low``, ``latency_high`` and ``latency_predict``
+        The columns of `thaw.report.statistics.by_configuration`, with names
+        that no other row of its network has, and ``latency``, ``latency_low``, ``latency_high`` and ``latency_predict``
         in milliseconds a photo (NaN where they were not measured).
         """
-        rows = statistics.by_configuration(self.runs)
+        rows = _told_apart(statistics.by_configuration(self.runs), self.runs)
         for index, row in rows.iterrows():
             graph, predict = self.calls(row, "graph", 1), self.calls(row, "predict", 1)
             low, high = (np.nan, np.nan) if graph is None else statistics.median_interval(graph)
@@ -154,7 +188,7 @@ class Results:
         if self.latency is None:
             return None
         like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        names = [name for name in CONFIGURATION if name in like]
+        names = [name for name in IDENTITY if name in like]
         like = like[(like[names] == row[names].to_list()).all(axis=1)].sort_values("round")
         return like["milliseconds"].to_numpy() / photos if len(like) else None
 
@@ -186,17 +220,32 @@ class Results:
         # Never all of them: nothing is more accurate than the most accurate.
         return statistics.upwards(self.best(backbone).drop(index=out)).iloc[0]
 
-    def remaining_gain(self, backbone: str) -> Remaining | None:
-        """Return what the control says of a network's fine-tuning; None where runs are missing."""
-        tuned = self.select(backbone=backbone, strategy=("layers", "blocks"))
-        short = self.select(backbone=backbone, strategy="frozen")
-        control = self.select(backbone=backbone, control=True)
-        return statistics.remaining_gain(tuned, short, control) if tuned and short and control else None
+    def remaining_gain(self, backbone: str, plain: bool = False) -> Remaining | None:
+        """Return what the control says of a network's fine-tuning; None where runs are missing.
+
+        Runs count that have a control like them in all that a frozen base can
+        have; with `plain`, only those of plain configurations.
+        """
+
+        def training(run: Run) -> tuple:
+            return tuple(getattr(run.record.experiment, name) for name in TRAINING)
+
+        all_groups = self.select(backbone), self.select(backbone, "frozen"), self.select(backbone, control=True)
+        groups = [[run for run in group if run.record.experiment.plain or not plain] for group in all_groups]
+        shared = set.intersection(*({training(run) for run in group} for group in groups))
+        groups = [[run for run in group if training(run) in shared] for group in groups]
+        return statistics.remaining_gain(*groups) if all(groups) else None
 
     def at_like_parameters(
-        self, first: Selection, second: Selection, factor: float = 1.25
+        self, first: pd.DataFrame, second: pd.DataFrame, factor: float = 1.25
     ) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
         """Compare configurations of one network that train numbers of parameters within a factor; None without any.
+
+        Parameters
+        ----------
+        first, second : DataFrame
+            Some of `rows`.
+        factor : float
 
         Returns
         -------
@@ -206,12 +255,11 @@ class Results:
             The rows of both sides.
         """
         pairs = []
-        for rows in self.backbones.values():
-            others = second.rows(rows)
-            for _, row in first.rows(rows).iterrows():
-                factors = np.exp(np.abs(np.log(others["trainable_parameters"] / row["trainable_parameters"])))
-                if len(factors) and factors.min() <= factor:
-                    pairs.append((row, others.loc[factors.idxmin()]))
+        for _, row in first.iterrows():
+            others = second[second["backbone"] == row["backbone"]]
+            factors = np.exp(np.abs(np.log(others["trainable_parameters"] / row["trainable_parameters"])))
+            if len(factors) and factors.min() <= factor:
+                pairs.append((row, others.loc[factors.idxmin()]))
         if not pairs:
             return None
         unique = [{row.name: row for row in side}.values() for side in zip(*pairs)]
@@ -227,3 +275,18 @@ class Results:
             columns.append((*statistics.gap_interval(*accuracies), *statistics.loss_interval(self.of_row(row))))
         names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
         return pd.DataFrame(columns, columns=names, index=self.rows.index)
+
+
+def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
+    """Give rows of one network that have the same name the parameters in which they differ."""
+    for _, same in rows.groupby(["backbone", "label"]):
+        every = [statistics.runs_of(row, runs)[0].record.experiment for _, row in same.iterrows()]
+        differ = [
+            name
+            for name in Experiment.model_fields
+            if name not in ("seed", "output_dir") and len({getattr(each, name) for each in every}) > 1
+        ]
+        for index, each in zip(same.index if differ else (), every):
+            values = ", ".join(f"{name} {getattr(each, name)}" for name in differ)
+            rows.loc[index, ["label", "short", "phrase"]] += [f", {values}", f" {values}", f" ({values})"]
+    return rows

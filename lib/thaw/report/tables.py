@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from thaw.disk.atomic import write_atomic
-from thaw.experiment import Experiment
+from thaw.experiment import FOUNDING, Experiment
 from thaw.records.record import Record
 from thaw.records.runs import runs_table, write_csv
 from thaw.report.answer import Answer
@@ -16,12 +16,14 @@ from thaw.report.results import Results
 from thaw.report.words import number, parameter, percent, weights_title
 
 NONE = "–"
+FEW = 20  # classes in a table
 RESULTS = {
     "Train acc.": ("train_accuracy", percent),
     "Train loss": ("train_loss", lambda loss: f"{loss:.3f}"),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
     "Test acc. (95%)": ("test_accuracy", percent),
+    "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
     "Trainable parameters": ("trainable_parameters", number),
     "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else "–"),
 }
@@ -60,7 +62,7 @@ def configurations(results: Results, with_original: bool = True) -> tuple[pd.Dat
         For each row.
     """
     replication = results.replication if with_original else None
-    called = (replication.claims.called if replication else "") or "the original"
+    columns = {name: of for name, of in RESULTS.items() if name != "Balanced acc." or results.uneven}
     rows, is_original = [], []
 
     def add(title, label, cells, original=False):
@@ -71,31 +73,41 @@ def configurations(results: Results, with_original: bool = True) -> tuple[pd.Dat
         title = results.titles[row["backbone"]]
         measured = results.backbones[row["backbone"]]["latency"].median()  # all its configurations are one graph
         ours = dict(row) if np.isnan(measured) else dict(row) | {"inference_ms_per_image": measured}
-        cells = {name: write(ours[column]) for name, (column, write) in RESULTS.items()}
+        cells = {name: write(ours[column]) for name, (column, write) in columns.items()}
         cells["Test acc. (95%)"] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
         add(title, row["label"] + " (control)" * row["control"], cells.values())
-        match = replication.row_of(row) if replication else None
-        if match is not None:
-            add(
-                title,
-                f"as in {called}",
-                [write(match[column]) for column, write in RESULTS.values()],
-                True,
-            )
+        if replication and (match := replication.row_of(row)) is not None:
+            theirs = [write(match[column]) if column in match else NONE for column, write in columns.values()]
+            add(title, f"as in {replication.called}", theirs, original=True)
+    known = set(results.rows["configuration"])
     for job, reason in results.missing.items():
-        title, label = results.title(job.experiment.backbone), job.experiment.label
-        if not any(row[0] == title and row[1].startswith(label) for row in rows):
+        if job.experiment.configuration not in known:
+            known.add(job.experiment.configuration)
             word = "diverged" if reason.startswith("diverged") else "not finished"
-            add(title, f"{label}: {word}", [NONE] * len(RESULTS))
-    return pd.DataFrame(rows, columns=["Network", "What trains", *RESULTS]), is_original
+            add(results.title(job.experiment.backbone), f"{job.experiment.label}: {word}", [NONE] * len(columns))
+    return pd.DataFrame(rows, columns=["Network", "What trains", *columns]), is_original
+
+
+def recall(answer: Answer) -> pd.DataFrame:
+    """Tabulate the lowest `FEW` recalls by class, for the most accurate configuration of each network."""
+    photos = answer.results.photos_of_class
+    shares = pd.concat({n.title: answer.results.recall(n.top) for n in answer.networks}, axis=1)
+    shown = shares.loc[shares.mean(axis=1).sort_values(kind="stable").index[:FEW]].map(percent)
+    shown.insert(0, "Test photos", [number(photos[name]) for name in shown.index])
+    return shown.rename_axis("Class").reset_index()
+
+
+def findings(found: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate what the checks of the photos found."""
+    return found[["code", "title", "found", "do"]].set_axis(["Check", "About", "Found", "What to do"], axis=1)
 
 
 def original_note(results: Results) -> list[str]:
     """Say what the rows of an original are; nothing without one."""
     if not results.replication or results.replication.original is None:
         return []
-    about = results.replication.claims
-    return [f"In grey: the figures of {about.called or 'the original'} itself ({about.conditions})."]
+    about = results.replication
+    return [f"In grey: the figures of {about.called} itself ({about.claims.conditions})."]
 
 
 def costs(results: Results) -> pd.DataFrame:
@@ -146,8 +158,14 @@ def provenance(answer: Answer) -> pd.DataFrame:
     def weights(record):
         return f"{weights_title(record.weights)}, tensors' sha256 {record.weights['tensors_sha256'][:12]}"
 
-    differ = ("backbone", "strategy", "amount", "output_dir")
-    rows = {name: answer.parameter(name) for name in records[0].parameters if name not in differ}
+    compared = ("backbone", "strategy", "amount", "skip", "pattern", "output_dir")
+    later = {name: field.get_default() for name, field in Experiment.model_fields.items() if name not in FOUNDING}
+    rows = {
+        name: answer.parameter(name)
+        for name in Experiment.model_fields
+        if name not in compared
+        and (name not in later or any(getattr(record.experiment, name) != later[name] for record in records))
+    }
     rows["optimiser"] = "Adam, which starts afresh after unfreezing"
     rows["data"] = each(lambda r: f"{r.data['dataset']} {r.data['version']}, sha256 {r.data['sha256'][:12]}")
     for network in answer.networks:

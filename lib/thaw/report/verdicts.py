@@ -14,7 +14,7 @@ import pandas as pd
 
 from thaw.records.runs import Run
 from thaw.report import statistics
-from thaw.report.notation import p_value, points, short_name
+from thaw.report.notation import p_value, points
 from thaw.report.statistics import ALPHA, Difference
 from thaw.study.claims import QUANTITIES, Test
 
@@ -125,13 +125,12 @@ def in_range(test: Test, results: Results) -> Verdict | None:
 @_judges("more accurate at like parameters")
 def like_parameters(test: Test, results: Results) -> Verdict | None:
     """Compare configurations that train about as many parameters."""
-    if (found := results.at_like_parameters(test.first, test.second, test.factor)) is None:
+    first, second = test.first.rows(results.rows), test.second.rows(results.rows)
+    if (found := results.at_like_parameters(first, second, test.factor)) is None:
         return None
     effect, pairs = found
-    names = [[short_name(row["strategy"], row["amount"]) for row in pair] for pair in pairs]
-    titles = [results.title(first["backbone"]) for first, _ in pairs]
-    text = ", ".join(f"{title} {first} with {second}" for title, (first, second) in zip(titles, names))
-    return _signed(effect, after=f"; {text}")
+    named = (f"{results.title(a['backbone'])} {a['short']} with {b['short']}" for a, b in pairs)
+    return _signed(effect, after=f"; {', '.join(named)}")
 
 
 @_judges("most within margin of least")
@@ -161,7 +160,7 @@ def gain_over_control(test: Test, results: Results) -> Verdict | None:
     """Compare fine-tuned runs with the control, in each network."""
     parts = []
     for backbone in results.backbones:
-        if gain := results.remaining_gain(backbone):
+        if gain := results.remaining_gain(backbone, plain=True):
             after = f" over the control, {points(gain.over_short)} over the short frozen base"
             parts.append(_signed(gain.over_control, f"{results.title(backbone)} ", after))
     if not parts:
@@ -208,17 +207,16 @@ def _against_control(test: Test, results: Results) -> str:
 
 def _configurations(runs: Iterable[Run], results: Results) -> dict[str, list[Run]]:
     """Group runs by configuration, under its short name, with the network's title where there are several networks."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        e = run.record.experiment
-        groups.setdefault((e.backbone, short_name(e.strategy, e.amount)), []).append(run)
-    several = len({backbone for backbone, _ in groups}) > 1
-    return {f"{results.title(backbone)} {name}" if several else name: of for (backbone, name), of in groups.items()}
+    chosen = list(runs)
+    rows = [row for _, row in results.rows.iterrows() if statistics.runs_of(row, chosen)]
+    several = len({row["backbone"] for row in rows}) > 1
+    names = [f"{results.title(row['backbone'])} {row['short']}" if several else row["short"] for row in rows]
+    return {name: statistics.runs_of(row, chosen) for name, row in zip(names, rows)}
 
 
 def _upwards(results: Results) -> dict[str, pd.DataFrame]:
-    """Return the fine-tuned rows of each network that has several, by trainable parameters."""
-    tuned = {name: rows[rows["strategy"] != "frozen"] for name, rows in results.backbones.items()}
+    """Return the plain fine-tuned rows of each network that has several, by trainable parameters."""
+    tuned = {name: rows[rows["plain"] & (rows["strategy"] != "frozen")] for name, rows in results.backbones.items()}
     return {name: rows.sort_values("trainable_parameters") for name, rows in tuned.items() if len(rows) > 1}
 
 
@@ -245,11 +243,11 @@ def less_in_every_configuration(test: Test, results: Results) -> Verdict | None:
     machine, and share what they are made of.
     """
     quantity = QUANTITIES[test.quantity]
-    sides: list[dict[tuple, list[float]]] = [{}, {}]
+    sides: list[dict[str, list[float]]] = [{}, {}]
     for values, side in zip(sides, (test.first, test.second)):
         for e, record in ((run.record.experiment, run.record) for run in results.runs):
             if side.covers(e):
-                values.setdefault((e.strategy, e.amount, e.epochs), []).append(quantity.of(record))
+                values.setdefault(e.label, []).append(quantity.of(record))
     pairs = [(np.mean(values), np.mean(sides[1][key])) for key, values in sides[0].items() if key in sides[1]]
     if not pairs:
         return None

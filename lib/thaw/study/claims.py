@@ -99,7 +99,8 @@ class Selection(Entry):
     """Some configurations, by a value or a list of values each. What is left out does not restrict.
 
     The control (a frozen base with the epochs of a fine-tuned run) is only
-    selected with `control`, and then nothing else is.
+    selected with `control`, and then nothing else is. A configuration that is
+    not plain (`Experiment.plain`) is never selected.
     """
 
     backbone: _Listed[Annotated[str, _name("backbone")]] = ()
@@ -118,7 +119,8 @@ class Selection(Entry):
     def covers(self, configuration: Any) -> bool:
         """Say whether a configuration (an experiment, or a row of a table) is meant, or is the control of one."""
         meant = {"backbone": self.backbone, "strategy": self.strategy, "amount": self.amount}
-        return all(not values or getattr(configuration, name) in values for name, values in meant.items())
+        plain = getattr(configuration, "plain", True)  # a source's own table has no others
+        return plain and all(not values or getattr(configuration, name) in values for name, values in meant.items())
 
     def selects(self, configuration: Any) -> bool:
         """Say whether a configuration is meant."""
@@ -174,7 +176,7 @@ class Test(Entry):
         sides = [getattr(self, side) for side in ("first", "second", "among") if side in self.model_fields_set]
         if sides:
             return any(side.covers(experiment) for side in sides)
-        return experiment.strategy != "frozen" or (self.control and experiment.control)
+        return experiment.plain and (experiment.strategy != "frozen" or (self.control and experiment.control))
 
 
 class Claim(Entry):

@@ -20,6 +20,7 @@ from thaw.study.profile import Profile, StudySettings, read_parameters
 
 NOT_RUN = "it has not been run"
 DAMAGED = "record.damaged.json"
+FINDINGS = "findings.csv"  # of the data checks
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Job:
     @property
     def effort(self) -> int:
         """A rough measure of how long it takes, in layers: a block has some ten."""
-        return self.experiment.amount * (10 if self.experiment.strategy == "blocks" else 1)
+        if self.experiment.strategy in ("pattern", "all"):
+            return 1000
+        reached = self.experiment.amount + self.experiment.skip
+        return reached * (10 if self.experiment.strategy == "blocks" else 1)
 
     @property
     def record(self) -> Path:
@@ -108,13 +112,13 @@ class Study:
         root = root or places.project()
         read = Profile.read(profile, root)
         jobs = [job for name in read.configurations for job in _jobs(read, name, Path(outputs), root)]
-        rows: dict[tuple | str, Job] = {}
+        rows: dict[str, Job] = {}
         for job in jobs:
-            same = rows.setdefault(job.name if job.tried else _order(job), job)
+            same = rows.setdefault(job.name if job.tried else job.experiment.digest, job)
             if same is not job:
                 raise InvalidParameter(
                     f"configurations {same.configuration} and {job.configuration}, seed {job.experiment.seed}: the "
-                    "same row of the table twice. Remove one, or give what differs in a profile of its own."
+                    "same parameters twice. Remove one, or change what it is to compare."
                 )
         name = read.path.stem
         jobs = sorted(jobs, key=_order)
@@ -283,13 +287,16 @@ def _claims(settings: StudySettings, root: Path) -> Claims | None:
 
 
 def _order(job: Job) -> tuple:
-    """Order rows: by network, then frozen, layers and blocks, each by amount."""
+    """Order rows: by network, then by strategy, each by amount, with what is plain first."""
     experiment = job.experiment
     return (
         backbones.order(experiment.backbone),
         get_args(Strategy).index(experiment.strategy),
         experiment.amount,
+        experiment.skip,
         experiment.epochs,
+        len(experiment.extras),
+        experiment.label,
         experiment.seed,
     )
 

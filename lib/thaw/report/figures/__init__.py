@@ -7,7 +7,5 @@ from thaw.report.figures.study import (
     accuracy_by_parameters,
     differences,
     gap,
-    latencies,
     learning_curves,
-    training_time,
 )

@@ -8,26 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from thaw.report.answer import Answer
 from thaw.report.figures import style
-from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, point, short
+from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point
 from thaw.report.replication import Replication
 from thaw.report.results import Results
 
 MOST = 24  # configurations of a network in a figure that grows with each
-CALLS = {
-    ("graph", 1): "compiled graph,\none photo",
-    ("graph", 32): "compiled graph,\nbatches of 32",
-    ("predict", 1): "predict(),\none photo",
-    ("predict", 32): "predict(),\nbatches of 32",
-}
-PHASES = {
-    "activations_seconds": ("frozen part, once", "0.8"),
-    "head_seconds": ("head alone", "0.55"),
-    "finetune_seconds": ("after unfreezing (coloured)", None),
-}
 
 
 def accuracy_by_parameters(results: Results) -> Figure:
@@ -45,8 +33,8 @@ def accuracy_by_parameters(results: Results) -> Figure:
             match = replication.row_of(row) if replication else None
             if match is not None:
                 axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
-        name_ticks(axes, [f"{short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
-        axes.set(title=results.titles[name], xlabel="what trains, and how many parameters")
+        name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
+        axes.set(title=plain(results.titles[name]), xlabel="what trains, and how many parameters")
         axes.margins(x=0.06)
     _percents(panels, "test accuracy")
     panels[0, 0].set_ylim(top=min(panels[0, 0].get_ylim()[1], 1.01))
@@ -68,56 +56,10 @@ def learning_curves(results: Results, network: str) -> Figure:
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
         for number, run in enumerate(results.of_row(row)):
             style.learning(axes, run.history, "accuracy", _colour(results, network), named=number == 0)
-        axes.set_title(row["label"], fontsize=8)
+        axes.set_title(plain(row["label"], 44), fontsize=8 if len(row["label"]) <= 32 else 6)
         axes.label_outer()
     _percents(panels, "accuracy")
     panels[0, -1].legend(frameon=False, fontsize=6, loc="lower right")
-    return figure
-
-
-def training_time(results: Results) -> Figure:
-    """Show the seconds of training by phase, a bar a configuration."""
-    counts = [len(rows) for rows in results.backbones.values()]
-    figure, panels = grid(0.22 * sum(counts) + 1.2, len(counts), sharex="col", height_ratios=counts)
-    for axes, name, rows, own in _by_network(panels.ravel(), results):
-        left = np.zeros(len(rows))
-        for column, (_, colour) in PHASES.items():
-            axes.barh(range(len(rows)), rows[column], left=left, color=colour or own, height=0.7)
-            left += rows[column].to_numpy()
-        _name_lines(axes, rows["label"])
-        axes.set_ylabel(results.titles[name])
-    panels[-1, 0].set_xlabel("seconds of training")
-    handles = [Patch(color=colour or style.PALETTE[0], label=label) for label, colour in PHASES.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
-    return figure
-
-
-def latencies(results: Results) -> Figure:
-    """Show milliseconds a photo as a distribution, a box a network, for each kind of call.
-
-    All configurations of a network are the same graph. In a replication the
-    original's values are hollow marks beside ``predict``.
-    """
-    replication = _replicated(results)
-    original = replication.original if replication else None
-    figure, panels = grid(0.4 * len(results.backbones) + 1.3, columns=len(CALLS))
-    for axes, (kind, title) in zip(panels[0], CALLS.items()):
-        for position, network in enumerate(Answer(results).networks):
-            values, colour = network.milliseconds(*kind), _colour(results, network.name)
-            if values is not None:
-                look = {"whis": (5, 95), "showfliers": False, "patch_artist": True, "widths": 0.6}
-                look |= {"boxprops": {"facecolor": (*colour, 0.35), "edgecolor": colour}}
-                look |= {"medianprops": {"color": "black", "linewidth": 1.4}, "capprops": {"color": colour}}
-                axes.boxplot(values.ravel(), positions=[position], orientation="horizontal", **look)
-            if original is not None and kind == ("predict", 1):
-                milliseconds = original.loc[original["backbone"] == network.name, "inference_ms_per_image"]
-                axes.plot(milliseconds, [position] * len(milliseconds), "o", **HOLLOW)
-        _name_lines(axes, results.titles.values() if kind == ("graph", 1) else [""] * len(results.titles))
-        axes.set(xlim=(0, None), xlabel="ms a photo")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
-        axes.set_title(title, fontsize=8)
-    if replication:
-        figure.legend(handles=_mark(replication), loc="outside upper center", frameon=False)
     return figure
 
 
@@ -132,14 +74,16 @@ def accuracy_by_cost(results: Results) -> Figure:
         place = (row["training_seconds"], row["test_accuracy"])
         point(axes, *place, (row["test_low"], row["test_high"]), colours[row["backbone"]], row["strategy"], faint=True)
         if index in line.index:
-            axes.annotate(short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
+            axes.annotate(_short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
     axes.set(xscale="log", xlabel="seconds of training")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # numbers as people write them
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.08)
     _percents(np.array([[axes]]), "test accuracy")
-    legend(figure, rows["strategy"], [Patch(color=colours[name], label=results.titles[name]) for name in colours])
+    legend(
+        figure, rows["strategy"], [Patch(color=colours[name], label=plain(results.titles[name])) for name in colours]
+    )
     return figure
 
 
@@ -157,7 +101,7 @@ def differences(results: Results) -> Figure:
     lines = -(-len(pairs) // 2)
     figure, panels = grid((4.3 if len(pairs) > 1 else 5.5) * lines, lines, min(2, len(pairs)))
     for axes, name, rows, _ in _by_network(panels.ravel(), results):
-        names = [short(row) for _, row in rows.loc[shown[name]].iterrows()]
+        names = [_short(row) for _, row in rows.loc[shown[name]].iterrows()]
         position = {index: number for number, index in enumerate(shown[name])}
         values = np.full((len(names), len(names)), np.nan)
         for pair in pairs[name].itertuples():
@@ -174,7 +118,7 @@ def differences(results: Results) -> Figure:
         ticks = np.arange(len(names)) + 0.5
         axes.set_xticks(ticks, names, rotation=45 if len(names) <= 12 else 90, fontsize=7)
         axes.set_yticks(ticks, names, fontsize=7)
-        axes.set(title=results.titles[name], aspect="equal", xlabel="less that of", ylim=(len(names), 0))
+        axes.set(title=plain(results.titles[name]), aspect="equal", xlabel="less that of", ylim=(len(names), 0))
         axes.grid(False)
     for line in panels:
         line[0].set_ylabel("accuracy of")
@@ -196,10 +140,10 @@ def gap(results: Results) -> Figure:
             below.plot(x, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
         shares = rows["trainable_parameters"] / rows["total_parameters"]
         shares = [PERCENT(round(share, 2 if share >= 0.01 else 4)) for share in shares]
-        name_ticks(below, [f"{short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
+        name_ticks(below, [f"{_short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
         above.axhline(0, color="0.4", linewidth=0.8)
         above.grid(False, axis="x")
-        above.set_title(results.titles[name])
+        above.set_title(plain(results.titles[name]))
         below.set_xlabel("share of the parameters that train")
         for axes in (above, below):
             axes.margins(x=0.08, y=0.12)
@@ -228,8 +172,7 @@ def _replicated(results: Results) -> Replication | None:
 
 def _mark(replication: Replication | None) -> list[Line2D]:
     """Add the legend of the hollow marks, where there are any."""
-    called = (replication and replication.claims.called) or "the original"
-    return [Line2D([], [], marker="o", label=f"{called}'s value", **HOLLOW)] if replication else []
+    return [Line2D([], [], marker="o", label=f"{replication.called}'s value", **HOLLOW)] if replication else []
 
 
 def _colour(results: Results, network: str) -> tuple:
@@ -248,13 +191,6 @@ def _percents(panels: np.ndarray, label: str) -> None:
         line[0].yaxis.set_major_formatter(PERCENT)
 
 
-def _name_lines(axes: Axes, names) -> None:
-    """Name the lines of a panel, the first one on top."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(False, axis="y")
-
-
 def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
     """Find the positions that no other beats in both, by rising cost (Pareto, 1906)."""
     front: list[int] = []
@@ -262,6 +198,10 @@ def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
         if not front or values[position] > values[front[-1]]:
             front.append(int(position))
     return front
+
+
+def _short(row: pd.Series) -> str:
+    return plain(row["short"], 24)
 
 
 def _millions(count: float) -> str:

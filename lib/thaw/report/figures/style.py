@@ -15,11 +15,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from thaw.report.display import one_line
 
 WIDTH = 8  # inches, of every figure
+LETTERS = 190  # of ticks, side by side over this width
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
 PALETTE = sns.color_palette("colorblind")
-MARKERS = {"frozen": "o", "layers": "s", "blocks": "^"}
-STRATEGIES = {"frozen": "frozen base", "layers": "strategy A (layers)", "blocks": "strategy B (blocks)"}
+MARKERS = {"frozen": "o", "layers": "s", "blocks": "^", "pattern": "D", "all": "P"}
+STRATEGIES = {
+    "frozen": "frozen base",
+    "layers": "strategy A (layers)",
+    "blocks": "strategy B (blocks)",
+    "pattern": "layers like a pattern",
+    "all": "all layers",
+}
 HOLLOW: dict[str, Any] = {"color": "0.4", "markerfacecolor": "none", "markersize": 5, "linestyle": ""}
 STYLE = {
     **sns.axes_style("whitegrid", {"axes.edgecolor": "0.4", "grid.color": "0.9"}),
@@ -33,7 +40,8 @@ PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  #
 
 def colours(networks: Iterable[str]) -> dict[str, tuple]:
     """Give each network its colour, in the order of their appearance in the study."""
-    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(networks)}
+    names = list(networks)
+    return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else sns.color_palette("viridis", len(names))))
 
 
 def grid(height: float, lines: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
@@ -47,13 +55,6 @@ def plain(text: str, most: int = 40) -> str:
     """Write text from outside in a figure: one line of at most so many letters, and no formula."""
     line = one_line(text)
     return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
-
-
-def short(row: pd.Series) -> str:
-    """Name a configuration in a few letters: 'A-5', 'B-10', or the epochs of a frozen one."""
-    if row["strategy"] == "frozen":
-        return f"{row['epochs']} ep."
-    return f"{'A' if row['strategy'] == 'layers' else 'B'}-{row['amount']}"
 
 
 def point(axes: Axes, x: float, y: float, ends: Sequence[float], colour, strategy: str, faint: bool = False) -> None:
@@ -87,8 +88,10 @@ def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bo
 
 
 def name_ticks(axes: Axes, names: Sequence[str], size: float = 6.5) -> None:
-    """Name the positions on the horizontal axis; many names stand upright."""
-    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if len(names) > 12 else 0)
+    """Name the positions on the horizontal axis; names that are many or long stand upright."""
+    letters = sum(max(map(len, name.split("\n"))) for name in names)
+    upright = len(names) > 12 or letters > LETTERS * axes.get_position().width
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0)
     axes.grid(False, axis="x")
 
 

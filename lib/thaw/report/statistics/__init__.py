@@ -29,4 +29,4 @@ from thaw.report.statistics.intervals import (
     wilson,
 )
 from thaw.report.statistics.power import detectable, detectable_from, power
-from thaw.report.statistics.resampling import ALPHA, CONFIGURATION, LEVEL, resampled, rightness, runs_of
+from thaw.report.statistics.resampling import ALPHA, LEVEL, by_identity, resampled, rightness, runs_of

@@ -7,8 +7,8 @@ import pandas as pd
 from scipy.stats import bootstrap
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from thaw.records.runs import Run, runs_table
-from thaw.report.statistics.resampling import ALPHA, CONFIGURATION, LEVEL, percentiles, resampled, rightness, runs_of
+from thaw.records.runs import IDENTITY, NAMES, Run, runs_table
+from thaw.report.statistics.resampling import ALPHA, LEVEL, percentiles, resampled, rightness, runs_of
 
 
 def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
@@ -73,8 +73,11 @@ def gap_interval(train: float, train_photos: int, validation: float, validation_
 
 def loss_interval(runs: Sequence[Run]) -> tuple[float, float]:
     """Return the interval of a configuration's mean test loss in nats, with photos drawn again."""
-    photos = [run.predictions.sort_values("key").to_dict("records") for run in runs]
-    losses = [-np.log(np.clip([row[f"p_{row['label']}"] for row in rows], 1e-7, 1)) for rows in photos]
+    losses = []
+    for photos in (run.predictions.sort_values("key") for run in runs):
+        scores = photos.filter(regex="^p_")
+        of_label = scores.to_numpy()[range(len(photos)), scores.columns.get_indexer("p_" + photos["label"])]
+        losses.append(-np.log(np.clip(of_label, 1e-7, 1)))
     mean = np.mean(losses, axis=0)
     if np.ptp(mean) == 0:
         return float(mean[0]), float(mean[0])
@@ -122,7 +125,7 @@ def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
         ``seeds``, how many; ``test_sd``, the standard deviation of test
         accuracy over seeds (NaN for one seed); ``test_low`` and ``test_high``.
     """
-    groups = runs_table(runs).groupby([*CONFIGURATION, "label", "control"], sort=False)
+    groups = runs_table(runs).groupby([*IDENTITY, *NAMES], sort=False)
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"], means["test_sd"] = groups.size(), groups["test_accuracy"].std()
     means = means.reset_index()

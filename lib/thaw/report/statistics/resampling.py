@@ -8,26 +8,25 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from thaw.records.runs import Run
+from thaw.records.runs import IDENTITY, Run
 
 LEVEL = 0.95  # of every interval
 ALPHA = 1 - LEVEL
 RESAMPLES = 10_000
-CONFIGURATION = ["backbone", "strategy", "amount", "epochs"]  # what identifies a configuration, apart from the seed
 
 
 def by_identity(runs: Sequence[Run], values: Iterable) -> dict[tuple, list]:
     """Group values, one a run, by the configuration of the run."""
     groups: dict[tuple, list] = {}
     for run, value in zip(runs, values):
-        groups.setdefault(tuple(getattr(run.record.experiment, name) for name in CONFIGURATION), []).append(value)
+        groups.setdefault(run.identity, []).append(value)
     return groups
 
 
 def runs_of(row: pd.Series, runs: Sequence[Run]) -> list[Run]:
     """Return the runs of one configuration, by seed."""
-    like = [r for r in runs if all(getattr(r.record.experiment, name) == row[name] for name in CONFIGURATION)]
-    return sorted(like, key=lambda run: run.record.experiment.seed)
+    identity = tuple(row[name] for name in IDENTITY)
+    return sorted((r for r in runs if r.identity == identity), key=lambda run: run.record.experiment.seed)
 
 
 def rightness(runs: Sequence[Run]) -> np.ndarray:

@@ -93,16 +93,9 @@ def parameter(value: object) -> str:
     return "all" if value is None else str(value)
 
 
-def configuration(row: pd.Series) -> str:
-    """Name a configuration in running text: 'the last 5 layers'."""
-    if row["strategy"] == "frozen":
-        return f"the base frozen for {count(row['epochs'], 'epoch')}"
-    return f"the last {row['amount']} {row['strategy']}" if row["amount"] > 1 else f"the last {row['strategy'][:-1]}"
-
-
 def with_accuracy(row: pd.Series) -> str:
-    """Name a configuration with its test accuracy: 'the last 5 layers (94.0%)'."""
-    return f"{configuration(row)} ({percent(row['test_accuracy'])})"
+    """Name a configuration with its test accuracy, escaped: 'the last 5 layers (94.0%)'."""
+    return f"{markdown(row['phrase'])} ({percent(row['test_accuracy'])})"
 
 
 def weights_title(weights: Mapping[str, Any]) -> str:
@@ -127,7 +120,7 @@ def _own(write: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *arguments: Markup(write(*arguments))
 
 
-_FIGURES = (points, p_value, percent, in_points, number, signed, count, duration, configuration, with_accuracy)
+_FIGURES = (points, p_value, percent, in_points, number, signed, count, duration, with_accuracy)
 _ENVIRONMENT = Environment(
     loader=FunctionLoader(_template),
     undefined=StrictUndefined,
@@ -137,4 +130,5 @@ _ENVIRONMENT = Environment(
 # None of Jinja's own filters: "safe", "join" and others would let text through that is not escaped.
 _ENVIRONMENT.filters = {write.__name__: _own(write) for write in _FIGURES}
 _ENVIRONMENT.filters |= {"length": len, "listed": listed, "parameter": parameter}
+_ENVIRONMENT.filters |= {"reasons": lambda files: [f"{file['path']} ({file['reason']})" for file in files]}
 _ENVIRONMENT.filters |= {"each": lambda items, name: [_ENVIRONMENT.filters[name](item) for item in items]}
