@@ -184,9 +184,9 @@ class TfdsSource:
     def _examples(self, **options) -> tf.data.Dataset:
         own_keys = "tfds_id" in self.builder.info.features
         config = tfds.ReadConfig(add_tfds_id=not own_keys, try_autocache=False)
-        splits = [f"{name}[:{count}]" for name, count in self.taken.items()]
+        asked = [f"{name}[:{count}]" for name, count in self.taken.items()]
         # One after the other: asked for all at once, TFDS mixes the files of several splits.
-        examples, *more = self.builder.as_dataset(split=splits, read_config=config, shuffle_files=False, **options)
+        examples, *more = self.builder.as_dataset(split=asked, read_config=config, shuffle_files=False, **options)
         for others in more:
             examples = examples.concatenate(others)
         return examples
