@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -116,7 +117,7 @@ def check_downloads(study: Study) -> None:
         if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
         own = is_file(experiment.backbone)  # its weights are in it
-        if experiment.weights == "imagenet" and not own and not _has_weights(experiment.backbone):
+        if experiment.weights == "imagenet" and not own and not has_weights(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
     if wanted and not _answers(HOST, PATIENCE):
         raise DataNotFound(
@@ -127,7 +128,7 @@ def check_downloads(study: Study) -> None:
         )
 
 
-def _has_weights(backbone: str) -> bool:
+def has_weights(backbone: str) -> bool:
     """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
     path, _ = find_weights(backbone, "imagenet")
     kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
