@@ -271,7 +271,7 @@ def _builder(dataset: str) -> tfds.core.DatasetBuilder:
         close = did_you_mean(dataset, [*shipped, *tfds.list_builders(with_community_datasets=False)])
         raise InvalidParameter(
             f"dataset = {dataset!r}: TFDS has no such data set. {close.split(' Allowed:')[0]} "
-            "See tfds.list_builders() for all."
+            "See tfds.list_builders() for all; for your own photos give folder:PATH or table:FILE.csv."
         ) from None
     except Exception as error:  # each kind of wrong name, version or configuration raises its own
         raise InvalidParameter(
