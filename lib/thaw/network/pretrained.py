@@ -111,9 +111,10 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
             )
     elif weights == "imagenet":
         folder = os.environ.get("THAW_WEIGHTS_DIR")
-        paths = [Path(folder or "", f"{name}{suffix}").expanduser() for suffix in (".h5", ".weights.h5")]
-        path = next((path for path in paths if folder and path.is_file()), None)
-        if path is None:
+        path = Path(folder or "", f"{name}.h5").expanduser()
+        if folder and not path.is_file():
+            path = path.with_suffix(".weights.h5")
+        if not folder or not path.is_file():
             return None, {
                 "title": f"{backbone.title}, ImageNet",
                 "official": True,

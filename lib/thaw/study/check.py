@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
