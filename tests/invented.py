@@ -1,6 +1,6 @@
 """Made-up studies for tests of words and verdicts, with any accuracy, time and latency."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,51 @@ def invented(
     columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds", "device", "cores"]
     measured = pd.DataFrame(calls, columns=columns) if calls else None
     return Results(runs, measured, planned=len(runs), claims=CLAIMS)
+
+
+WAYS = [
+    *({"strategy": FROZEN, "finetune_epochs": epochs} for epochs in (0, 15)),
+    *({"strategy": LAYERS, "amount": amount} for amount in (5, 20)),
+    *({"strategy": BLOCKS, "amount": amount} for amount in (1, 3)),
+    *({"strategy": BLOCKS, "amount": 3, name: value} for name, value in (("trains", "norm"), ("batchnorm", "frozen"))),
+    {"strategy": BLOCKS, "amount": 3, "skip": 1, "keep": "best"},
+    {"strategy": BLOCKS, "amount": 3, "finetune_learning_rate": 1e-3},  # named like another
+    {"strategy": "pattern", "pattern": "(conv|$norm)_[0-9]+", "rate_decay": 0.5},
+    {"strategy": "all", "gradual": True, "augmentation": "standard", "copies": 4, "class_weight": "balanced"},
+    {"strategy": FROZEN, "augmentation": "standard", "copies": 4, "class_weight": "balanced"},
+]
+OWN = {"efficientnetv2b0": "EfficientNetV2B0", "/photos/own.keras": "own", "/other/own.keras": "own"}
+
+
+def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN)) -> Results:
+    """Make up a study of somebody's own photos and networks: `WAYS` to unfreeze, so many test photos a class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([f"class {number}" for number in range(len(sizes))], sizes)
+    runs = []
+    for backbone in networks:
+        for number, way in enumerate(WAYS):
+            right = rng.random(len(labels)) < 0.6 + 0.02 * number
+            named = {"backbone": backbone, "amount": 0, "dataset": "folder:/photos/mine"} | way
+            record, history, predictions = made_up_run(0, right, **named)
+            data = {
+                "dataset": "folder:/photos/mine",
+                "version": "",
+                "title": "mine",
+                "description": "",
+                "sha256": "0",
+                "photos": {"train": 3000, "validation": 600, "test": len(labels), "available": 4000},
+                "splits": "The parts are divided by a hash of each photo.",
+                "left_out": [{"path": "a/*b*.jpg", "reason": "no photo"}],
+            }
+            changed = {"data": data, "network": {"title": OWN[backbone], "about": "a network"}}
+            changed |= {"trainable_parameters": 10 + 5 * number, "total_parameters": 100}
+            predictions = predictions[["key"]].assign(
+                label=labels, predicted=np.where(right, labels, np.where(labels == "class 0", "class 1", "class 0"))
+            )
+            scores = pd.DataFrame(1 / len(sizes), predictions.index, [f"p_class {n}" for n in range(len(sizes))])
+            record = record.model_copy(update=changed)
+            runs.append(Run(record=record, history=history, predictions=predictions.join(scores)))
+    return Results(runs, planned=len(runs))
 
 
 def flat(*which) -> float:

@@ -1,13 +1,17 @@
 """Words, verdicts and figures of studies that are small, unfinished or one-sided: none fails, none says nan."""
 
+import html
 import re
+import time
 
+import pandas as pd
 import pytest
-from invented import FROZEN, flat, invented
-from test_words import SECTIONS
+from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else
+from test_words import MAY_BE_EMPTY, SECTIONS
 
 from thaw.report import figures, tables
 from thaw.report.answer import Answer
+from thaw.report.display import Figure
 from thaw.report.results import Results
 
 pytestmark = [pytest.mark.usefixtures("quick_corrections"), pytest.mark.filterwarnings("error")]
@@ -42,7 +46,7 @@ STUDIES = {
 def test_any_study_has_its_report(name):
     results = STUDIES[name]()
     answer = Answer(results)
-    texts = [answer.write(section) for section in SECTIONS if section != "missing"]
+    texts = [answer.write(section) for section in SECTIONS if section not in MAY_BE_EMPTY]
     frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
     if results.replication:
         frames.append(results.replication.claims_table())
@@ -52,12 +56,101 @@ def test_any_study_has_its_report(name):
         assert not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
     shown = [
         figures.accuracy_by_parameters(results),
-        figures.training_time(results),
         figures.accuracy_by_cost(results),
         figures.gap(results),
     ]
-    if results.latency is not None:
-        shown.append(figures.latencies(results))
     if any(len(pairs) for pairs in results.pairs.values()):
         shown.append(figures.differences(results))
     assert all(figure.axes for figure in shown)
+
+
+def everything(results: Results) -> str:
+    """All words of a study's report, with its tables and what its figures say."""
+    answer = Answer(results)
+    texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
+    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    frames += [tables.recall(answer), tables.run_table(results), tables.hard(answer.hard)]
+    drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.gap(results)]
+    drawn += [figures.differences(results), *(figures.learning_curves(results, name) for name in results.backbones)]
+    drawn.append(figures.confusion({n.title: results.predictions(n.top) for n in answer.networks}, results.classes))
+    for figure in drawn:
+        assert not Figure(figure, "", "")._repr_mimebundle_()["text/html"].count("nan")
+        said = [text.get_text() for text in figure.findobj(lambda each: hasattr(each, "get_text"))]
+        frames.append(pd.DataFrame({"said": said}))
+    return html.unescape("\n".join([*texts, *(frame.to_string(max_colwidth=None) for frame in frames)]))
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_report_of_other_photos_and_networks_speaks_of_nothing_else():
+    results = of_somebody_else([40, 30, 4])
+    text = everything(results)
+    assert not re.search("flower|resnet|mobilenet|original|the source", text, re.IGNORECASE)
+    assert not re.search(r"\b(nan|inf)\b", text)
+    for title in ("EfficientNetV2B0", "own (/photos/own.keras)", "own (/other/own.keras)"):
+        assert title in text
+    assert len(results.rows) == len(OWN) * len(WAYS)
+    assert not results.rows.duplicated(["backbone", "label"]).any()
+    assert not results.rows.duplicated(["backbone", "short"]).any()
+    assert not results.rows.duplicated(["backbone", "phrase"]).any()
+    said = html.unescape(Answer(results).write("method"))
+    assert "The parts are divided by a hash of each photo." in said
+    assert "order" not in said.split("**Two phases.**")[0]
+    assert "1 file could not be read and was left out: a/*b*.jpg (no photo)." in said
+    for word in ("Strategy A", "Layers like", "Before the last", "Normalization layers only", "Block after block"):
+        assert word in said
+    assert "augmentation" in tables.provenance(Answer(results))["What"].to_list()
+
+
+def test_the_control_is_one_that_trains_alike():
+    results = of_somebody_else([40, 40])
+    gain = results.remaining_gain("efficientnetv2b0")
+    right = {row["short"]: row["test_accuracy"] for _, row in results.backbones["efficientnetv2b0"].iterrows()}
+    controls = [name for name in right if name.startswith("frozen 20")]
+    tuned = [name for name in right if "frozen 5" not in name and name not in controls and "best" not in name]
+    assert len(controls) == 1 + 1 and len(tuned) == 9, "the run of the best epoch has no control of its own"
+    mean = sum(right[name] for name in tuned if name not in controls) / len(tuned)
+    weighed = [name for name in controls if "weighted" not in name]
+    assert gain.over_control.mean == pytest.approx(mean - right[weighed[0]], abs=0.02)
+
+
+def test_classes_that_are_not_alike_in_size_have_their_recall():
+    even, uneven = of_somebody_else([30, 25, 30]), of_somebody_else([60, 30, 5])
+    assert not even.uneven and uneven.uneven
+    assert "Balanced acc." not in tables.configurations(even)[0]
+    assert Answer(even).write("balance") == ""
+    assert "Balanced acc." in tables.configurations(uneven)[0]
+    run = uneven.runs[0]
+    right = run.predictions["label"] == run.predictions["predicted"]
+    by_hand = [right[run.predictions["label"] == f"class {number}"].mean() for number in range(3)]
+    assert uneven.rows.loc[0, "balanced_accuracy"] == pytest.approx(sum(by_hand) / 3)
+    top = Answer(uneven).networks[0].top
+    lowest = uneven.recall(top)
+    said = html.unescape(Answer(uneven).write("balance"))
+    assert "class 0 has 60 test photos, class 2 5." in said
+    assert f"a balanced accuracy of {top['balanced_accuracy']:.1%}" in said
+    assert f"Its recall is lowest for {lowest.index[0]} ({lowest.iloc[0]:.1%} of" in said
+    shown = tables.recall(Answer(uneven))
+    assert len(shown) == 3 and shown["Test photos"].to_list().count("5") == 1
+
+
+def test_what_the_checks_of_the_photos_found_is_told():
+    results = of_somebody_else([5, 5])
+    assert Answer(results).write("photos") == ""
+    found = pd.DataFrame(
+        [("P1", "Near-duplicates", "3 pairs", "Give them a group.")], columns=["code", "title", "found", "do"]
+    )
+    for findings, words in ((found, "1 finding"), (found[:0], "Nothing was found")):
+        checked = Results(results.runs, findings=findings)
+        text = Answer(checked).write("photos")
+        assert text.startswith("## The photos") and words in text
+        assert len(tables.findings(findings)) == len(findings)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_thousand_classes_take_seconds():
+    results = of_somebody_else([3] * 990 + [1] * 10, networks=["efficientnetv2b0"])
+    began = time.process_time()
+    text = everything(results)
+    assert time.process_time() - began < 30
+    assert "1,000 classes" in text and "990 more" in text
+    assert len(tables.recall(Answer(results))) == tables.FEW

@@ -52,7 +52,7 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
         history,
         training_seconds={"activations": 1.0, "head": 2.0, "finetune": 3.0},
         activations={"head": {"frontier": ["pooled"], "cached": True, "why": "few photos", "megabytes": 1.0}},
-        network=NETWORKS[experiment.backbone],
+        network=NETWORKS.get(experiment.backbone, {"title": "own", "about": "a network of somebody's own"}),
         trainable_parameters=10,
         total_parameters=100,
         test_accuracy=float(right.mean()),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
@@ -16,13 +16,14 @@ from thaw.disk import places, status
 from thaw.disk.atomic import check_writable
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
+from thaw.experiment import Experiment
 from thaw.study import freshness, graph, search, watch
 from thaw.study.study import Study
 
 
-def _one_line(_, param: click.Parameter, value: str) -> str:
+def _one_line(_, param: click.Parameter, value: str | None) -> str | None:
     """Refuse what could not be handed on: a folder's path passes through command lines, shells and messages."""
-    if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
+    if value and re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
         raise click.BadParameter(f"{value!r} has a line end or another character that a folder's name should not have.")
     return value
 
@@ -54,6 +55,48 @@ def cli():
     Example:
       thaw report demo
     """
+
+
+@cli.command()
+@click.argument("photos", callback=_one_line)
+@click.option(
+    "--backbone",
+    "networks",
+    multiple=True,
+    default=["mobilenet"],
+    show_default=True,
+    callback=lambda context, option, values: [_one_line(context, option, value) for value in values],
+    help="A network of keras.applications or a .keras file. Give it once for each network.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=1, max=100_000), default=30, show_default=True, help="How long it may take."
+)
+@click.option("--name", callback=_one_line, help="The profile's name.  [default: the folder's]")
+@click.option("--weights", callback=_one_line, help="imagenet, none or a file.  [default: imagenet]")
+@click.option(
+    "--preprocessing",
+    type=click.Choice(get_args(Experiment.model_fields["preprocessing"].annotation)),
+    default="network",
+    help="How .keras files want their photos prepared.",
+)
+def init(photos, networks, minutes, name, weights, preprocessing):
+    r"""Look at your photos, measure this machine, and write a profile.
+
+    PHOTOS is a folder with a sub-folder for each class (also within train,
+    val and test), or a CSV table with the columns path and label.
+
+    \b
+    Examples:
+      thaw init ~/photos
+      thaw init ~/photos --backbone mobilenet --backbone efficientnetv2b0 --minutes 60
+    """
+    from thaw.study.execute import stderr_to
+
+    _limit_threads(1)  # each job of a study has one core
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with stderr_to(os.devnull):
+        from thaw.study.init import init
+    init(photos, list(networks), minutes, name, weights, preprocessing, lambda line: print(line, flush=True))
 
 
 @cli.command()

@@ -8,15 +8,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
 from thaw.disk.atomic import check_writable
-from thaw.errors import DataNotFound, ThawError
+from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
 from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights, load_pretrained
-from thaw.study.study import Study
+from thaw.records.runs import PHOTOS
+from thaw.study.study import Job, Study
 
 HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
 PATIENCE = 5  # seconds for the host to answer
@@ -45,7 +47,7 @@ def check(study: Study) -> None:
 
     check_downloads(study)
     for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
-        attempt(_check_photos, *asked)
+        attempt(_check_photos, study, *asked)
     networks: dict[tuple, list[Experiment]] = {}
     for e in experiments:
         networks.setdefault((e.backbone, e.image_size, e.weights, e.preprocessing), []).append(e)
@@ -66,16 +68,40 @@ def check(study: Study) -> None:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
 
 
-def _check_photos(dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
-    """See that photos are there and can be trained on, and print what the data checks find in their files."""
+def _check_photos(study: Study, dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
+    """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
+    asked = (dataset, splits, on_damaged, max_examples)
+    for job in study.finished():
+        e = job.experiment
+        if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
+            _check_unchanged(job, source.content_digest(found), photos)
     if photos is None:
         return
     findings = checks.findings(photos, found.left_out, found.ignored)
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
         print(checks.as_text(findings), flush=True)
+
+
+def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:
+    """Refuse to go on with a study whose photos are not those of a finished run any more."""
+    try:
+        before = job.read().record.data.get("files_sha256", digest)  # older records have none
+    except InvalidRecord:
+        return
+    if before == digest:
+        return
+    how = ""
+    if photos is not None:
+        with contextlib.suppress(OSError, ValueError):
+            listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False)
+            how = f" {checks.changes(listed, photos)}"
+    raise DataDamaged(
+        f"dataset = {job.experiment.dataset!r}: the photos have changed since {job.label} was run.{how} "
+        f"Put them back; or delete {job.directory.parent} to run the study anew; or copy the profile to another name."
+    )
 
 
 def check_downloads(study: Study) -> None:
@@ -91,7 +117,7 @@ def check_downloads(study: Study) -> None:
         if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
         own = is_file(experiment.backbone)  # its weights are in it
-        if experiment.weights == "imagenet" and not own and not _has_weights(experiment.backbone):
+        if experiment.weights == "imagenet" and not own and not has_weights(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
     if wanted and not _answers(HOST, PATIENCE):
         raise DataNotFound(
@@ -102,7 +128,7 @@ def check_downloads(study: Study) -> None:
         )
 
 
-def _has_weights(backbone: str) -> bool:
+def has_weights(backbone: str) -> bool:
     """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
     path, _ = find_weights(backbone, "imagenet")
     kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"

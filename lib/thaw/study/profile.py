@@ -16,7 +16,7 @@ from thaw.experiment import in_words, is_file, shown
 from thaw.network import backbones
 
 # What may differ between backbones, and what a search may try.
-Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size"]
+Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
 Values = Annotated[list[Any], Field(min_length=1)]
 

@@ -73,8 +73,11 @@ def gap_interval(train: float, train_photos: int, validation: float, validation_
 
 def loss_interval(runs: Sequence[Run]) -> tuple[float, float]:
     """Return the interval of a configuration's mean test loss in nats, with photos drawn again."""
-    photos = [run.predictions.sort_values("key").to_dict("records") for run in runs]
-    losses = [-np.log(np.clip([row[f"p_{row['label']}"] for row in rows], 1e-7, 1)) for rows in photos]
+    losses = []
+    for photos in (run.predictions.sort_values("key") for run in runs):
+        scores = photos.filter(regex="^p_")
+        of_label = scores.to_numpy()[range(len(photos)), scores.columns.get_indexer("p_" + photos["label"])]
+        losses.append(-np.log(np.clip(of_label, 1e-7, 1)))
     mean = np.mean(losses, axis=0)
     if np.ptp(mean) == 0:
         return float(mean[0]), float(mean[0])

@@ -1,0 +1,195 @@
+"""How long a study takes on this machine: measured on a few batches, then counted up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import psutil
+import tensorflow as tf
+
+from thaw.experiment import Experiment
+from thaw.network import backbones, graph, unfreezing
+from thaw.network.head import add_head
+from thaw.network.pretrained import load_pretrained
+from thaw.training.setup import set_keras
+
+BATCH = 32  # photos in each measured call
+CALLS = 3  # of which the fastest counts
+# What costs the same whatever the photos, in units of the time that this machine takes to import TensorFlow: see
+# benchmarks/estimate.py, which compares the sum with what studies took.
+OF_AN_EXPERIMENT = 2.0  # a notebook: imports, tables, figures
+OF_A_NETWORK = 2.0  # its shared part, the check before training, and its latency
+OF_A_STUDY = 8.0  # the check, the summary, HTML and PDF
+HEAD_SECONDS = 5e-5  # to train the head alone on one photo's features
+CONTENTION = 0.25  # how much longer each job takes for every other at work beside it: they share the memory
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a network costs on one core of this machine.
+
+    Attributes
+    ----------
+    size : int
+        The side of the photos it was measured with, in pixels.
+    forward : float
+        Seconds a photo, through the whole network.
+    backward : float
+        How many times that a training step takes of what it trains.
+    tracing : float
+        Seconds to build a training step, for each layer that it trains.
+    model : keras.Model
+        With its head.
+    base : keras.Model
+    """
+
+    size: int
+    forward: float
+    backward: float
+    tracing: float
+    model: keras.Model
+    base: keras.Model
+
+
+def cores() -> int:
+    """Count the processor cores that a study may use."""
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
+def import_seconds() -> float:
+    """Measure how long a new process takes to import Keras and TensorFlow, in seconds."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    seconds = []
+    for _ in range(2):  # the second finds the files in memory
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import keras"], env=environment, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def measure(experiment: Experiment, classes: int) -> Speed:
+    """Measure a network on made-up photos: some seconds.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        One of those that the network is to be trained in.
+    classes : int
+    """
+    set_keras(experiment)
+    size = experiment.image_size
+    base, _ = load_pretrained(experiment.backbone, size, "none", experiment.preprocessing)
+    backbone = backbones.get(experiment.backbone, experiment.preprocessing)
+    model = add_head(base, classes)
+    photos = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3)).astype("float32")
+    run = tf.function(lambda batch: model(batch, training=False), autograph=False)
+    forward = _fastest(lambda: run(photos)) / BATCH
+    blocks = list(backbone.blocks(base).values())
+    layers = [layer for block in blocks[-max(1, len(blocks) // 3) :] for layer in block]
+    unfreezing.unfreeze(base, layers)
+    cut = graph.cut(model)
+    share = _share(model, list(cut.frontier))
+    cut.tail.compile("adam", "sparse_categorical_crossentropy")
+    rows = [np.zeros((BATCH, *tensor.shape[1:]), tensor.dtype) for tensor in cut.frontier.values()]
+    labels = np.zeros(BATCH, "int64")
+    step = lambda: cut.tail.train_on_batch(graph.one_or_all(rows), labels)  # noqa: E731
+    began = time.perf_counter()
+    step()
+    first = time.perf_counter() - began
+    again = _fastest(step)
+    return Speed(
+        size, forward, again / BATCH / (forward * share), max(first - again, 0) / len(cut.tail.layers), model, base
+    )
+
+
+def _fastest(call: Callable[[], object]) -> float:
+    call()  # builds the graph
+    seconds = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def _share(model: keras.Model, frontier: Sequence[str]) -> float:
+    """How much of a network's work lies behind a frontier, from 0 to 1."""
+    output = list(graph.tensors(model))[-1]
+    whole = graph.multiply_adds(model, [output])
+    return 1 - graph.multiply_adds(model, frontier) / whole if whole else 1.0
+
+
+def seconds(
+    experiments: Sequence[Experiment], photos: dict[str, int], speeds: dict[str, Speed], imports: float, at_once: int
+) -> float:
+    """Estimate how long a study takes, in seconds.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment
+        All of them, of all seeds.
+    photos : dict of str to int
+        How many ``train``, ``validation`` and ``test``.
+    speeds : dict of str to Speed
+        Of each backbone.
+    imports : float
+        Seconds to import TensorFlow.
+    at_once : int
+        How many jobs run side by side, each on a core of its own.
+    """
+    used = {e.max_examples for e in experiments}.pop()
+    total = sum(photos.values())
+    counts = {part: count * min(1.0, (used or total) / total) for part, count in photos.items()}
+    of_networks = [_pass(e, counts, speeds[e.backbone]) for e in {e.backbone: e for e in experiments}.values()]
+    of_networks = [one + OF_A_NETWORK * imports for one in of_networks]
+    of_experiments = [_training(e, counts, speeds[e.backbone]) + OF_AN_EXPERIMENT * imports for e in experiments]
+    return (
+        OF_A_STUDY * imports
+        + _side_by_side(of_networks, at_once)
+        + _side_by_side(sorted(of_experiments, reverse=True), at_once)
+    )
+
+
+def _side_by_side(jobs: Sequence[float], at_once: int) -> float:
+    """How long jobs take, each started as soon as a core is free."""
+    busy = [0.0] * at_once
+    slower = 1 + CONTENTION * (min(at_once, len(jobs)) - 1)
+    for job in jobs:
+        busy[busy.index(min(busy))] += job * slower
+    return max(busy)
+
+
+def _pass(experiment: Experiment, counts: dict[str, float], speed: Speed) -> float:
+    """Seconds of the frozen part's one pass over all photos."""
+    images = sum(counts.values()) + experiment.copies * counts["train"]
+    return images * _forward(experiment, speed)
+
+
+def _forward(experiment: Experiment, speed: Speed) -> float:
+    return speed.forward * (experiment.image_size / speed.size) ** 2
+
+
+def _training(experiment: Experiment, counts: dict[str, float], speed: Speed) -> float:
+    """Seconds to train and test one experiment, without what experiments share."""
+    backbone, base = backbones.get(experiment.backbone, experiment.preprocessing), speed.base
+    fresh = experiment.augmentation != "none" and not experiment.copies
+    total = experiment.epochs * counts["train"] * HEAD_SECONDS
+    if fresh:
+        total += experiment.epochs * counts["train"] * _forward(experiment, speed)
+    steps = unfreezing.steps(base, backbone, experiment)
+    for layers in steps if experiment.strategy != "frozen" else []:
+        unfreezing.unfreeze(base, layers, experiment.trains, experiment.batchnorm)
+        cut = graph.cut(speed.model)
+        behind = _share(speed.model, list(cut.frontier)) * _forward(experiment, speed)
+        epochs = experiment.finetune_epochs / len(steps)
+        total += epochs * behind * (counts["train"] * speed.backward + counts["validation"])
+        total += counts["test"] * behind + speed.tracing * len(cut.tail.layers)
+    return total
