@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, first_line
 from thaw.network.backbones import Backbone, prepared
 
@@ -64,7 +65,7 @@ class Own(Backbone):
         UnsupportedNetwork
             If it holds custom layers or code.
         """
-        file = Path(path).expanduser()
+        file = places.in_project(path)
         if not file.is_file():
             raise UnknownBackbone(
                 f"backbone = {path!r}: there is no such file. Give the path of a .keras file, or the name of a network "
