@@ -6,6 +6,7 @@ from conftest import enliven
 
 from thaw.data.photos import load_photos
 from thaw.experiment import Experiment
+from thaw.experiment import Experiment
 from thaw.network import backbones, blocks, frozen, graph, unfreezing
 from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # MPO: a JPEG with a second picture, from phones
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Photos as well, of formats that are not read: never passed over as if they were no photos.
 FOREIGN = (
@@ -20,6 +20,7 @@ PIXELS = 178_956_970  # Pillow's own limit: beyond it, a small file may fill the
 LARGE = 2**25  # pixels: larger photos are halved before they are resized, as memory is what limits
 THUMBNAIL = 64  # pixels: the side from which a photo's brightness is told
 
+Image.init()  # or some formats are unknown until Pillow has met another
 # Photos between a half of Pillow's limit and the limit are allowed here; Pillow would warn of each.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -130,7 +131,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn or mirror a photo as its EXIF data say. (Pillow has turned a TIFF when it loaded it.)"""
+    """Turn or mirror a photo as its EXIF data say; Pillow has turned a TIFF when it loaded it."""
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -138,7 +139,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert a photo of any mode to RGB."""
     if image.mode.startswith(("I", "F")):  # whole numbers of 16 or 32 bits, or fractions
-        values = np.nan_to_num(np.asarray(image, np.float32))
+        values = np.nan_to_num(np.asarray(image, np.float64))
         highest = values.max(initial=0)
         if image.mode.startswith("I;16") or highest > 255:
             values = values / 257

@@ -102,7 +102,7 @@ class FileSource:
             )
         names = photos["sha256"].where(photos["group"] == "", "group " + photos["group"])
         given = photos["part"] if official else pd.Series("train", photos.index)
-        photos = photos.assign(part=splits.by_hash(names.tolist(), given.tolist()))
+        photos = photos.assign(part=splits.by_hash(names.tolist(), photos["label"].tolist(), given.tolist()))
         photos = photos.sort_values(["sha256", "path"], ignore_index=True)
         sentence = _sentence(set(given), bool((photos["group"] != "").any()))
         source = cls(dataset, path, photos, tuple(left_out), found.ignored, sentence, len(photos))
@@ -130,7 +130,7 @@ class FileSource:
             )
         cells = pd.crosstab(self.table["label"], self.table["part"]).reindex(columns=PARTS, fill_value=0)
         empty = [
-            f"class {label!r} ({row.sum()} photos) has none in {part}"
+            f"class {label!r} ({row.sum()} photo{'s' * int(row.sum() > 1)}) has none in {part}"
             for label, row in cells.iterrows()
             for part in PARTS
             if not row[part]

@@ -12,8 +12,13 @@ from thaw.data.files import Found, class_name, shown, some
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mean
 
 PARTS = {  # by the name of the sub-folder, in any case
-    **{"train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation"},
-    **{"test": "test", "testing": "test"},
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
 }
 
 
@@ -57,7 +62,7 @@ def find(dataset: str, folder: Path) -> Found:
     if not rows:
         raise InvalidParameter(
             f"dataset = {dataset!r}: no class folders with photos in {str(folder)!r}"
-            f"{f' (found: {some(walk.ignored, 5)})' if walk.ignored else ''}. "
+            f"{f' (found: {some(sorted(walk.ignored), 5)})' if walk.ignored else ''}. "
             "Put the photos of each class into a sub-folder with the class' name."
         )
     photos = pd.DataFrame(rows, columns=["file", "path", "label", "part"]).assign(group="")

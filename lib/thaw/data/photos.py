@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from thaw.data.source import PREFIXES, Source, find_source, place_of
+from thaw.data.source import PREFIXES, Source, content_digest, find_source, place_of
 from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
@@ -183,6 +183,7 @@ def load_photos(
             },
             "classes": list(source.classes),
             "sha256": digest.hexdigest(),
+            "files_sha256": content_digest(source),
             "splits": source.splits,
             "left_out": list(source.left_out),
         },

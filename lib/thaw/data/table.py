@@ -66,7 +66,7 @@ def _read(wrong: str, file: Path) -> pd.DataFrame:
             header = opened.readline()
             separator = max(",;\t", key=header.count)
             opened.seek(0)
-            rows = [row for row in csv.reader(opened, delimiter=separator, strict=True)]
+            rows = list(csv.reader(opened, delimiter=separator, strict=True))
     except OSError as error:
         raise DataDamaged(f"{wrong}the table cannot be read ({error.strerror}). Change its permissions.") from None
     except (UnicodeDecodeError, csv.Error) as error:

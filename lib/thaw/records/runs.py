@@ -18,6 +18,7 @@ from thaw.experiment import Experiment
 from thaw.records.record import FIGURES, LAST, Record, migrated
 
 TABLES = ("history.csv", "predictions.csv")
+PHOTOS = "photos.csv"  # of photos in files of their own
 # What identifies a row. The backbone and the hash would do; the others keep rows in a readable order.
 IDENTITY = ("backbone", "strategy", "amount", "epochs", "configuration")
 NAMES = ("label", "short", "phrase", "plain", "control")  # what else depends on the configuration alone
@@ -43,9 +44,28 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     write_atomic(path, as_csv(table))
 
 
-def save(directory: Path, record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Write a run's files; ``record.json`` last, with the hashes of the others."""
+def save(
+    directory: Path,
+    record: Record,
+    history: pd.DataFrame,
+    predictions: pd.DataFrame,
+    photos: pd.DataFrame | None = None,
+) -> None:
+    """Write a run's files; ``record.json`` last, with the hashes of the others.
+
+    Parameters
+    ----------
+    directory : Path
+    record : Record
+    history, predictions : DataFrame
+        An epoch a row; a test photo a row.
+    photos : DataFrame, optional
+        A photo a row, where photos are files of their own: path, label, part
+        and sha256.
+    """
     tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
+    if photos is not None:
+        tables[PHOTOS] = as_csv(photos)
     record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run

@@ -166,11 +166,12 @@ class Figure:
 
     def _image(self) -> tuple[str, float]:
         """Return the plot as a data URI, and its width in CSS pixels."""
-        svg = self._saved("svg", metadata={"Date": None, "Creator": None})
         # Lines and letters look best as vectors. Photos and thousands of marks would be too large.
-        if len(svg) < 500_000 and not any(axes.images for axes in self.figure.axes):
-            width = float(re.findall(rb'<svg[^>]* width="([\d.]+)pt"', svg)[0]) * 96 / 72
-            return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
+        if not any(axes.images for axes in self.figure.axes):
+            svg = self._saved("svg", metadata={"Date": None, "Creator": None})
+            if len(svg) < 500_000:
+                width = float(re.findall(rb'<svg[^>]* width="([\d.]+)pt"', svg)[0]) * 96 / 72
+                return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
         jpeg = self._saved("jpeg", dpi=_DPI, pil_kwargs={"quality": 90})
         width = Image.open(io.BytesIO(jpeg)).width * 96 / _DPI
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", width

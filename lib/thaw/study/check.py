@@ -7,14 +7,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
 from thaw.disk.atomic import check_writable
-from thaw.errors import DataNotFound, ThawError
+from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
+from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights, load_pretrained
-from thaw.study.study import Study
+from thaw.records.runs import PHOTOS
+from thaw.study.study import Job, Study
 
 HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
 PATIENCE = 5  # seconds for the host to answer
@@ -43,15 +46,16 @@ def check(study: Study) -> None:
 
     check_downloads(study)
     for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
-        attempt(_check_photos, *asked)
-    networks = {}
-    for name, weights in {(experiment.backbone, experiment.weights): None for experiment in experiments}:
-        if loaded := attempt(load_pretrained, name, 64, weights):
-            networks[name] = loaded[0]
-    for experiment in experiments:
-        if base := networks.get(experiment.backbone):
-            for remark in attempt(unfreezing.remarks, base, backbones.get(experiment.backbone), experiment) or ():
-                print(remark, flush=True)
+        attempt(_check_photos, study, *asked)
+    networks: dict[tuple, list[Experiment]] = {}
+    for e in experiments:
+        networks.setdefault((e.backbone, e.image_size, e.weights, e.preprocessing), []).append(e)
+    for network, those in networks.items():
+        if loaded := attempt(load_pretrained, *network):
+            backbone = backbones.get(those[0].backbone, those[0].preprocessing)
+            for experiment in those:
+                for remark in attempt(unfreezing.remarks, loaded[0], backbone, experiment) or ():
+                    print(remark, flush=True)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
         if not _has(precision):
             print(
@@ -63,16 +67,40 @@ def check(study: Study) -> None:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
 
 
-def _check_photos(dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
-    """See that photos are there and can be trained on, and print what the data checks find in their files."""
+def _check_photos(study: Study, dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
+    """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
+    asked = (dataset, splits, on_damaged, max_examples)
+    for job in study.finished():
+        e = job.experiment
+        if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
+            _check_unchanged(job, source.content_digest(found), photos)
     if photos is None:
         return
     findings = checks.findings(photos, found.left_out, found.ignored)
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
         print(checks.as_text(findings), flush=True)
+
+
+def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:
+    """Refuse to go on with a study whose photos are not those of a finished run any more."""
+    try:
+        before = job.read().record.data.get("files_sha256", digest)  # older records have none
+    except InvalidRecord:
+        return
+    if before == digest:
+        return
+    how = ""
+    if photos is not None:
+        with contextlib.suppress(OSError, ValueError):
+            listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False)
+            how = f" {checks.changes(listed, photos)}"
+    raise DataDamaged(
+        f"dataset = {job.experiment.dataset!r}: the photos have changed since {job.label} was run.{how} "
+        f"Put them back; or delete {job.directory.parent} to run the study anew; or copy the profile to another name."
+    )
 
 
 def check_downloads(study: Study) -> None:
@@ -87,7 +115,8 @@ def check_downloads(study: Study) -> None:
     for experiment in (job.experiment for job in study.jobs):
         if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
-        if experiment.weights == "imagenet" and not _has_weights(experiment.backbone):
+        own = is_file(experiment.backbone)  # its weights are in it
+        if experiment.weights == "imagenet" and not own and not _has_weights(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
     if wanted and not _answers(HOST, PATIENCE):
         raise DataNotFound(
@@ -102,7 +131,8 @@ def _has_weights(backbone: str) -> bool:
     """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
     path, _ = find_weights(backbone, "imagenet")
     kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
-    return path is not None or any(kept.glob(f"{backbone}*"))
+    # Keras calls the files efficientnetv2-b0_notop.h5, NASNet-mobile-no-top.h5 and so on.
+    return path is not None or any(backbone in re.sub("[^a-z0-9]", "", file.name.lower()) for file in kept.glob("*"))
 
 
 def _answers(url: str, seconds: float) -> bool:

@@ -65,6 +65,7 @@ def execute(
                     kernel_name="python3",
                     stdout_file=Labelled(terminal, label),
                     execution_timeout=math.ceil(3600 * hours),
+                    shutdown_kernel="immediate",  # all is saved: no need to wait until TensorFlow has tidied up
                 )
         except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
             kind = getattr(error, "ename", "")

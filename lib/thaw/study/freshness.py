@@ -13,7 +13,7 @@ import pandas as pd
 from thaw.disk import places
 from thaw.experiment import Experiment
 from thaw.study import search
-from thaw.study.study import Study
+from thaw.study.study import FINDINGS, Study
 
 RUN = ("record.json", "history.csv", "predictions.csv")
 CALLS = {"backbone", "call", "photos", "round", "milliseconds"}  # columns of latency.csv
@@ -72,6 +72,8 @@ def _files(study: Study) -> Iterator[Path]:
     for job in study.jobs + (searched.jobs if searched else ()):
         yield from (job.directory / name for name in RUN)
     yield study.outputs / "latency.csv"
+    if (study.outputs / FINDINGS).is_file():
+        yield study.outputs / FINDINGS
     yield root / "notebooks" / "summary.ipynb"
     if study.claims:
         yield from study.claims.files

@@ -15,11 +15,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
 from thaw.experiment import OF_UNFREEZING, Experiment
-from thaw.study.study import Job, Study
+from thaw.records.runs import write_csv
+from thaw.study.study import FINDINGS, Job, Study
+
+if TYPE_CHECKING:
+    from thaw.training.setup import Setup
 
 # What does not change how a head is trained alone, and what besides does not change the output of a frozen part.
 BEHIND_HEAD = {*OF_UNFREEZING, "amount", "finetune_learning_rate", "output_dir"}
@@ -109,11 +114,30 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     if is_kept(setup.experiment):
         phases.provide_activations(setup, [job.experiment for job in part.jobs])
         folder = str(activations.folder(setup))
+        _check_photos(study, setup)
     for experiment in part.heads():
         phases.train_head(with_head_of(setup, experiment))
     path = marker(study, part.name)
     write_atomic(path.with_suffix(".folder"), folder)
     write_atomic(path, "")
+
+
+def _check_photos(study: Study, setup: Setup) -> None:
+    """Leave what the data checks find as ``findings.csv``; the features are those of the study's first network."""
+    from thaw.data import checks
+    from thaw.training import phases
+
+    first = study.networks()[0]
+    if setup.experiment.backbone != first.backbone or setup.experiment.copies:
+        return
+    data = setup.data
+    photos = data.listing() if data.files is None else data.files
+    left_out = data.provenance["left_out"]
+    found = checks.findings(photos, left_out) if data.files is not None else []
+    features = phases.pooled_features(setup)
+    if features is not None:
+        found += checks.findings_of_features(photos, features)
+    write_csv(checks.as_table(found), study.outputs / FINDINGS)
 
 
 def forget(study: Study) -> None:

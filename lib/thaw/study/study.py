@@ -20,6 +20,7 @@ from thaw.study.profile import Profile, StudySettings, read_parameters
 
 NOT_RUN = "it has not been run"
 DAMAGED = "record.damaged.json"
+FINDINGS = "findings.csv"  # of the data checks
 
 
 @dataclass(frozen=True)

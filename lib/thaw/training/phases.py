@@ -134,7 +134,7 @@ class Training:
         """Gather what a record holds besides the history and the test figures."""
         return {
             **unfreezing.count_parameters(setup.model),
-            "network": {"title": setup.backbone.title, "about": setup.backbone.describe(setup.base)},
+            "network": setup.network,
             "data": setup.data.provenance,
             "weights": setup.pretrained,
             "device": machine.device(),
@@ -210,6 +210,13 @@ def provide_activations(setup: Setup, experiments: Iterable[Experiment]) -> None
             if cut.has_frozen_part:
                 frontiers.append(list(cut.frontier))
     activations.cached(setup, list(map(list, dict.fromkeys(map(tuple, frontiers)))))
+
+
+def pooled_features(setup: Setup) -> np.ndarray | None:
+    """Read what the frozen network makes of each photo, (photos, channels), if `provide_activations` has kept it."""
+    (name,) = _cut(setup, phases(setup)[0]).frontier
+    kept, _ = activations.cached(setup, [[name]])
+    return np.asarray(kept[name][: len(setup.data.keys)], np.float32) if name in kept else None
 
 
 def _steps(setup: Setup) -> list[_Step]:

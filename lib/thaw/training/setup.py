@@ -68,6 +68,11 @@ class Setup:
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
     @property
+    def network(self) -> dict[str, str]:
+        """What a report calls the network (``title``), and a sentence about it (``about``)."""
+        return {"title": self.backbone.title, "about": self.backbone.describe(self.base)}
+
+    @property
     def network_key(self) -> dict:
         """What the network computes depends on, besides its weights, its size and its precision."""
         key = {"backbone": self.pretrained.get("network_sha256", self.experiment.backbone)}

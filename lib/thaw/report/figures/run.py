@@ -33,6 +33,7 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
     figure = Figure(figsize=(1.5 * columns, (1.5 + 0.16 * lines) * rows), layout="constrained")
     for axes in (panels := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.axis("off")
+        axes.set(xticks=[], yticks=[])  # even unseen they would be laid out
     for axes, image, title in zip(panels.flat, images, titles):
         axes.imshow(image, interpolation="lanczos")
         axes.set_title("\n".join(map(plain, title.split("\n"))), fontsize=7)
