@@ -287,6 +287,7 @@ def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
             if name not in ("seed", "output_dir") and len({getattr(each, name) for each in every}) > 1
         ]
         for index, each in zip(same.index if differ else (), every):
-            values = ", ".join(f"{name} {getattr(each, name)}" for name in differ)
-            rows.loc[index, ["label", "short", "phrase"]] += [f", {values}", f" {values}", f" ({values})"]
+            named = ", ".join(f"{name} {getattr(each, name)}" for name in differ)
+            values = " ".join(str(getattr(each, name)) for name in differ)
+            rows.loc[index, ["label", "short", "phrase"]] += [f", {named}", f" {values}", f" ({named})"]
     return rows
