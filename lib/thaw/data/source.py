@@ -73,7 +73,7 @@ class Source(Protocol):
         """Take so many photos only; None: all."""
 
     def content(self) -> dict:
-        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and classes."""
+        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and parts."""
 
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give the positions of the photos that train, validate and test."""
