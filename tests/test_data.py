@@ -245,3 +245,88 @@ def test_the_shipped_photos_show_what_tf_flowers_shows():
         original = tf.image.resize(originals[key]["image"], (96, 96), antialias=True).numpy()
         assert shipped.classes[label] == builder.info.features["label"].int2str(originals[key]["label"])
         assert np.corrcoef(original.ravel(), image.ravel())[0, 1] > 0.95
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Make a data set as a user of TFDS would store one: it names no supervised keys."""
+
+    def prepare(counts: dict[str, int], channels: int = 3, unlabelled: str = ""):
+        rng = np.random.default_rng(0)
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(None, None, channels)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            }
+        )
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name="pets",
+            version="1.0.0",
+            features=features,
+            data_dir=tmp_path / "data",
+            split_datasets={
+                name: tf.data.Dataset.from_tensor_slices(
+                    {
+                        "image": rng.integers(0, 256, (count, 8, 9, channels), dtype=np.uint8),
+                        "label": np.full(count, -1) if name == unlabelled else np.arange(count) % 2,
+                    }
+                )
+                for name, count in counts.items()
+            },
+        )
+        monkeypatch.setattr(file_utils, "_REGISTERED_DATA_DIRS", {tmp_path / "data"})
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
+
+    return prepare
+
+
+def test_a_data_set_s_own_splits_are_used(prepared):
+    prepared({"train": 60, "test": 20, "validation": 10})
+    pets = data.load_photos("pets", 32)
+    assert [part.tolist() for part in (pets.train, pets.validation, pets.test)] == [
+        list(range(60)),
+        list(range(60, 70)),
+        list(range(70, 90)),
+    ]
+    for part, name in ((pets.train, "train"), (pets.validation, "validation"), (pets.test, "test")):
+        assert all(key.startswith(f"pets-{name}.") for key in pets.keys[part])
+    assert pets.provenance["splits"] == "The data set's own: train, validation and test."
+    assert pets.provenance["photos"] == {"train": 60, "validation": 10, "test": 20, "available": 90}
+    assert pets.listing()["part"].tolist() == ["train"] * 60 + ["validation"] * 10 + ["test"] * 20
+
+    old = data.load_photos("pets", 32, splits="position")
+    assert [len(part) for part in (old.train, old.validation, old.test)] == [45, 9, 6]
+    assert old.keys.tolist() == pets.keys[pets.train].tolist()
+    assert "By position" in old.provenance["splits"]
+
+    few = data.load_photos("pets", 32, 45)
+    assert [len(part) for part in (few.train, few.validation, few.test)] == [30, 5, 10]
+    assert few.keys[few.test].tolist() == pets.keys[pets.test][:10].tolist()
+
+
+@pytest.mark.parametrize(
+    "own, missing, ends", [("test", "validation", (50, 60, 80)), ("validation", "test", (53, 80, 60))]
+)
+def test_a_part_that_a_data_set_lacks_is_taken_from_train(prepared, own, missing, ends):
+    prepared({"train": 60, own: 20})
+    pets = data.load_photos("pets", 32)
+    parts = {"train": pets.train, "validation": pets.validation, "test": pets.test}
+    assert parts["train"].tolist() == list(range(ends[0]))
+    assert parts[missing].tolist() == list(range(ends[0], 60))
+    assert parts[own].tolist() == list(range(60, 80))
+    assert f"but for {missing}" in pets.provenance["splits"]
+
+
+def test_grey_photos_of_a_data_set_become_rgb(prepared):
+    prepared({"train": 40}, channels=1)
+    images = data.load_photos("pets", 32).images[:]
+    assert images.shape == (40, 32, 32, 3)
+    assert np.array_equal(images[..., 0], images[..., 2])
+    assert images.std() > 20
+
+
+def test_a_split_without_labels_is_refused(prepared):
+    prepared({"train": 40, "test": 10}, unlabelled="test")
+    with pytest.raises(InvalidParameter, match="10 photos have no label. Set splits to position"):
+        data.load_photos("pets", 32)
+    assert len(data.load_photos("pets", 32, splits="position")) == 40

@@ -17,7 +17,7 @@ FOREIGN = (
     *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef"),
 )
 PIXELS = 178_956_970  # Pillow's own limit: beyond it, a small file may fill the memory
-LARGE = 2**25  # pixels: larger photos are halved before they are resized, as memory is what limits
+LARGE = 2**23  # pixels: larger photos are halved before they are resized, as memory is what limits
 THUMBNAIL = 64  # pixels: the side from which a photo's brightness is told
 
 Image.init()  # or some formats are unknown until Pillow has met another

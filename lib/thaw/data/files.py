@@ -198,13 +198,12 @@ class FileSource:
         return replace(self, table=splits.first(self.table, count))
 
     def content(self) -> dict:
-        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and classes."""
-        rows = json.dumps(self.table[["path", "label", "sha256"]].to_numpy().tolist())
+        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and parts."""
+        rows = json.dumps(self.table[["path", "label", "part", "sha256"]].to_numpy().tolist())
         return {
             "dataset": "files",
             "classes": list(self.classes),
             "files": hashlib.sha256(rows.encode()).hexdigest(),
-            "pillow": PIL.__version__,  # it decodes
         }
 
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

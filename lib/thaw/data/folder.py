@@ -128,10 +128,12 @@ class _Walk:
                     self._ignore(entry)
 
     def _walk(self, folder: Path) -> Iterator[Path]:
-        seen = set()
+        above = [parent.stat() for parent in folder.absolute().parents]
+        seen = {(stat.st_dev, stat.st_ino) for stat in above}
         for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
             stat = Path(here).stat()
             if (stat.st_dev, stat.st_ino) in seen:  # a link back, or a second one to the same folder
+                self._ignore(Path(here))
                 folders.clear()
                 continue
             seen.add((stat.st_dev, stat.st_ino))

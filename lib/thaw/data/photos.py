@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 import tensorflow as tf
 
 from thaw.data.source import PREFIXES, Source, content_digest, find_source, place_of
@@ -149,6 +150,7 @@ def load_photos(
         "image_size": image_size,
         "photos": count,
         "tensorflow": tf.__version__,  # it decodes and resizes
+        "pillow": PIL.__version__,  # it decodes photos in files of their own
     }
     kept = arrays.find(path, key)
     if kept is None:

@@ -19,7 +19,7 @@ import pandas as pd
 from thaw.data import folder, table
 from thaw.data.files import FileSource
 from thaw.disk import places
-from thaw.errors import DataDamaged, InvalidParameter, ThawError
+from thaw.errors import DataDamaged, InvalidParameter
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -73,7 +73,7 @@ class Source(Protocol):
         """Take so many photos only; None: all."""
 
     def content(self) -> dict:
-        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and classes."""
+        """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and parts."""
 
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give the positions of the photos that train, validate and test."""
@@ -138,11 +138,7 @@ def on_disk(dataset: str) -> bool:
 
 def place_of(path: str) -> Path:
     """Give the absolute path of a folder or table: a relative one starts at the project's root."""
-    try:
-        root = places.project()
-    except ThawError:  # not in a project
-        root = Path.cwd()
-    return root / Path(path).expanduser()
+    return places.in_project(path)
 
 
 def _with_prefix(dataset: str) -> str:

@@ -184,8 +184,12 @@ class TfdsSource:
     def _examples(self, **options) -> tf.data.Dataset:
         own_keys = "tfds_id" in self.builder.info.features
         config = tfds.ReadConfig(add_tfds_id=not own_keys, try_autocache=False)
-        split = "+".join(f"{name}[:{count}]" for name, count in self.taken.items())
-        return self.builder.as_dataset(split=split, read_config=config, shuffle_files=False, **options)
+        asked = [f"{name}[:{count}]" for name, count in self.taken.items()]
+        # One after the other: asked for all at once, TFDS mixes the files of several splits.
+        examples, *more = self.builder.as_dataset(split=asked, read_config=config, shuffle_files=False, **options)
+        for others in more:
+            examples = examples.concatenate(others)
+        return examples
 
 
 def prepare(dataset: str, use: str = "official") -> TfdsSource:
@@ -267,7 +271,7 @@ def _builder(dataset: str) -> tfds.core.DatasetBuilder:
         close = did_you_mean(dataset, [*shipped, *tfds.list_builders(with_community_datasets=False)])
         raise InvalidParameter(
             f"dataset = {dataset!r}: TFDS has no such data set. {close.split(' Allowed:')[0]} "
-            "See tfds.list_builders() for all."
+            "See tfds.list_builders() for all; for your own photos give folder:PATH or table:FILE.csv."
         ) from None
     except Exception as error:  # each kind of wrong name, version or configuration raises its own
         raise InvalidParameter(

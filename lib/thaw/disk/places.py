@@ -23,6 +23,15 @@ def project() -> Path:
     raise ThawError(f"{here}: not inside the project (no params/profiles here or above). Change into it.")
 
 
+def in_project(path: str) -> Path:
+    """Give the absolute path of a file of the user's: a relative one starts at the project's root."""
+    try:
+        root = project()
+    except ThawError:  # not in a project
+        root = Path.cwd()
+    return root / Path(path).expanduser()
+
+
 def cache(*parts: str) -> Path:
     """Make a folder of the cache if need be, and return its path.
 

@@ -134,20 +134,11 @@ class Backbone:
         """From photos, float32 (..., 3) of 0 to 255, to what the network's pre-training saw.
 
         'network' is the network's own way; networks that prepare photos
-        themselves take them as they are. 'tf' scales to -1 to 1; 'torch' to 0
-        to 1, then by ImageNet's mean and deviation of each channel; 'caffe'
-        subtracts ImageNet's mean from blue, green and red; '0-1' divides by
-        255; 'none' changes nothing.
+        themselves take them as they are. `prepared` has the others.
         """
         if self.preprocessing == "network":
             return importlib.import_module(self.module).preprocess_input
-        if self.preprocessing == "none":
-            return lambda photos: photos
-        if self.preprocessing == "0-1":
-            return lambda photos: photos / 255.0
-        from keras.applications import imagenet_utils
-
-        return lambda photos: imagenet_utils.preprocess_input(photos, mode=self.preprocessing)
+        return prepared(self.preprocessing)
 
     def blocks(self, base: keras.Model) -> dict[str, list[keras.layers.Layer]]:
         """Find the layers of each block, from the input to the output."""
@@ -168,6 +159,25 @@ class Backbone:
         from thaw.network import blocks
 
         return blocks.describe(base, len(self.blocks(base)))
+
+
+def prepared(way: str) -> Callable:
+    """Give a function that prepares photos, float32 (..., 3) of 0 to 255.
+
+    Parameters
+    ----------
+    way : {'tf', 'torch', 'caffe', '0-1', 'none'}
+        'tf' scales to -1 to 1; 'torch' to 0 to 1, then by ImageNet's mean and
+        deviation of each channel; 'caffe' subtracts ImageNet's mean from blue,
+        green and red; '0-1' divides by 255; 'none' changes nothing.
+    """
+    if way == "none":
+        return lambda photos: photos
+    if way == "0-1":
+        return lambda photos: photos / 255.0
+    from keras.applications import imagenet_utils
+
+    return lambda photos: imagenet_utils.preprocess_input(photos, mode=way)
 
 
 REGISTRY = {

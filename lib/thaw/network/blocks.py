@@ -8,9 +8,9 @@ grouped by the names of its layers, or else one layer with weights is a block.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -97,7 +97,8 @@ def _units(base: keras.Model) -> list[_Unit]:
     """Take a network apart wherever a single tensor is all that flows on."""
     steps = graph.steps(base)
     last_use = {name: place for place, step in enumerate(steps) for name in step.inputs}
-    units, unit, flowing = [], _Unit(), set()
+    units, unit = [], _Unit()
+    flowing: set[str] = set()
     for place, step in enumerate(steps):
         flowing = {name for name in flowing if last_use.get(name, -1) > place} | step.outputs.keys()
         unit.steps.append(step)
@@ -155,9 +156,9 @@ def _last_own_name(unit: _Unit) -> str:
 
 
 def _common_prefix(names: list[str]) -> str:
-    """What names have in common, up to a ``_`` or an end."""
-    parts = [name.split("_") for name in names]
-    return "_".join(os.path.commonprefix(parts)) if parts else ""
+    """Find what names have in common, up to a ``_`` or an end."""
+    words = zip(*(name.split("_") for name in names), strict=False)
+    return "_".join(word[0] for word in takewhile(lambda word: len(set(word)) == 1, words))
 
 
 def table(base: keras.Model, backbone: Backbone) -> pd.DataFrame:

@@ -13,12 +13,13 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thaw.disk import places
 from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, first_line
-from thaw.network.backbones import Backbone
+from thaw.network.backbones import Backbone, prepared
 
 if TYPE_CHECKING:  # Keras takes seconds to import
     import keras
@@ -64,7 +65,7 @@ class Own(Backbone):
         UnsupportedNetwork
             If it holds custom layers or code.
         """
-        file = Path(path).expanduser()
+        file = places.in_project(path)
         if not file.is_file():
             raise UnknownBackbone(
                 f"backbone = {path!r}: there is no such file. Give the path of a .keras file, or the name of a network "
@@ -109,7 +110,7 @@ class Own(Backbone):
             features = self._copy(features, (image_size, image_size, 3))
         if not features.trainable_weights:
             raise UnsupportedNetwork(
-                f"backbone = {str(self.path)!r}: has no weights before its features, so that there is nothing to train. "
+                f"backbone = {str(self.path)!r}: has no weights before its features: there is nothing to train. "
                 "Save a network of convolutions."
             )
         return features
@@ -139,8 +140,7 @@ class Own(Backbone):
     @property
     def preprocess(self):
         """As in `Backbone`; 'network' means that the network prepares photos itself."""
-        own = replace(self, preprocessing="none") if self.preprocessing == "network" else self
-        return Backbone.preprocess.fget(own)
+        return prepared("none" if self.preprocessing == "network" else self.preprocessing)
 
 
 def _configuration(given: str, file: Path) -> dict:
@@ -149,14 +149,14 @@ def _configuration(given: str, file: Path) -> dict:
             return json.loads(content.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise UnknownBackbone(
-            f"backbone = {given!r}: not a .keras file ({first_line(error)}). Save the network with model.save('x.keras') "
-            "in Keras 3."
+            f"backbone = {given!r}: not a .keras file ({first_line(error)}). "
+            "Save the network with model.save('x.keras') in Keras 3."
         ) from None
 
 
 def _check_classes(given: str, configuration: dict) -> None:
     """Refuse what safe mode would, and name it: custom classes, and layers that hold code."""
-    custom = {}
+    custom: dict[str, None] = {}
     for part in _parts(configuration):
         name, module = part["class_name"], part.get("module") or ""
         if name == "Lambda":
@@ -170,8 +170,8 @@ def _check_classes(given: str, configuration: dict) -> None:
             custom[name] = None
     if custom:
         raise UnsupportedNetwork(
-            f"backbone = {given!r}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold their "
-            "code. Rebuild the network with Keras' own layers, and save it again."
+            f"backbone = {given!r}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold "
+            "their code. Rebuild the network with Keras' own layers, and save it again."
         )
 
 
@@ -206,8 +206,8 @@ def _loaded(path: str) -> keras.Model:
         model = model._functional
     if not getattr(model, "operations", None) or not getattr(model, "inputs", None):
         raise UnsupportedNetwork(
-            f"backbone = {path!r}: a {type(model).__name__} whose graph is not known. Build it as a Functional model, or "
-            "as a Sequential one with an Input, and save it again."
+            f"backbone = {path!r}: a {type(model).__name__} whose graph is not known. Build it as a Functional "
+            "model, or as a Sequential one with an Input, and save it again."
         )
     return model
 

@@ -47,6 +47,8 @@ def load_pretrained(
     WeightsNotFound, WeightsMismatch
         If there are no such weights, or they do not fit the network.
     """
+    import keras
+
     from thaw.network import frozen, graph
     from thaw.network.normalization import fuse
 
@@ -59,7 +61,7 @@ def load_pretrained(
         except Exception as error:  # h5py and Keras raise many kinds for one cause: a file that does not fit
             raise WeightsMismatch(
                 f"weights = {weights!r}: {path} does not fit {backbone.title} ({first_line(error)}). "
-                "Give weights of keras.applications' network, include_top=False."
+                "Give weights of the same network without its classifier (include_top=False)."
             ) from None
     elif weights == "imagenet" and not backbone.is_file:
         # The weights for 224 pixels at every size: Keras has others of MobileNet for 128, 160 and 192.
@@ -111,9 +113,10 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
             )
     elif weights == "imagenet":
         folder = os.environ.get("THAW_WEIGHTS_DIR")
-        paths = [Path(folder or "", f"{name}{suffix}").expanduser() for suffix in (".h5", ".weights.h5")]
-        path = next((path for path in paths if folder and path.is_file()), None)
-        if path is None:
+        path = Path(folder or "", f"{name}.h5").expanduser()
+        if folder and not path.is_file():
+            path = path.with_suffix(".weights.h5")
+        if not folder or not path.is_file():
             return None, {
                 "title": f"{backbone.title}, ImageNet",
                 "official": True,

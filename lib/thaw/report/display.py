@@ -1,8 +1,7 @@
 """What a notebook displays between its prose: a `TitlePage`, `Table`s and `Figure`s.
 
-Each has an HTML form, for JupyterLab and the HTML report, and a Markdown form,
-from which pandoc and Typst make the PDF. ``template/report.css`` and
-``template/report.typ`` set how they look.
+Each has an HTML form, for JupyterLab and the report. ``template/report.css``
+and ``template/report.typ`` set how it looks, on a screen and in the PDF.
 """
 
 import base64
@@ -18,8 +17,6 @@ import pandas as pd
 from PIL import Image
 
 _DPI = 150  # of figures with photos
-# Stands for the image in a figure's Markdown. The image itself is in the HTML, so a notebook holds it once.
-IMAGE = "image-of-this-figure"
 _MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
 # Control characters that no format can hold, and those that turn the direction of all text after them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -58,19 +55,6 @@ def latex(text: object) -> str:
     """Escape a text for LaTeX, as one line in which every character stands for itself."""
     words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return re.sub(r"[\\~^#$%&_{}]", lambda mark: words.get(mark[0], "\\" + mark[0]), one_line(text))
-
-
-def _div(name: str, *parts: str) -> str:
-    """Mark Markdown blocks as a named part of the report, for ``report.lua``."""
-    # A div ends with as many colons as it began with, so the outer one has more.
-    fence = ":::::" if name == "titlepage" else ":::"
-    return "\n\n".join([f"{fence} {{.{name}}}", *parts, fence])
-
-
-def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Write cells of Markdown as a pipe table."""
-    rule = ["--:" if number else ":--" for number in right]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
 def _is_numeric(column: Sequence[str]) -> bool:
@@ -120,7 +104,6 @@ class Table:
         return {
             "text/plain": one_line(self.caption),
             "text/html": self._to_html(header, rows, muted, right),
-            "text/markdown": self._to_markdown(header, rows, muted, right),
         }
 
     def _to_html(self, header, rows, muted, right) -> str:
@@ -144,17 +127,6 @@ class Table:
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
             f"{notes}</figure>"
         )
-
-    def _to_markdown(self, header, rows, muted, right) -> str:
-        cells = [
-            [f"[{markdown(cell)}]{{.muted}}" if grey and cell else markdown(cell) for cell in row]
-            for row, grey in zip(rows, muted)
-        ]
-        table = _pipe_table([markdown(name) for name in header], cells, right)
-        blocks = [_div("table", markdown(self.caption), table)]
-        if self.notes:
-            blocks.append(_div("notes", *map(markdown, self.notes)))
-        return "\n\n".join(blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,17 +154,14 @@ class Figure:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         source, width = self._image()
-        alt = one_line(self.alt)
-        caption = markdown(self.caption)
         return {
             "text/plain": one_line(self.caption),
             "text/html": (
                 '<figure class="report-figure mathjax_ignore" style="margin: 1em 0">\n'
-                f'<img src="{source}" alt="{escape(alt)}" width="{width:.0f}" '
+                f'<img src="{source}" alt="{escape(one_line(self.alt))}" width="{width:.0f}" '
                 'style="max-width: 100%; height: auto">\n'
                 f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"
             ),
-            "text/markdown": _div("figure", f"![{markdown(alt)}]({IMAGE})", caption),
         }
 
     def _image(self) -> tuple[str, float]:
@@ -242,12 +211,6 @@ class TitlePage:
             '<p class="report-warning" role="note" style="border: 1px solid #c77700; border-left-width: 4px; '
             f'padding: 0.7em 1em">{_html(self.warning)}</p>\n'
         )
-        rows = [[markdown(name), markdown(value)] for name, value in self.facts.items()]
-        parts = [_div("title", markdown(self.title)), _div("subtitle", markdown(self.subtitle))]
-        if rows:
-            parts.append(_div("facts", _pipe_table(["", ""], rows, [False, False])))
-        if self.warning:
-            parts.append(_div("warning", markdown(self.warning)))
         return {
             "text/plain": one_line(self.title),
             "text/html": (
@@ -255,5 +218,4 @@ class TitlePage:
                 f'<p class="subtitle">{_html(self.subtitle)}</p>\n<table><tbody>\n{facts}\n</tbody></table>\n'
                 f"{warning if self.warning else ''}</header>"
             ),
-            "text/markdown": _div("titlepage", *parts),
         }

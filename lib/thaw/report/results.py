@@ -20,7 +20,7 @@ from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Remaining
 from thaw.study import search
 from thaw.study.claims import Claims
-from thaw.study.study import Job, Study
+from thaw.study.study import FINDINGS, Job, Study
 
 # What a fine-tuned run and a frozen base can have in common apart from what trains.
 TRAINING = ("augmentation", "copies", "class_weight", "keep")
@@ -75,7 +75,7 @@ class Results:
         if searched := search.of(study):
             with contextlib.suppress(InvalidRecord):  # the search's records are not part of this study
                 tried = search.table(searched)
-        measured, checked = (study.outputs / f"{name}.csv" for name in ("latency", "findings"))
+        measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         runs = list(finished.values())
@@ -287,6 +287,7 @@ def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
             if name not in ("seed", "output_dir") and len({getattr(each, name) for each in every}) > 1
         ]
         for index, each in zip(same.index if differ else (), every):
-            values = ", ".join(f"{name} {getattr(each, name)}" for name in differ)
-            rows.loc[index, ["label", "short", "phrase"]] += [f", {values}", f" {values}", f" ({values})"]
+            named = ", ".join(f"{name} {getattr(each, name)}" for name in differ)
+            values = " ".join(str(getattr(each, name)) for name in differ)
+            rows.loc[index, ["label", "short", "phrase"]] += [f", {named}", f" {values}", f" ({named})"]
     return rows

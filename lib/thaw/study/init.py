@@ -162,9 +162,9 @@ def choose(
     fewest = min(total, round(FEWEST * total / max(photos["train"], 1)))
     for share in (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05):
         some = replace(least, max_examples=max(fewest, round(share * total)))
-        if seconds(some) <= limit or some.max_examples == fewest:
-            return some if some.max_examples < total else least
-    return some
+        if seconds(some) <= limit:
+            return some
+    return replace(least, max_examples=fewest) if fewest < total else least
 
 
 def profile(

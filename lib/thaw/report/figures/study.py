@@ -56,7 +56,7 @@ def learning_curves(results: Results, network: str) -> Figure:
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
         for number, run in enumerate(results.of_row(row)):
             style.learning(axes, run.history, "accuracy", _colour(results, network), named=number == 0)
-        axes.set_title(plain(row["label"], 44), fontsize=8 if len(row["label"]) <= 32 else 6)
+        axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
         axes.label_outer()
     _percents(panels, "accuracy")
     panels[0, -1].legend(frameon=False, fontsize=6, loc="lower right")
@@ -127,10 +127,13 @@ def differences(results: Results) -> Figure:
 
 def gap(results: Results) -> Figure:
     """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen."""
-    figure, panels = grid(4.8, 2, len(results.backbones), sharex="col", sharey="row")
-    everything = results.rows.join(results.overfitting)
-    for number, (above, name, rows, colour) in enumerate(_by_network(panels[0], results)):
-        below = panels[1, number]
+    columns = min(len(results.backbones), 3)
+    lines = -(-len(results.backbones) // columns)
+    figure, panels = grid(4.8 * lines, 2 * lines, columns, sharey="row")
+    everything, lower = results.rows.join(results.overfitting), panels[1::2].ravel()
+    for axes in lower[len(results.backbones) :]:
+        axes.axis("off")
+    for below, (above, name, rows, colour) in zip(lower, _by_network(panels[::2].ravel(), results)):
         rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
             ahead = row["train_accuracy"] - row["validation_accuracy"]
@@ -142,13 +145,14 @@ def gap(results: Results) -> Figure:
         shares = [PERCENT(round(share, 2 if share >= 0.01 else 4)) for share in shares]
         name_ticks(below, [f"{_short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
         above.axhline(0, color="0.4", linewidth=0.8)
-        above.grid(False, axis="x")
+        above.set_xticks([])
         above.set_title(plain(results.titles[name]))
         below.set_xlabel("share of the parameters that train")
         for axes in (above, below):
             axes.margins(x=0.08, y=0.12)
-    _percents(panels[:1], "training less\nvalidation accuracy")
-    panels[1, 0].set_ylabel("loss (nats)")
+    _percents(panels[::2], "training less\nvalidation accuracy")
+    for line in panels[1::2]:
+        line[0].set_ylabel("loss (nats)")
     marks = {"color": "0.2", "linestyle": ""}, HOLLOW
     labels = "test loss, with its interval", "validation loss"
     handles = [Line2D([], [], marker="o", label=label, **look) for look, label in zip(marks, labels)]

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from thaw.report.display import one_line
 
 WIDTH = 8  # inches, of every figure
-LETTERS = 190  # of ticks, side by side over this width
+LETTERS, LEGEND = 190, 90  # that fit side by side over this width: of ticks, and of a legend
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
 PALETTE = sns.color_palette("colorblind")
@@ -91,6 +91,7 @@ def name_ticks(axes: Axes, names: Sequence[str], size: float = 6.5) -> None:
     """Name the positions on the horizontal axis; names that are many or long stand upright."""
     letters = sum(max(map(len, name.split("\n"))) for name in names)
     upright = len(names) > 12 or letters > LETTERS * axes.get_position().width
+    names = [name.replace("\n", ", ") for name in names] if upright else names
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0)
     axes.grid(False, axis="x")
 
@@ -103,4 +104,5 @@ def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> 
         if name in set(strategies)
     ]
     handles = [*others, *marks]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), frameon=False)
+    columns = max(1, LEGEND // max(len(handle.get_label()) for handle in handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), frameon=False)

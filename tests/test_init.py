@@ -1,0 +1,123 @@
+"""`thaw init`: from a folder of photos to a profile that fits the minutes at hand."""
+
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from thaw.errors import DataNotFound, InvalidParameter, ThawError
+from thaw.experiment import Experiment
+from thaw.study import estimate
+from thaw.study.init import LADDER, choose, init
+from thaw.study.study import Study
+
+PHOTOS = {"train": 3000, "validation": 600, "test": 400}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project of its own to write profiles into."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "params" / "configurations", root / "params" / "configurations")
+    (root / "params" / "profiles").mkdir()
+    monkeypatch.chdir(root)
+    return root
+
+
+def photos(folder, classes=("red one", "grün"), each=40):
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for photo in range(each):
+            pixels = generator.integers(0, 256, (100, 120, 3), np.uint8)
+            pixels[..., number] //= 2
+            Image.fromarray(pixels).save(folder / name / f"{photo}.png")
+    return folder
+
+
+@given(st.lists(st.floats(1, 1e5), min_size=len(LADDER), max_size=len(LADDER)), st.floats(1, 1e5))
+def test_the_most_work_that_fits_is_chosen(costs, limit):
+    costs = sorted(costs, reverse=True)
+
+    def seconds(choice):
+        rung = next(rung for rung in LADDER if rung.image_size == choice.image_size and rung.epochs == choice.epochs
+                    and rung.seeds == choice.seeds and rung.configurations == choice.configurations)  # fmt: skip
+        return costs[LADDER.index(rung)] * (choice.max_examples or 4000) / 4000
+
+    choice = choose(LADDER, seconds, limit, PHOTOS)
+    if costs[-1] <= limit:
+        assert seconds(choice) <= limit
+        assert choice == next(rung for rung, cost in zip(LADDER, costs, strict=True) if cost <= limit)
+    else:
+        assert 260 <= choice.max_examples < 4000, "fewer photos, and enough to train on"
+
+
+def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
+    lines = []
+    folder = photos(tmp_path / "My photos")
+    path = init(str(folder), ["MobileNet"], 5, None, "none", "network", lines.append)
+    assert path == project / "params" / "profiles" / "My-photos.yaml"
+    text = "\n".join(lines)
+    assert "80 photos in 2 classes" in text
+    assert "120 x 100 pixels" in text
+    assert "thaw report My-photos" in text
+    study = Study.load("My-photos", tmp_path / "outputs")
+    assert {job.experiment.backbone for job in study.jobs} == {"mobilenet"}
+    assert {job.experiment.dataset for job in study.jobs} == {f"folder:{folder}"}
+    assert {job.experiment.weights for job in study.jobs} == {"none"}
+    assert {job.experiment.image_size for job in study.jobs} == {96}, "the photos have no more pixels"
+    content = path.read_text(encoding="utf-8")
+    assert all("#" in line for line in content.splitlines() if line.startswith(("image_size", "max_examples")))
+    assert yaml.safe_load(content)["study"]["networks"] == ["mobilenet"]
+    with pytest.raises(InvalidParameter, match="there is such a profile"):
+        init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
+
+
+@pytest.mark.parametrize(
+    "folder, options, error, words",
+    [
+        ("nowhere", {}, DataNotFound, "nowhere"),
+        ("one", {}, ThawError, "one"),
+        ("fine", {"networks": ["mobilnet"]}, ThawError, "Did you mean 'mobilenet'"),
+        ("fine", {"name": "a/b"}, InvalidParameter, "--name = 'a/b'"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_is_measured(
+    tmp_path, project, monkeypatch, folder, options, error, words
+):
+    photos(tmp_path / "one", classes=["only"])
+    photos(tmp_path / "fine", each=12)
+    monkeypatch.setattr(estimate, "measure", lambda *_: pytest.fail("measured"))
+    settings = {"networks": ["mobilenet"], "minutes": 5, "name": None, "weights": "none", "preprocessing": "network"}
+    with pytest.raises(error, match=words):
+        init(str(tmp_path / folder), log=lambda line: None, **settings | options)
+    assert not list((project / "params" / "profiles").iterdir())
+
+
+def test_more_work_takes_longer():
+    first = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64})
+    speeds = {"mobilenet": estimate.measure(first, 3)}
+
+    def seconds(at_once=1, seeds=1, **changes):
+        experiments = [first.model_copy(update={"seed": seed} | changes) for seed in range(seeds)]
+        return estimate.seconds(experiments, PHOTOS, speeds, imports=1.0, at_once=at_once)
+
+    base = seconds()
+    assert base > 0
+    for more in (
+        {"amount": 6},
+        {"image_size": 128},
+        {"finetune_epochs": 30},
+        {"seeds": 2},
+        {"strategy": "all", "amount": 0},
+        {"augmentation": "standard"},
+    ):
+        assert seconds(**more) > base, more
+    assert seconds(max_examples=1000) < base
+    assert seconds(strategy="frozen", amount=0) < base
+    assert seconds(seeds=4, at_once=2) < seconds(seeds=4)

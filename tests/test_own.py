@@ -1,0 +1,247 @@
+"""Networks of the user's own, from ``.keras`` files."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import made_up_data
+from contract import check_cover, losses
+from keras import layers
+
+from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, WeightsNotFound
+from thaw.experiment import Experiment
+from thaw.network import backbones, graph, unfreezing
+from thaw.network.head import add_head
+from thaw.network.pretrained import load_pretrained
+from thaw.training import phases
+from thaw.training.setup import Setup
+
+
+def features(photos, prepared=True):
+    """A small network with what Keras' networks have: a residual block with ``+``, normalization, a chain."""
+    x = layers.Rescaling(1 / 127.5, -1)(photos) if prepared else photos
+    x = layers.Conv2D(8, 3, 2, "same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = x + layers.Conv2D(8, 1, activation="relu")(layers.LayerNormalization()(x))
+    return layers.Conv2D(12, 3, 2, "same", activation="relu", name="last")(x)
+
+
+def model(size=32, prepared=True, classifier=True, inner=False):
+    photos = keras.Input((size, size, 3))
+    if inner:
+        between = keras.Input((size, size, 3))
+        x = keras.Model(between, features(between, prepared), name="inner")(photos, training=False)
+    else:
+        x = features(photos, prepared)
+    if classifier:
+        x = layers.GlobalAveragePooling2D()(x)
+        x = layers.Dropout(0.2)(x)
+        x = layers.Dense(4)(x)
+        x = layers.Softmax()(x)
+    return keras.Model(photos, x)
+
+
+def saved(network, path):
+    network.save(path)
+    return str(path)
+
+
+PHOTOS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("classifier", [False, True])
+def test_a_file_becomes_one_graph_without_its_classifier(tmp_path, inner, classifier):
+    network = model(inner=inner, classifier=classifier)
+    path = saved(network, tmp_path / "mine.keras")
+    base, provenance = load_pretrained(path, 32, "imagenet")
+    assert base.output_shape == (None, 8, 8, 12)
+    assert not any(isinstance(layer, keras.Model) for layer in base.layers)
+    whole = network.get_layer("inner") if inner else network
+    expected = keras.Model(whole.inputs[0], whole.get_layer("last").output)
+    np.testing.assert_allclose(base(PHOTOS), expected(PHOTOS, training=False), rtol=1e-5, atol=1e-6)
+    assert provenance["title"] == "mine"
+    assert not provenance["official"]
+    backbone = backbones.get(path)
+    found = backbone.blocks(base)
+    check_cover(base, found)
+    assert len(found) == 3
+    np.testing.assert_array_equal(backbone.preprocess(PHOTOS), PHOTOS)
+    assert "residual additions" in backbone.describe(base)
+
+
+def test_a_network_of_the_user_trains_the_same_wherever_it_is_cut(tmp_path):
+    path = saved(model(), tmp_path / "mine.keras")
+    base, _ = load_pretrained(path, 32, "imagenet")
+    whole = add_head(base, 3)
+    for amount in (0, 1, 2):
+        parameters = {"backbone": path, "strategy": "blocks" if amount else "frozen", "amount": amount}
+        unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbones.get(path), Experiment.of(parameters)))
+        cut, uncut = losses(whole, PHOTOS, np.array([0, 2]))
+        np.testing.assert_allclose(cut, uncut, rtol=1e-5)
+        assert uncut[0] != uncut[1]
+
+
+def test_another_image_size(tmp_path):
+    path = saved(model(32), tmp_path / "mine.keras")
+    base, _ = load_pretrained(path, 64, "imagenet")
+    assert base.input_shape == (None, 64, 64, 3)
+    small, _ = load_pretrained(path, 32, "imagenet")
+    assert all(np.array_equal(a, b) for a, b in zip(base.get_weights(), small.get_weights(), strict=True))
+    photos = keras.Input((32, 32, 3))
+    fixed = keras.Model(photos, layers.Conv2D(3, 3)(layers.Reshape((16, 64, 3))(photos)))
+    path = saved(fixed, tmp_path / "fixed.keras")
+    with pytest.raises(UnsupportedNetwork, match=r"image_size = 64 .*own size is 32 x 32 pixels"):
+        load_pretrained(path, 64, "imagenet", "none")
+
+
+def test_a_sequential_network_and_any_size(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((48, 48, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(5, activation="relu"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    path = saved(network, tmp_path / "chain.keras")
+    base, _ = load_pretrained(path, 64, "imagenet")
+    assert base.output_shape == (None, 29, 29, 6)
+    assert len(backbones.get(path).blocks(base)) == 2, "a layer with weights is a block"
+    photos = keras.Input((None, None, 3))
+    path = saved(keras.Model(photos, features(photos)), tmp_path / "any.keras")
+    assert load_pretrained(path, 40, "imagenet")[0].input_shape == (None, 40, 40, 3)
+
+
+def test_what_photos_a_network_expects_is_known_or_asked_for(tmp_path):
+    path = saved(model(prepared=False), tmp_path / "mine.keras")
+    with pytest.raises(InvalidParameter, match="does not say how photos.*'tf'.*'torch'.*'caffe'.*'0-1'.*'none'"):
+        load_pretrained(path, 32, "imagenet")
+    assert load_pretrained(path, 32, "imagenet", "tf")[0].output_shape == (None, 8, 8, 12)
+    white = np.full((1, 2, 2, 3), 255.0, np.float32)
+    expected = {"tf": 1.0, "0-1": 1.0, "none": 255.0, "torch": (1 - 0.485) / 0.229, "caffe": 255 - 103.939}
+    for way, value in expected.items():
+        assert np.asarray(backbones.get(path, way).preprocess(white.copy()))[0, 0, 0, 0] == pytest.approx(
+            value, rel=1e-4
+        )
+    assert np.asarray(backbones.get("mobilenetv2", "0-1").preprocess(white.copy())).max() == 1
+    assert np.asarray(backbones.get("mobilenetv3small").preprocess(white.copy())).max() == 255
+
+
+@keras.saving.register_keras_serializable()
+class Mine(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inside = layers.Conv2D(3, 3)
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def refused(kind):
+    photos = keras.Input((32, 32, 3))
+    conv = layers.Conv2D(3, 3, padding="same")
+    if kind == "subclassed":
+        network = Subclassed()
+        network(PHOTOS)
+        return network
+    if kind == "grey":
+        photos = keras.Input((32, 32, 1))
+    makes = {
+        "custom": lambda: Mine()(conv(photos)),
+        "lambda": lambda: layers.Lambda(lambda x: 2 * x)(conv(photos)),
+        "shared": lambda: conv(conv(photos)),
+        "grey": lambda: conv(photos),
+        "two outputs": lambda: [conv(photos), layers.MaxPooling2D()(photos)],
+        "tokens": lambda: layers.MultiHeadAttention(1, 2)(*[layers.Reshape((-1, 3))(conv(photos))] * 2),
+        "nothing": lambda: layers.MaxPooling2D()(photos),
+    }
+    return keras.Model(photos, makes[kind]())
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("custom", "not Keras' own: Mine.*Rebuild"),
+        ("subclassed", "not Keras' own: Subclassed"),
+        ("lambda", "a Lambda layer.*Write it with Keras' own layers"),
+        ("shared", "is used twice.*without shared layers"),
+        ("grey", r"\(None, 32, 32, 1\).*needs one input of RGB"),
+        ("two outputs", "2 outputs"),
+        ("tokens", "does not end in a feature map"),
+        ("nothing", "nothing to train"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(tmp_path, kind, words):
+    path = saved(refused(kind), tmp_path / "mine.keras")
+    with pytest.raises(UnsupportedNetwork, match=words):
+        load_pretrained(path, 32, "imagenet", "none")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"rubbish", b"PK\x03\x04 and no more"])
+def test_a_file_that_is_no_network(tmp_path, content):
+    path = tmp_path / "mine.keras"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UnknownBackbone, match="no such file" if content is None else "not a .keras file"):
+        backbones.get(str(path))
+
+
+def test_the_content_names_a_network_and_not_its_folder(tmp_path):
+    path = saved(model(), tmp_path / "mine.keras")
+    (tmp_path / "elsewhere").mkdir()
+    other = shutil.copy(path, tmp_path / "elsewhere" / "mine.keras")
+    first, second = (load_pretrained(name, 32, "imagenet")[1] for name in (path, str(other)))
+    assert first == second
+    again = load_pretrained(saved(model(), path), 32, "imagenet")[1]
+    assert again["network_sha256"] != first["network_sha256"]
+    assert again["tensors_sha256"] != first["tensors_sha256"]
+
+
+def test_weights_of_a_file(tmp_path):
+    network = model()
+    path = saved(network, tmp_path / "mine.keras")
+    own, random = (load_pretrained(path, 32, weights)[0] for weights in ("imagenet", "none"))
+    assert not np.array_equal(own.get_layer("last").kernel, random.get_layer("last").kernel)
+    keras.Model(network.inputs, network.get_layer("last").output).save_weights(tmp_path / "own.weights.h5")
+    loaded, _ = load_pretrained(path, 32, str(tmp_path / "own.weights.h5"))
+    assert np.array_equal(own.get_layer("last").kernel, loaded.get_layer("last").kernel)
+    with pytest.raises(WeightsNotFound, match="'demo'"):
+        load_pretrained(path, 32, "demo")
+
+
+def test_a_tensor_of_an_operation_with_several(tmp_path):
+    photos = keras.Input((32, 32, 3))
+    first, second = keras.ops.split(layers.Conv2D(8, 3, padding="same")(photos / 255.0), 2, axis=-1)
+    network = keras.Model(photos, layers.Conv2D(4, 3, padding="same", name="last")(first) + second)
+    base, _ = load_pretrained(saved(network, tmp_path / "split.keras"), 32, "imagenet")
+    whole = add_head(base, 3)
+    unfreezing.unfreeze(base, [base.get_layer("last")])
+    assert len(graph.cut(whole).frontier) == 2
+    cut, uncut = losses(whole, PHOTOS, np.array([0, 1]))
+    np.testing.assert_allclose(cut, uncut, rtol=1e-5)
+
+
+def test_an_experiment_with_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
+    path = saved(model(inner=True), tmp_path / "my network.keras")
+    monkeypatch.setattr("thaw.training.setup.photos_of", lambda _: made_up_data(32))
+    experiment = Experiment.of(
+        {"backbone": path, "strategy": "blocks", "amount": 1, "image_size": 32, "batch_size": 4, "activations": "keep"}
+        | {"head_epochs": 1, "finetune_epochs": 1}
+    )
+    made = Setup.of(experiment, lambda line: None)
+    result = phases.train(made)
+    assert np.isfinite(result.history["train_loss"]).all()
+    assert all(note["cached"] for note in result.activations.values())
+    assert made.pretrained["network_file"] == "my network.keras"
