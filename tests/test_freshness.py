@@ -153,7 +153,7 @@ def test_what_waited_for_a_shared_part_that_failed_is_run_without_it(project):
 
     def fail_once(study):
         if graph.stages[-1] == "experiments":
-            with pytest.raises(MemoryError), study.noting_failure("head-mobilenet-0"):
+            with pytest.raises(MemoryError), study.noting_failure("shared-mobilenet-0"):
                 raise MemoryError
         else:
             kept.rename(waiting.directory)

@@ -105,5 +105,5 @@ def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> 
     ]
     handles = [*others, *marks]
     letters = [len(handle.get_label()) + 6 for handle in handles]
-    columns = len(handles) if sum(letters) <= LEGEND else max(1, LEGEND // max(letters) - 1)
+    columns = len(handles) if sum(letters) <= LEGEND else max(1, LEGEND // max(letters))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
