@@ -9,6 +9,7 @@ import pytest
 from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else
 from test_words import MAY_BE_EMPTY, SECTIONS
 
+from thaw.records.runs import runs_table
 from thaw.report import figures, tables
 from thaw.report.answer import Answer
 from thaw.report.display import Figure
@@ -69,7 +70,7 @@ def everything(results: Results) -> str:
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
     frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
-    frames += [tables.recall(answer), tables.run_table(results), tables.hard(answer.hard)]
+    frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
     drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.gap(results)]
     drawn += [figures.differences(results), *(figures.learning_curves(results, name) for name in results.backbones)]
     drawn.append(figures.confusion({n.title: results.predictions(n.top) for n in answer.networks}, results.classes))

@@ -67,7 +67,7 @@ def test_every_check_has_a_number_of_its_own_and_a_line_in_the_docs():
 
 def test_photos_left_out():
     left_out = [{"path": f"{i}.jpg", "reason": "damaged"} for i in range(8)]
-    assert one("D1", good(), left_out).startswith("8 photos left out. 0.jpg: damaged, ")
+    assert one("D1", good(), left_out).startswith("8 photos left out. 0.jpg: damaged; ")
     assert "and 3 more" in one("D1", good(), left_out)
 
 
@@ -160,9 +160,9 @@ def test_a_class_of_another_format():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"p5": 100, "p99": 104}, "2 show nothing (a/6.jpg, b/7.jpg)"),
+        ({"p5": 100, "p99": 104}, "2 blank (a/6.jpg, b/7.jpg)"),
         ({"p99": 60}, "2 very dark"),
-        ({"p5": 250, "p99": 255}, "2 show nothing"),
+        ({"p5": 250, "p99": 255}, "2 blank"),
         ({"p5": 245, "p99": 255}, "2 very light"),
         ({"width": 20, "height": 20}, "2 smaller than 32 pixels"),
         ({"width": 1300}, "2 very narrow"),
@@ -247,7 +247,7 @@ def test_checks_of_a_real_folder(tmp_path):
     found = {finding.code: finding.found for finding in checks.findings(source.listing(), (), source.ignored)}
     assert found.keys() >= {"D2", "D6", "D7", "D11", "D12"}
     assert "cat/3.bmp = dog/twice.bmp" in found["D7"]
-    assert "1 show nothing (cat/blank.bmp)" in found["D12"]
+    assert "1 blank (cat/blank.bmp)" in found["D12"]
     assert "100% of bird are PNG, 0% elsewhere" in found["D11"]
     assert "D8" not in found, "the same photo is never in two parts"
 

@@ -361,6 +361,14 @@ def test_what_is_left_out_stands_in_the_provenance(folder):
     assert not set(left_out) & set(data.keys)
 
 
+def test_nothing_that_can_be_read(tmp_path):
+    for name in ("cat/0.jpg", "cat/1.jpg", "dog/2.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InvalidParameter, match=r"0 photos \(3 cannot be read\). 20 or more are needed"):
+        found(tmp_path, on_damaged="leave_out")
+
+
 def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 100_000

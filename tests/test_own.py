@@ -9,7 +9,7 @@ from conftest import made_up_data
 from contract import check_cover, losses
 from keras import layers
 
-from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, WeightsNotFound
+from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, WeightsMismatch, WeightsNotFound
 from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
@@ -216,6 +216,8 @@ def test_weights_of_a_file(tmp_path):
     keras.Model(network.inputs, network.get_layer("last").output).save_weights(tmp_path / "own.weights.h5")
     loaded, _ = load_pretrained(path, 32, str(tmp_path / "own.weights.h5"))
     assert np.array_equal(own.get_layer("last").kernel, loaded.get_layer("last").kernel)
+    with pytest.raises(WeightsMismatch, match="holds a network.*Set backbone to"):
+        load_pretrained("mobilenet", 32, path)
     with pytest.raises(WeightsNotFound, match="'demo'"):
         load_pretrained(path, 32, "demo")
 
@@ -245,3 +247,32 @@ def test_an_experiment_with_a_file(tmp_path, monkeypatch):
     assert np.isfinite(result.history["train_loss"]).all()
     assert all(note["cached"] for note in result.activations.values())
     assert made.pretrained["network_file"] == "my network.keras"
+
+
+def test_the_study_s_precision_and_not_that_of_the_file(tmp_path):
+    path = saved(model(), tmp_path / "mine.keras")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        base, _ = load_pretrained(path, 32, "imagenet")
+        assert base.output.dtype == "bfloat16"
+        assert all(weight.dtype == "float32" for weight in base.weights)
+        halved = saved(model(), tmp_path / "halved.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    exact, _ = load_pretrained(path, 32, "imagenet")
+    np.testing.assert_allclose(base(PHOTOS), exact(PHOTOS), rtol=0.1, atol=0.05)
+    assert load_pretrained(halved, 32, "imagenet")[0].output.dtype == "float32"
+
+
+def test_augmentation_inside_a_network_is_off_where_it_is_frozen(tmp_path):
+    photos = keras.Input((32, 32, 3))
+    x = layers.RandomFlip()(layers.Rescaling(1 / 255)(photos))
+    network = keras.Model(photos, layers.Conv2D(4, 3, name="last")(x))
+    base, _ = load_pretrained(saved(network, tmp_path / "mine.keras"), 32, "imagenet")
+    whole = add_head(base, 3)
+    unfreezing.unfreeze(base, [base.get_layer("last")])
+    np.testing.assert_array_equal(base(PHOTOS, training=True), base(PHOTOS, training=False))
+    assert next(iter(graph.cut(whole).frontier)).startswith("random_flip")
+    unfreezing.unfreeze(base, base.layers)
+    assert not np.allclose(base(PHOTOS, training=True), base(PHOTOS, training=False))
+    assert not graph.cut(whole).has_frozen_part

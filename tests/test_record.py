@@ -288,3 +288,9 @@ def test_a_run_that_diverged_has_no_figures(tmp_path):
     assert run.predictions.empty
     with pytest.raises(ValueError, match="if and only if"):
         Record.model_validate(run.record.model_dump() | {"diverged": None})
+
+
+def test_a_network_s_file_names_the_folder_by_its_stem(tmp_path, monkeypatch):
+    monkeypatch.setattr("thaw.disk.places.project", lambda: tmp_path)
+    folder = runs.output_directory(Experiment.of({"backbone": "/photos/own.keras", "strategy": "all"}))
+    assert folder == tmp_path / "outputs" / "lab" / "own-all-0"

@@ -167,10 +167,10 @@ def _many(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
-def _examples(names: Iterable[object], most: int = EXAMPLES) -> str:
+def _examples(names: Iterable[object], most: int = EXAMPLES, between: str = ", ") -> str:
     """List a few names in one line, and say how many more there are."""
     texts = [str(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
+    return between.join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
 @_check("D1", "Photos that cannot be read", "path")
@@ -178,7 +178,7 @@ def _unreadable(photos: pd.DataFrame) -> tuple[str, str] | None:
     left_out = photos.attrs["left_out"]
     if not left_out:
         return None
-    named = _examples(f"{photo['path']}: {photo['reason']}" for photo in left_out)
+    named = _examples([f"{photo['path']}: {photo['reason']}" for photo in left_out], between="; ")
     return f"{_many(len(left_out), 'photo')} left out. {named}.", "Repair or replace them, or remove them."
 
 
@@ -336,7 +336,7 @@ def _odd(photos: pd.DataFrame) -> tuple[str, str] | None:
     short = photos[["width", "height"]].min(axis=1)
     flat = photos["p99"] - photos["p5"] < FLAT
     kinds = {
-        "show nothing": flat,
+        "blank": flat,
         "very dark": (photos["p99"] < DARK) & ~flat,
         "very light": (photos["p5"] > LIGHT) & ~flat,
         f"smaller than {TINY} pixels": short < TINY,
@@ -345,7 +345,7 @@ def _odd(photos: pd.DataFrame) -> tuple[str, str] | None:
     said = [
         f"{which.sum():,} {name} ({_examples(photos.loc[which, 'path'], 3)})"
         for name, which in kinds.items()
-        if which.any() and (name == "show nothing" or which.mean() <= OFTEN)
+        if which.any() and (name == "blank" or which.mean() <= OFTEN)
     ]
     return (f"{_upper('; '.join(said))}.", "Look at them, and remove those that show nothing.") if said else None
 

@@ -21,6 +21,7 @@ from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable
 from thaw.experiment import Experiment
 
+IGNORED = 20  # files that are no photos: so many are named
 KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
@@ -188,6 +189,7 @@ def load_photos(
             "files_sha256": content_digest(source),
             "splits": source.splits,
             "left_out": list(source.left_out),
+            "ignored": list(source.ignored)[:IGNORED],
         },
         files=source.listing(),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from thaw.disk import places
 from thaw.errors import WeightsMismatch, WeightsNotFound, did_you_mean, first_line
+from thaw.experiment import is_file
 from thaw.network import backbones
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and weights can be looked for without it
@@ -128,6 +129,11 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
             raise WeightsNotFound(
                 f"weights = {weights!r}: there is no such file. Give the path of a weights file, or a name. "
                 f"{did_you_mean(weights, ('demo', 'imagenet', 'none'))}"
+            )
+        if is_file(weights):
+            raise WeightsMismatch(
+                f"weights = {weights!r}: a .keras file holds a network, and not its weights alone. "
+                f"Set backbone to {weights!r}, and weights to imagenet, which means those in the file."
             )
     return path, _description(path)
 

@@ -85,8 +85,12 @@ class Replication:
         return NOTES + self.claims.notes
 
     def row_of(self, row: pd.Series) -> pd.Series | None:
-        """Return the source's own row of a configuration, if it has one."""
-        return original_row(row, self.original)
+        """Return the source's own row of a configuration, if it has one; a control has none."""
+        if self.original is None or row["control"] or not row["plain"]:
+            return None
+        names = ["backbone", "strategy", "amount"]
+        match = self.original[(self.original[names] == row[names].to_list()).all(axis=1)]
+        return match.iloc[0] if len(match) else None
 
     def claims_table(self) -> pd.DataFrame:
         """Return a row for each claim; an asterisk marks the verdicts in `standing`."""
@@ -165,15 +169,6 @@ class Replication:
             if found:
                 texts.append(f"{self.results.title(backbone)} {found[0]:+.2f} ({p_value(found[1])})")
         return f"rank correlation of the {name}: {', '.join(texts)}" if texts else ""
-
-
-def original_row(row: pd.Series, original: pd.DataFrame | None) -> pd.Series | None:
-    """Return the row of a configuration in an original's table, if it has one; a control has none."""
-    if original is None or row["control"] or not row["plain"]:
-        return None
-    names = ["backbone", "strategy", "amount"]
-    match = original[(original[names] == row[names].to_list()).all(axis=1)]
-    return match.iloc[0] if len(match) else None
 
 
 def _span(values: pd.Series) -> str:

@@ -162,17 +162,12 @@ class Results:
         """A row for each configuration.
 
         The columns of `thaw.report.statistics.by_configuration`, with names
-        that no other row of its network has, and ``latency``, ``latency_low``, ``latency_high`` and ``latency_predict``
-        in milliseconds a photo (NaN where they were not measured).
+        that no other row of its network has, and ``latency``, the compiled
+        graph's median milliseconds a photo (NaN where it was not measured).
         """
         rows = _told_apart(statistics.by_configuration(self.runs), self.runs)
-        for index, row in rows.iterrows():
-            graph, predict = self.calls(row, "graph", 1), self.calls(row, "predict", 1)
-            low, high = (np.nan, np.nan) if graph is None else statistics.median_interval(graph)
-            rows.loc[index, "latency"] = np.nan if graph is None else np.median(graph)
-            rows.loc[index, ["latency_low", "latency_high"]] = low, high
-            rows.loc[index, "latency_predict"] = np.nan if predict is None else np.median(predict)
-        return rows
+        measured = [self.calls(row, "graph", 1) for _, row in rows.iterrows()]
+        return rows.assign(latency=[np.nan if calls is None else np.median(calls) for calls in measured])
 
     @cached_property
     def backbones(self) -> dict[str, pd.DataFrame]:

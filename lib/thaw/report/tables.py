@@ -176,14 +176,9 @@ def provenance(answer: Answer) -> pd.DataFrame:
     return pd.DataFrame(rows.items(), columns=["What", "Value"])
 
 
-def run_table(results: Results) -> pd.DataFrame:
-    """Tabulate every figure of every run."""
-    return runs_table(results.runs).assign(dataset=results.data["dataset"])
-
-
 def write_tables(study: Results, folder: Path) -> None:
     """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``.tex``."""
-    write_csv(run_table(study), folder / "results.csv")
+    write_csv(runs_table(study.runs).assign(dataset=study.data["dataset"]), folder / "results.csv")
     frame, _ = configurations(study, with_original=False)
     title, caption = study.data["title"], "Test accuracy with 95% intervals, {}."
     table = frame.to_markdown(index=False, disable_numparse=True)

@@ -132,8 +132,7 @@ def _check_photos(study: Study, setup: Setup) -> None:
         return
     data = setup.data
     photos = data.listing() if data.files is None else data.files
-    left_out = data.provenance["left_out"]
-    found = checks.findings(photos, left_out) if data.files is not None else []
+    found = checks.findings(photos, data.provenance["left_out"], data.provenance["ignored"])
     features = phases.pooled_features(setup)
     if features is not None:
         found += checks.findings_of_features(photos, features)

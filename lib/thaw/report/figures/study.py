@@ -23,8 +23,8 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
     In a replication the original's values are hollow marks.
     """
-    lines = -(-len(results.backbones) // 2)
-    figure, panels = grid(3.4 * lines, lines, min(2, len(results.backbones)), sharey=True)
+    lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
+    figure, panels = grid((3 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = rows.sort_values("trainable_parameters", kind="stable")

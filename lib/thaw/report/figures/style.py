@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from thaw.report.display import one_line
 
 WIDTH = 8  # inches, of every figure
-LETTERS, LEGEND = 190, 90  # that fit side by side over this width: of ticks, and of a legend
+LETTERS, LEGEND = 190, 100  # that fit side by side over this width: of ticks, and of a legend
 FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes.
 PALETTE = sns.color_palette("colorblind")
@@ -104,5 +104,6 @@ def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> 
         if name in set(strategies)
     ]
     handles = [*others, *marks]
-    columns = max(1, LEGEND // max(len(handle.get_label()) for handle in handles))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), frameon=False)
+    letters = [len(handle.get_label()) + 6 for handle in handles]
+    columns = len(handles) if sum(letters) <= LEGEND else max(1, LEGEND // max(letters))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)

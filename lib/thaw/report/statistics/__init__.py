@@ -24,7 +24,6 @@ from thaw.report.statistics.intervals import (
     by_configuration,
     gap_interval,
     loss_interval,
-    median_interval,
     ratio_of_medians,
     wilson,
 )

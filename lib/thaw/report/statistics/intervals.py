@@ -84,11 +84,6 @@ def loss_interval(runs: Sequence[Run]) -> tuple[float, float]:
     return _bootstrap((mean,), np.mean)
 
 
-def median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the interval of a median; `values` are (rounds,)."""
-    return _bootstrap((values,), np.median)
-
-
 def ratio_of_medians(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Return how many times as long the first takes, with its interval; rounds are drawn again in pairs.
 
