@@ -69,7 +69,7 @@ def test_the_owner_s_parts_are_used(tmp_path, names):
     source = found(tmp_path)
     assert [len(part) for part in source.parts()] == [40, 10, 12]
     assert {path.split("/")[0] for path, part in parts_of(source).items() if part == "validation"} == {names[1]}
-    assert source.splits == "The parts are the owner's own: train, validation and test."
+    assert source.splits == "The photos came divided into train, validation and test."
     anew = found(tmp_path, splits="position")
     assert [len(part) for part in anew.parts()] != [40, 10, 12]
     assert "hash" in anew.splits
@@ -83,7 +83,7 @@ def test_a_part_that_is_missing_is_taken_from_train(tmp_path):
     assert len(test) == 80
     assert len(train) + len(validation) == 240
     assert 0.08 < len(validation) / 240 < 0.25
-    assert "17% validation taken from train" in source.splits
+    assert "17% validation, taken from train" in source.splits
 
 
 def test_classes_called_train_and_test_are_classes(tmp_path):
@@ -143,7 +143,7 @@ def test_adding_photos_moves_no_other(before, more, divided):
     rows = [(f"{name}{label}", label, part if divided else "train") for name, label, part in before + more]
     if {part for _, _, part in rows[: len(before)]} == {part for _, _, part in rows}:
         alone, together = (splits.by_hash(*zip(*rows[:count])) for count in (len(before), len(rows)))
-        cells = Counter((label, part) for (_, label, _), part in zip(rows, alone))
+        cells = Counter((label, part) for _, label, part in {(*row[:2], part) for row, part in zip(rows, alone)})
         for i, (_, label, _) in enumerate(rows[: len(before)]):
             if all(cells[label, part] > 1 for part in splits.PARTS):
                 assert together[i] == alone[i]

@@ -326,8 +326,8 @@ def _sentence(given: set[str], groups: bool) -> str:
     shares = splits.shares_of(given)
     what = "the group's name, or else of the photo's content" if groups else "each photo's content"
     if len(shares) == 1:
-        return "The parts are the owner's own: train, validation and test."
+        return "The photos came divided into train, validation and test."
     parts = " and ".join(f"{share:.0%} {part}" for part, share in list(shares.items())[1:])
     if len(shares) == 3:
         return f"By a hash of {what}: about 75% train, 15% validation and 10% test."
-    return f"The parts are the owner's own, but for about {parts} taken from train by a hash of {what}."
+    return f"The photos came divided, but for about {parts}, taken from train by a hash of {what}."

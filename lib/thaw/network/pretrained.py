@@ -100,7 +100,7 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
     """
     backbone = backbones.get(name)
     if backbone.is_file and weights == "imagenet":
-        about = {"title": backbone.title, "official": False, "description": "The weights in the network's own file."}
+        about = {"title": "those in its file", "official": False, "own": True, "description": ""}
         return None, about
     if weights == "none":
         return None, {"title": "random weights", "official": False, "description": "Not pre-trained at all."}

@@ -265,13 +265,13 @@ class Answer:
 
     @property
     def caveats(self) -> list[str]:
-        """A remark for each network whose weights are not the official ones."""
+        """A remark for each of Keras' networks whose weights are not the official ones."""
         weights = {network.title: network.runs[0].record.weights for network in self.networks}
         return [
             f"The weights of {title} are not the official ones: {about['title']}. "
             f"All results of {title}, and above all what unfreezing gains, are results of these weights."
             for title, about in weights.items()
-            if not about["official"]
+            if not about["official"] and not about.get("own")
         ]
 
     @property

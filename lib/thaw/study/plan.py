@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
-from thaw.experiment import OF_UNFREEZING, Experiment
+from thaw.experiment import OF_UNFREEZING, Experiment, is_file
 from thaw.records.runs import write_csv
 from thaw.study.study import FINDINGS, Job, Study
 
@@ -123,17 +123,22 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
 
 
 def _check_photos(study: Study, setup: Setup) -> None:
-    """Leave what the data checks find as ``findings.csv``; the features are those of the study's first network."""
+    """Leave what the data checks find as ``findings.csv``.
+
+    The features are those of the study's first network that was pre-trained;
+    a network of Keras' own rather than one from a file.
+    """
     from thaw.data import checks
     from thaw.training import phases
 
-    first = study.networks()[0]
+    trained = [e for e in study.networks() if e.weights != "none" or is_file(e.backbone)] or study.networks()
+    first = min(trained, key=lambda e: is_file(e.backbone))
     if setup.experiment.backbone != first.backbone or setup.experiment.copies:
         return
     data = setup.data
     photos = data.listing() if data.files is None else data.files
     found = checks.findings(photos, data.provenance["left_out"], data.provenance["ignored"])
-    features = phases.pooled_features(setup)
+    features = None if first.weights == "none" and not is_file(first.backbone) else phases.pooled_features(setup)
     if features is not None:
         found += checks.findings_of_features(photos, features)
     write_csv(checks.as_table(found), study.outputs / FINDINGS)

@@ -100,7 +100,8 @@ def with_accuracy(row: pd.Series) -> str:
 
 def weights_title(weights: Mapping[str, Any]) -> str:
     """Name weights, and say whether they are the official ones; not escaped."""
-    return f"{weights['title']} ({'' if weights['official'] else 'not '}the official ones)"
+    which = "" if weights.get("own") else f" ({'' if weights['official'] else 'not '}the official ones)"
+    return f"{weights['title']}{which}"
 
 
 def listed(items: Iterable[Any], most: int = 10) -> Markup:
