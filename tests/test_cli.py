@@ -45,7 +45,7 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
 
 
 def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
-    assert VISIBLE == ["report", "check"]
+    assert VISIBLE == ["init", "report", "check", "blocks"]
     for name in VISIBLE:
         assert main([name, "--help"]) == 0
         assert f"thaw {name} " in capfd.readouterr().out.split("Example")[1]

@@ -266,9 +266,9 @@ def test_a_record_names_the_commit_of_its_code(tmp_path, monkeypatch):
     made, *_ = made_up_run()
     assert made.commit in (head, f"{head}-dirty")
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))  # installed, and in no repository
-    assert record.commit() is None
+    assert record.commit.__wrapped__() is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert record.commit() is None
+    assert record.commit.__wrapped__() is None
 
 
 def test_a_run_that_diverged_has_no_figures(tmp_path):

@@ -66,7 +66,7 @@ def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path,
     profile |= {"study": {"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}}
     tiny.write_text(yaml.safe_dump(profile), encoding="utf-8")
     one, two = (Study.load(str(tiny), folder / "outputs", ROOT) for folder in (first_study, tmp_path))
-    # With the photos and the head that are there: seven levels of jobs, each waiting for the next look, take minutes.
+    # With what is in the cache: five levels of jobs, each waiting for the next look, take minutes.
     shutil.copytree(first_study / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("plans"))
     with slurm() as environment:
         more = ("--cluster", cluster_for(tmp_path / "cluster"))

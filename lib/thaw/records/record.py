@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,14 +199,16 @@ class Record(BaseModel):
         return Experiment.of(self.parameters)
 
 
+@cache
 def versions() -> dict[str, str]:
     """List the versions of the libraries that a result depends on."""
     names = ("thaw", "tensorflow", "keras", "tensorflow-datasets", "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
+@cache
 def commit() -> str | None:
-    """Find the git commit of this code.
+    """Find the git commit of this code, once in a process: the code was loaded when it began.
 
     ``-dirty`` follows if the code has changed since. None where git does not
     track the code.

@@ -22,6 +22,7 @@ from thaw.study.study import Job, Study
 
 INTERVAL = 0.5  # seconds between two looks
 EPOCH = re.compile(r"\d\d:\d\d:\d\d  .*: epoch \d+ of \d+ ")  # a job's line; the table below shows the same
+WHOLE = 150  # layers of a whole network, roughly
 STAGES = {"latency": "Measuring the latency of each network", "report": "Writing the report"}
 
 
@@ -175,7 +176,7 @@ def _phases(job: Job) -> list[tuple[int, int]]:
     experiment = job.experiment
     if experiment.strategy == "frozen":
         return [(experiment.epochs, 1), (0, 1)]
-    return [(experiment.head_epochs, 1), (experiment.finetune_epochs, max(job.effort, 1))]
+    return [(experiment.head_epochs, 1), (experiment.finetune_epochs, min(job.effort, WHOLE))]
 
 
 def _done(job: Job, facts: Mapping[str, Any]) -> list[int]:
