@@ -122,7 +122,9 @@ class Study:
                 )
         name = read.path.stem
         jobs = sorted(jobs, key=_order)
-        return cls(name, read.path, root / outputs / name, tuple(jobs), read.settings, _claims(read.settings, root))
+        return cls(
+            name, read.path, root / outputs / name, tuple(jobs), read.settings, _claims(read.settings, root, jobs)
+        )
 
     @property
     def margin(self) -> float:
@@ -279,11 +281,13 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
     return jobs
 
 
-def _claims(settings: StudySettings, root: Path) -> Claims | None:
+def _claims(settings: StudySettings, root: Path, jobs: list[Job]) -> Claims | None:
+    """Read the claims, which may name any network: also the study's own files."""
     if settings.claims is None:
         return None
     folder = folder_of(settings.claims, root)
-    return Claims.of(folder, read_parameters(folder / FILE), backbones.names())
+    known = [*dict.fromkeys([*backbones.names(), *(job.experiment.backbone for job in jobs)])]
+    return Claims.of(folder, read_parameters(folder / FILE), known)
 
 
 def _order(job: Job) -> tuple:
