@@ -417,7 +417,7 @@ def together(parts: Sequence[Verdict]) -> tuple[str, float | None]:
     tested = [float(part.p) for part in parts if part.p is not None]
     if len(words) == 1:
         return words.pop(), max(tested, default=None)
-    against: list[float] = [len(parts) * (part.p or 0.0) for part in parts if part.word in AGAINST]
-    if against and min(against) < ALPHA:
-        return REFUTED, min(against) if tested and min(against) else None
+    least = min((len(parts) * (part.p or 0.0) for part in parts if part.word in AGAINST), default=1.0)
+    if least < ALPHA:
+        return REFUTED, least or None
     return TOO_CLOSE, max(tested, default=None)

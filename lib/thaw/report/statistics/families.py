@@ -128,7 +128,7 @@ class Family:
             for level in np.unique(self._means)
         )
         always, never = ((self._means == level).astype(np.float32) for level in (1.0, 0.0))
-        agree = (always @ always.T + never @ never.T)[first, second] / photos
+        agree = (always @ always.T + never @ never.T)[first, second].astype(float) / photos
         columns = []
         for kind in set(self._between):
             of_kind = np.array([between == kind for between in self._between])

@@ -100,9 +100,10 @@ def spreads(runs: Sequence[Run], measure: Measure = rightness) -> dict[tuple[str
     """
     groups: dict[tuple, list[np.ndarray]] = {}
     for of_configuration in by_identity(runs, runs).values():
-        if len(of_configuration) > 1:
-            ordered = sorted(of_configuration, key=lambda run: run.record.experiment.seed)
-            seeds = tuple(run.record.experiment.seed for run in ordered)
+        by_seed = {run.record.experiment.seed: run for run in of_configuration}
+        if len(by_seed) > 1:
+            seeds = tuple(sorted(by_seed))
+            ordered = [by_seed[seed] for seed in seeds]
             groups.setdefault((ordered[0].record.experiment.backbone, seeds), []).append(measure(ordered).astype(float))
     found: dict[tuple[str, bool], list[tuple[float, float, int]]] = {}
     for (backbone, _), values in groups.items():
