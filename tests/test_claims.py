@@ -8,13 +8,12 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented import BACKBONES, BLOCKS, CLAIMS, FROZEN, LAYERS, ORIGINAL, SIZES, flat, invented
+from invented import BACKBONES, BLOCKS, CLAIMS, FROZEN, LAYERS, ORIGINAL, SIZES, flat, invented, with_losses
 from test_study import profile
 
 from thaw.errors import InvalidParameter
@@ -251,21 +250,9 @@ def size(b, s, a, c) -> float:
     return SIZES[s, a] / 4000
 
 
-def right_for_sure(accuracy, of_right):
-    """A study whose photos have losses: the probability of the right class is `of_right`."""
-    results = invented(accuracy)
-    runs = []
-    for run in results.runs:
-        e = run.record.experiment
-        chance = of_right(e.backbone, e.strategy, e.amount, e.control)
-        spread = np.linspace(-0.05, 0.05, len(run.predictions))
-        runs.append(run.model_copy(update={"predictions": run.predictions.assign(p_rose=chance + spread)}))
-    return replace(results, runs=runs)
-
-
 def test_overfitting_is_a_gap_and_a_loss_that_both_grow():
     def study(lead, of_right):
-        results = right_for_sure(flat, of_right)
+        results = with_losses(invented(flat), of_right)
         records = [
             run.record.model_copy(update={"train_accuracy": 0.7 + lead * size(*which(run)), "validation_accuracy": 0.7})
             for run in results.runs
@@ -531,7 +518,8 @@ def test_claims_of_one_s_own_are_read_with_the_study(tmp_path):
         Study.load(path, tmp_path, ROOT)
 
 
-def test_claims_may_name_any_network_also_a_file_of_one_s_own(tmp_path):
+def test_claims_may_name_any_network_also_a_file_of_one_s_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("thaw.network.backbones.get", lambda name: None)  # the file is none
     own = tmp_path / "own.keras"
     own.write_bytes(b"")
     (tmp_path / "mine").mkdir()
