@@ -77,7 +77,7 @@ def test_a_claim_of_accuracy_holds_is_refuted_does_not_matter_or_is_too_close(id
     assert verdict(invented(flat), id) == ALIKE
     few = judged(invented(lambda *which: 0.9 if better(*which) else 0.8, photos=20), id)
     assert few.word == TOO_CLOSE
-    assert re.search(r"difference of [\d.]+ points would have been found in 8 of 10", "\n".join(_lines(few)))
+    assert re.search(r"[\d.]+ points would (have been|be) found", "\n".join(_lines(few)))
 
 
 def test_best_is_better_than_each_and_not_than_the_mean_of_the_others():
@@ -115,8 +115,8 @@ def test_blocks_and_layers_are_compared_in_each_network():
     assert found.word == REFUTED, "not in both networks"
     table = results.replication.claims_table().set_index("Verdict")
     row = table[table["Claim"].str.startswith("Whole blocks do better")].iloc[0]
-    assert "ResNet50: no difference that matters. +0.0 points" in row["This study"]
-    assert "MobileNet: holds. +10.0 points" in row["This study"]
+    assert "ResNet50: +0.0 points (-0.7 to +0.7): no difference that matters (these runs only)" in row["This study"]
+    assert re.search(r"MobileNet: \+10\.0 points \([^)]*\): holds", row["This study"])
     assert row["The original"].startswith("ResNet50: +0.1 points (")
 
 
@@ -344,8 +344,6 @@ def test_the_original_s_own_numbers_are_on_the_same_scale():
     assert own["resnet50-best"].startswith("+1.1 points (")
     assert own["mobilenet-layers"].startswith("+1.9 points (-2.6 to +6.4)")
     assert own["resnet50-blocks-latency"].startswith("0.41 times as long: 84.2 against 206.3 ms")
-    assert "factor of 2.5" in own["resnet50-blocks-latency"]
-    assert "factor of 1.4" in own["mobilenet-blocks-latency"], "its own network's"
     assert own["resnet50-range"] == "91.0% to 93.2%"
     assert "MobileNet: lead of training over validation accuracy -1.0 points" in own["overfitting"]
     assert "ResNet50: training loss -0.038 nats" in own["underfitting"], "positive is as the claim says"

@@ -173,12 +173,9 @@ class Replication:
         return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*values) + after
 
     def _latencies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
-        """Compare median latencies, and say how far those of one network are apart: they are of the same graph."""
+        """Compare median latencies."""
         times = [side["inference_ms_per_image"].median() for side in (first, second)]
-        of_network = self._select(Selection()).groupby("backbone")["inference_ms_per_image"]
-        factor = (of_network.max() / of_network.min()).loc[list({*first["backbone"], *second["backbone"]})].max()
-        text = f"{times[0] / times[1]:.2f} times as long: {times[0]:.1f} against {times[1]:.1f} ms a photo"
-        return f"{text}, though its times of one and the same graph differ by a factor of {factor:.1f}"
+        return f"{times[0] / times[1]:.2f} times as long: {times[0]:.1f} against {times[1]:.1f} ms a photo"
 
     def _trend(self, name: str, claimed: int) -> str:
         """Say how a quantity changes from the least to the most unfrozen in each network."""
@@ -198,8 +195,6 @@ def _lines(verdict: Verdict) -> list[str]:
         return [capital(text) for text in (*verdict.effect.split("; "), verdict.why) if text]
     lines = []
     for name, part in verdict.parts:
-        word = part.word + ", these runs only" * (
-            part.these_runs and not all(each.these_runs for _, each in verdict.parts)
-        )
-        lines.append(f"{name}: {word}. {capital(part.effect)}. {part.why}")
-    return lines + [verdict.why] * (len(lines) > 1)
+        word = f"{part.word}, {part.found} would be found" if part.found else part.word
+        lines.append(f"{name}: {part.effect}: {word}{' (these runs only)' * part.these_runs}".removeprefix(": "))
+    return [*lines, verdict.why]

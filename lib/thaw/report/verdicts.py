@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # results hold verdicts
 HOLDS, REFUTED, ALIKE = "holds", "refuted", "no difference that matters"
 IMPOSSIBLE, TOO_CLOSE = "impossible", "too close to call"
 WORDS = (HOLDS, REFUTED, ALIKE, IMPOSSIBLE, TOO_CLOSE)
+FOUND = "A difference of {} would have been found in 8 of 10 such studies."
 AGAINST = (REFUTED, ALIKE, IMPOSSIBLE)  # a claim that needs all its parts cannot stand with one of these
 MISSING = "not measured"  # no verdict: there is nothing to judge
 
@@ -43,6 +44,9 @@ class Verdict:
         Of the test that decided it; None where nothing was left to chance.
     these_runs : bool
         Whether it rests on one seed, and so speaks of these runs only.
+    found : str
+        Where it is too close to call, the difference that would have been
+        found in 8 of 10 such studies.
     parts : tuple of (str, Verdict)
         The parts of a claim, each under its name.
     """
@@ -52,6 +56,7 @@ class Verdict:
     why: str
     p: float | None = None
     these_runs: bool = False
+    found: str = ""
     parts: tuple[tuple[str, Verdict], ...] = ()
 
 
@@ -115,7 +120,7 @@ def best_of(test: Test, results: Results) -> Verdict | None:
         why = f"{name} is as good, within {size(margin)}: {points(named[name])}; {p_value(p)}, corrected for all."
         return Verdict(ALIKE, text, why, p, these_runs=alone)
     p = max(effect.p for effect in effects)
-    return Verdict(TOO_CLOSE, text, _could_show(effect for effect in effects if effect.sign <= 0), p, these_runs=alone)
+    return _too_close(text, (effect for effect in effects if effect.sign <= 0), p, alone)
 
 
 @_judges("within margin")
@@ -208,7 +213,7 @@ def _signed(effect: Difference, margin: float, after: str = "") -> Verdict:
             these_runs=alone,
         )
     if not effect.sign:
-        return Verdict(TOO_CLOSE, text, _could_show([effect]), effect.p, these_runs=alone)
+        return _too_close(text, [effect], effect.p, alone)
     word = HOLDS if effect.sign > 0 else REFUTED
     return Verdict(word, text, f"{capital(effect.test)}, {p_value(effect.p)}.", effect.p, these_runs=alone)
 
@@ -232,15 +237,13 @@ def _inside(named: dict[str, Difference], margin: float) -> Verdict:
             outside,
             these_runs=alone,
         )
-    return Verdict(
-        TOO_CLOSE, text, _could_show(effects, f"Up to {size(margin)} would not matter. A"), p, these_runs=alone
-    )
+    return _too_close(text, effects, p, alone, f"Up to {size(margin)} would not matter. ")
 
 
-def _could_show(effects: Iterable[Difference], before: str = "A") -> str:
+def _too_close(text: str, effects: Iterable[Difference], p: float, alone: bool, before: str = "") -> Verdict:
     """Say which difference would have been found: the largest of several."""
-    least = max(effect.detectable for effect in effects)
-    return f"{before} difference of {size(least)} would have been found in 8 of 10 such studies."
+    least = size(max(effect.detectable for effect in effects))
+    return Verdict(TOO_CLOSE, text, f"{before}{FOUND.format(least)}", p, alone, least)
 
 
 def _against_control(verdict: Verdict, test: Test, results: Results) -> Verdict:
@@ -319,17 +322,18 @@ def trend(test: Test, results: Results) -> Verdict | None:
             unit = QUANTITIES[test.quantity].unit
             ends = [found.most["short"], found.least["short"]][::claimed]
             effect = f"{test.quantity} {amount(found if claimed > 0 else found.opposite, unit)}, {' less '.join(ends)}"
+            least = ""
             if found.p is None:
-                why = f"Counted: {found.low:,.4g} with the least, {found.high:,.4g} {unit}".rstrip() + " with the most."
+                why = f"Counted: {found.low:,.4g} with the least, {found.high:,.4g} {unit} with the most."
             elif found.sign:
                 why = f"{capital(found.test)}, {p_value(found.p)}."
             else:
                 least = amount(found, unit, found.detectable)
-                why = f"A difference of {least} would have been found in 8 of 10 such studies."
+                why = FOUND.format(least)
             word = {claimed: HOLDS, -claimed: REFUTED, 0: TOO_CLOSE}[found.sign]
             if found.p is None and found.mean == 0:
                 word, why = ALIKE, "Counted: a tie."
-            parts.append((results.title(backbone), Verdict(word, effect, why, found.p, found.seeds == 1)))
+            parts.append((results.title(backbone), Verdict(word, effect, why, found.p, found.seeds == 1, least)))
     return _whole(parts)
 
 
@@ -397,12 +401,13 @@ def _whole(parts: Sequence[tuple[str, Verdict]]) -> Verdict | None:
         HOLDS: "All parts hold.",
         REFUTED: "Not all parts hold.",
         TOO_CLOSE: "No part is refuted, but not all are shown to hold.",
-    }.get(word, "So are all its parts.")
+    }.get(word, "All parts are alike in this.")
     deciding = (
         verdicts if word != REFUTED else [min((v for v in verdicts if v.word in AGAINST), key=lambda v: v.p or 0.0)]
     )
     these_runs = any(verdict.these_runs for verdict in deciding)
-    return Verdict(word, "", verdicts[0].why if len(parts) == 1 else why, p, these_runs, tuple(parts))
+    same = len({verdict.why for verdict in verdicts}) == 1
+    return Verdict(word, "", verdicts[0].why if same else why, p, these_runs, parts=tuple(parts))
 
 
 def together(parts: Sequence[Verdict]) -> tuple[str, float | None]:
