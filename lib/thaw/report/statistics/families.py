@@ -89,14 +89,9 @@ class Family:
         return (self._means.sum(axis=1)[first] - self._means.sum(axis=1)[second]).round(9), squares.round(9)
 
     @cached_property
-    def _of_runs(self) -> np.ndarray:
-        """`_between` as columns, (3, pairs)."""
-        return np.array(self._between, float).reshape(-1, 3).T
-
-    @cached_property
     def errors(self) -> np.ndarray:
         """The standard error of each pair if the two are alike; infinite where they do not differ at all."""
-        variance = self._sums[1] / self._means.shape[1] ** 2 + self._of_runs[0]
+        variance = self._sums[1] / self._means.shape[1] ** 2 + np.array([runs for runs, _, _ in self._between])
         return np.sqrt(np.where(variance > 0, variance, np.inf))
 
     @cached_property
@@ -119,17 +114,10 @@ class Family:
         if not any(whole for _, whole, _ in self._between):
             return moved
         shared = self._spreads[self.rows["backbone"].iloc[0], len({runs for runs, _, _ in self._between}) == 1]
-        moved += rng.normal(size=moved.shape) * np.sqrt(shared.run / self._seeds)[:, None]
-        return moved
-
-    @cached_property
-    def _luck(self) -> np.ndarray | None:
-        """By which factor chance misjudges how far runs move, a draw each; None where that is not estimated."""
-        _, whole, freedom = self._of_runs
-        if not whole.any():
-            return None
-        known = freedom.min()
-        return np.random.default_rng(1).chisquare(known, self._moved.shape[1]) / known
+        # How far runs truly move is an estimate, too: each draw has one that fits it (fiducial; Weerahandi, 1993).
+        luck = rng.chisquare(shared.freedom, draws) / shared.freedom
+        true = np.sqrt(np.maximum(0, shared.whole / luck - shared.flips))
+        return moved + rng.normal(size=moved.shape) * true / np.sqrt(self._seeds)[:, None]
 
     @cached_property
     def differences(self) -> list[Difference]:
@@ -177,14 +165,10 @@ class Family:
         """Yield the t values of some pairs that chance gives, (pairs, draws), some draws at a time."""
         first, second = self.pairs[which].T
         errors = self.errors[which].astype(np.float32)[:, None]
-        runs, whole, _ = self._of_runs[:, which, None]
         step = max(1, AT_ONCE // max(len(which), 1))
         for start in range(0, moved.shape[1], step):
             part = moved[:, start : start + step]
-            if self._luck is not None:  # the errors are estimates, too: each draw has its own
-                luck = self._luck[start : start + step]
-                errors = np.sqrt(self.errors[which, None] ** 2 - runs + np.maximum(0, whole * luck - (whole - runs)))
-            yield (part[first] - part[second]) / np.where(errors > 0, errors, np.inf)
+            yield (part[first] - part[second]) / errors
 
     def any_better(self, position: int, others: Sequence[int]) -> tuple[int, float]:
         """Ask whether any of some configurations is more accurate than one: which shows it most, and p for any."""

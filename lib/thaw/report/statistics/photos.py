@@ -69,18 +69,22 @@ class Spread:
 
     Attributes
     ----------
-    run : float
-        The variance that is the run's own: beyond single photos that change
-        by chance.
     whole : float
-        The variance of the runs' means, with those photos.
+        The variance of the runs' means.
+    flips : float
+        What single photos that change by chance have in it.
     freedom : int
-        How many deviations it was estimated from.
+        How many deviations `whole` was estimated from.
     """
 
-    run: float
     whole: float
+    flips: float
     freedom: int
+
+    @property
+    def run(self) -> float:
+        """The variance that is the run's own."""
+        return max(0.0, self.whole - self.flips)
 
 
 Spreads = Mapping[tuple[str, bool], Spread]  # of a network, and whether beside other runs with the same seeds
@@ -119,5 +123,5 @@ def spreads(runs: Sequence[Run], measure: Measure = rightness) -> dict[tuple[str
     for key, each in found.items():
         whole, flips, weights = np.array(each).T
         estimate, by_chance = (float(np.average(column, weights=weights)) for column in (whole, flips))
-        pooled[key] = Spread(max(0.0, estimate - by_chance), estimate, int(weights.sum()))
+        pooled[key] = Spread(estimate, by_chance, int(weights.sum()))
     return pooled
