@@ -49,7 +49,7 @@ def on_study(command: Callable) -> Callable:
 @click.group()
 @click.version_option(package_name="thaw")
 def cli():
-    r"""How much of a pre-trained network should one unfreeze?
+    """How much of a pre-trained network should one unfreeze?
 
     \b
     Example:
@@ -80,7 +80,7 @@ def cli():
     help="How .keras files want their photos prepared.",
 )
 def init(photos, networks, minutes, name, weights, preprocessing):
-    r"""Look at your photos, measure this machine, and write a profile.
+    """Look at your photos, measure this machine, and write a profile.
 
     PHOTOS is a folder with a sub-folder for each class (also within train,
     val and test), or a CSV table with the columns path and label.
@@ -104,7 +104,7 @@ def init(photos, networks, minutes, name, weights, preprocessing):
 @click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 @click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
 def report(study, outputs, cores, cluster):
-    r"""Run a profile's study and export its report.
+    """Run a profile's study and export its report.
 
     The same command goes on with a study that was stopped.
 
@@ -169,7 +169,7 @@ def _terminated(*_) -> NoReturn:
 @cli.command()
 @on_study
 def check(study, outputs):
-    r"""Find what is wrong with a profile before anything runs.
+    """Find what is wrong with a profile before anything runs.
 
     \b
     Example:
@@ -191,7 +191,7 @@ def check(study, outputs):
 @click.argument("backbone", callback=_one_line)
 @click.option("--image-size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side in pixels.")
 def blocks(backbone, image_size):
-    r"""List a network's blocks: what the strategy 'blocks' counts.
+    """List a network's blocks: what the strategy 'blocks' counts.
 
     BACKBONE is the name of a network of keras.applications, or the path of a
     .keras file.
