@@ -74,8 +74,8 @@ def init(
     name : str or None
         The profile's. None: the folder's.
     weights : str or None
-        As the parameter of an experiment. None: ImageNet's, of MobileNet those
-        that the package ships if there are no others.
+        As the parameter of an experiment. None: ImageNet's; those that the
+        package ships if there are no others.
     preprocessing : str
         As the parameter of an experiment, for the ``.keras`` files.
     log : callable
@@ -260,7 +260,8 @@ def _differing(network: str, weights: str | None, preprocessing: str) -> dict[st
     """List the parameters of a network that are not the defaults."""
     if is_file(network):
         return {"preprocessing": preprocessing} if preprocessing != "network" else {}
-    if weights is None and network == "mobilenet" and not check.has_weights(network):
+    shipped = places.shipped("weights", f"{network}.weights.h5").is_file()
+    if weights is None and shipped and not check.has_weights(network):
         weights = "demo"
     return {"weights": weights} if weights not in (None, "imagenet") else {}
 
