@@ -15,7 +15,7 @@ from thaw.errors import DataNotFound, InvalidParameter, ThawError
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.study import estimate
-from thaw.study.init import LADDER, choose, init
+from thaw.study.init import LADDER, _quoted, choose, init
 from thaw.study.study import Study
 
 PHOTOS = {"train": 3000, "validation": 600, "test": 400}
@@ -57,6 +57,12 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
         assert choice == next(rung for rung, cost in zip(LADDER, costs, strict=True) if cost <= limit)
     else:
         assert 260 <= choice.max_examples < 4000, "fewer photos, and enough to train on"
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1) | st.sampled_from(["no", "On"]))
+def test_any_path_passes_through_yaml(path):
+    written = f"networks: [{_quoted(path)}, x]\nof: {{{_quoted(path)}: {_quoted('folder:/' + path)}}}"
+    assert yaml.safe_load(written) == {"networks": [path, "x"], "of": {path: f"folder:/{path}"}}
 
 
 @pytest.mark.parametrize("classes", [2, 100])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from thaw.data import checks
 from thaw.data.source import Source, find_source
@@ -252,9 +253,8 @@ def _about(minutes: float) -> str:
 
 def _quoted(text: str) -> str:
     """Write text as a YAML scalar."""
-    return (
-        text if re.fullmatch(r"[A-Za-z][\w./-]*(:/[\w./-]+)?", text, re.ASCII) else "'" + text.replace("'", "''") + "'"
-    )
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*(:/[\w./-]+)?", text, re.ASCII) and yaml.safe_load(text) == text
+    return text if plain else "'" + text.replace("'", "''") + "'"
 
 
 def _found_here(path: str) -> str:
