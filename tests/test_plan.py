@@ -9,7 +9,7 @@ from thaw.study.study import Study
 
 def study(folder, **parameters):
     path = folder / "mine.yaml"
-    text = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "max_examples": 80} | parameters
+    text = {"dataset": "demo_flowers", "weights": "imagenet", "image_size": 32, "max_examples": 80} | parameters
     path.write_text(yaml.safe_dump(text), encoding="utf-8")
     return Study.load(str(path), folder)
 
@@ -36,6 +36,13 @@ def test_where_nothing_is_kept_each_shared_head_is_a_part(tmp_path, parameters):
     for part in made.parts.values():
         assert len(part.jobs) == 7, "the frozen row and six others"
         assert len(part.heads()) == 1
+
+
+def test_random_weights_are_shared_within_a_seed_alone(tmp_path):
+    made = planned(tmp_path, weights="none", study={"seeds": [0, 1]})
+    assert len(made.parts) == 4
+    for part in made.parts.values():
+        assert len({job.experiment.seed for job in part.jobs}) == 1
 
 
 def test_copies_of_augmented_photos_are_kept(tmp_path):

@@ -80,7 +80,10 @@ def is_kept(experiment: Experiment) -> bool:
 
 def _common(experiment: Experiment) -> str:
     """Name what experiments have in common if they share a part: a frozen part's output, or else a head alone."""
-    head = _head(experiment).model_dump(mode="json", exclude=BEHIND_FROZEN if is_kept(experiment) else None)
+    behind = BEHIND_FROZEN if is_kept(experiment) else set()
+    if experiment.weights == "none":  # the seed makes them
+        behind = behind - {"seed"}
+    head = _head(experiment).model_dump(mode="json", exclude=behind)
     return json.dumps(head, sort_keys=True)
 
 
