@@ -106,7 +106,7 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     path = init(str(folder), ["MobileNet"], 5, None, "none", "network", lines.append)
     assert path == project / "params" / "profiles" / "My-photos.yaml"
     text = "\n".join(lines)
-    assert "80 photos in 2 classes" in text
+    assert "80 photos in 2 classes (40 photos each)" in text
     assert "120 x 100 pixels" in text
     assert "thaw report My-photos" in text
     study = Study.load("My-photos", tmp_path / "outputs")

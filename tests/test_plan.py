@@ -71,6 +71,20 @@ def test_what_is_finished_shares_nothing(tmp_path):
     assert plan.plan(study(tmp_path), []) == plan.Plan({}, {})
 
 
+def test_a_study_that_begins_anew_has_no_findings_of_other_photos(tmp_path):
+    whole = study(tmp_path)
+    findings = whole.outputs / plan.FINDINGS
+    findings.parent.mkdir(parents=True)
+    findings.touch()
+    whole.jobs[0].directory.mkdir(parents=True)
+    whole.jobs[0].record.touch()
+    plan.forget(whole)
+    assert findings.exists(), "an experiment is finished"
+    whole.jobs[0].record.unlink()
+    plan.forget(whole)
+    assert not findings.exists()
+
+
 def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypatch):
     whole = study(tmp_path)
     kept = tmp_path / "activations"

@@ -134,7 +134,8 @@ def what_is_there(source: Source) -> list[str]:
     photos = _listing(source)
     counts = photos["label"].value_counts()
     sides = photos[["width", "height"]].median().astype(int)
-    several = f"{counts.iloc[-1]:,} to {counts.iloc[0]:,} photos each"
+    least, most = f"{counts.iloc[-1]:,}", f"{counts.iloc[0]:,}"
+    several = f"{least if least == most else f'{least} to {most}'} photos each"
     lines = [
         f"Found {len(photos):,} photos in {len(counts):,} classes ({several}), {sides['width']} x {sides['height']} "
         f"pixels at the median. {source.splits}"
