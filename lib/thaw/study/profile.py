@@ -15,8 +15,10 @@ from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_li
 from thaw.experiment import in_words, is_file, shown
 from thaw.network import backbones
 
-# What may differ between backbones, and what a search may try.
-Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
+# What a search may try: numbers, so that it can be told whether one lies at the edge; and what may differ between
+# backbones.
+Tried = Literal["head_learning_rate", "finetune_learning_rate", "batch_size"]
+Tuned = Literal[Tried, "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
 Values = Annotated[list[Any], Field(min_length=1)]
 
@@ -48,7 +50,7 @@ class StudySettings(BaseModel):
     search : str or None
         The profile of the search that they come from: the report's appendix.
     tries : dict of str to dict, or None
-        Makes the study a search: by configuration, parameters out of `Tuned`,
+        Makes the study a search: by configuration, parameters out of `Tried`,
         each with the values to try, one at a time.
     """
 
@@ -62,7 +64,7 @@ class StudySettings(BaseModel):
     backbones: dict[str, dict[Tuned, Any]] = {}
     claims: str | None = None
     search: str | None = None
-    tries: dict[str, Annotated[dict[Tuned, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
+    tries: dict[str, Annotated[dict[Tried, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _tries_or_configurations(self) -> StudySettings:
