@@ -242,3 +242,65 @@ def as_text(base: keras.Model, backbone: Backbone) -> str:
             f"{before} layers with weights come before the first block. Strategies all, layers and pattern reach them."
         )
     return "\n\n".join(sentences)
+
+
+def named(backbone: Backbone, image_size: int) -> keras.Model:
+    """Build a network, with whatever weights, to look at its blocks."""
+    base = backbone.build(image_size)
+    graph.name_operations(base)
+    return base
+
+
+def as_text(base: keras.Model, backbone: Backbone) -> str:
+    """Write `table` for a terminal, and say what the last blocks are."""
+    rows = table(base, backbone)
+    before = sum(can_train(layer) for layer in base.layers) - sum(
+        can_train(layer) for layers in backbone.blocks(base).values() for layer in layers
+    )
+    last = rows.iloc[-1]
+    some = rows.iloc[-min(4, len(rows))]
+    text = rows.rename(columns={name: name.replace("_", " ") for name in rows}).to_string(
+        index=False, formatters={name.replace("_", " "): "{:,}".format for name in rows.columns[3:]}
+    )
+    sentences = [
+        f"{backbone.title} at {base.input_shape[1]} pixels: {backbone.describe(base)}.",
+        text,
+        f"strategy: blocks with amount: 1 trains {last['block']} ({last['parameters']:,} parameters) and the head; "
+        f"amount: {some['last']} trains {some['block']} and all after it ({some['parameters_from_here']:,}).",
+    ]
+    if before:
+        sentences.append(
+            f"{before} layers with weights come before the first block. Strategies all, layers and pattern reach them."
+        )
+    return "\n\n".join(sentences)
+
+
+def named(backbone: Backbone, image_size: int) -> keras.Model:
+    """Build a network, with whatever weights, to look at its blocks."""
+    base = backbone.build(image_size)
+    graph.name_operations(base)
+    return base
+
+
+def as_text(base: keras.Model, backbone: Backbone) -> str:
+    """Write `table` for a terminal, and say what the last blocks are."""
+    rows = table(base, backbone)
+    before = sum(can_train(layer) for layer in base.layers) - sum(
+        can_train(layer) for layers in backbone.blocks(base).values() for layer in layers
+    )
+    last = rows.iloc[-1]
+    some = rows.iloc[-min(4, len(rows))]
+    text = rows.rename(columns={name: name.replace("_", " ") for name in rows}).to_string(
+        index=False, formatters={name.replace("_", " "): "{:,}".format for name in rows.columns[3:]}
+    )
+    sentences = [
+        f"{backbone.title} at {base.input_shape[1]} pixels: {backbone.describe(base)}.",
+        text,
+        f"strategy: blocks with amount: 1 trains {last['block']} ({last['parameters']:,} parameters) and the head; "
+        f"amount: {some['last']} trains {some['block']} and all after it ({some['parameters_from_here']:,}).",
+    ]
+    if before:
+        sentences.append(
+            f"{before} layers with weights come before the first block. Strategies all, layers and pattern reach them."
+        )
+    return "\n\n".join(sentences)
