@@ -213,58 +213,6 @@ def blocks(backbone, image_size):
     print(of_network.as_text(base, network))
 
 
-@cli.command()
-@click.argument("backbone", callback=_one_line)
-@click.option("--image-size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side in pixels.")
-def blocks(backbone, image_size):
-    r"""List a network's blocks: what the strategy 'blocks' counts.
-
-    BACKBONE is the name of a network of keras.applications, or the path of a
-    .keras file.
-
-    \b
-    Examples:
-      thaw blocks mobilenetv2
-      thaw blocks my-network.keras --image-size 128
-    """
-    from thaw.experiment import is_file
-    from thaw.study.execute import stderr_to
-
-    with stderr_to(os.devnull):
-        from thaw.network import backbones
-        from thaw.network import blocks as of_network
-
-        network = backbones.get(backbone if is_file(backbone) else backbone.lower(), "none")
-        base = of_network.named(network, image_size)
-    print(of_network.as_text(base, network))
-
-
-@cli.command()
-@click.argument("backbone", callback=_one_line)
-@click.option("--image-size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side in pixels.")
-def blocks(backbone, image_size):
-    r"""List a network's blocks: what the strategy 'blocks' counts.
-
-    BACKBONE is the name of a network of keras.applications, or the path of a
-    .keras file.
-
-    \b
-    Examples:
-      thaw blocks mobilenetv2
-      thaw blocks my-network.keras --image-size 128
-    """
-    from thaw.experiment import is_file
-    from thaw.study.execute import stderr_to
-
-    with stderr_to(os.devnull):
-        from thaw.network import backbones
-        from thaw.network import blocks as of_network
-
-        network = backbones.get(backbone if is_file(backbone) else backbone.lower(), "none")
-        base = of_network.named(network, image_size)
-    print(of_network.as_text(base, network))
-
-
 @cli.command(hidden=True)
 @on_study
 @click.argument("name")
