@@ -10,7 +10,7 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.normalization import FusedBatchNormalization
-from thaw.training import phases
+from thaw.training import activations, phases
 from thaw.training.optimizer import adam
 
 LOSSES = ["train_loss", "validation_loss"]
@@ -142,6 +142,24 @@ def test_gradual_unfreezing_goes_block_after_block_from_the_last(tiny):
     assert len(result.checkpoints) == 3
     two = phases.phases(setup(tiny, **{"strategy": "blocks"} | parameters | {"finetune_epochs": 2}))[1:]
     assert [list(step.layers) for step in two] == [blocks[1] + blocks[2], sum(blocks, [])], "no more steps than epochs"
+
+
+def test_gradual_unfreezing_ends_with_all_that_is_chosen_be_it_without_weights(base):
+    for parameters in ({"strategy": "layers", "amount": 6}, {"strategy": "layers", "amount": 1}):
+        experiment = of(gradual=True, **parameters)
+        assert unfreezing.steps(base, SMALL, experiment)[-1] == unfreezing.unfrozen(base, SMALL, experiment)
+
+
+@pytest.mark.parametrize("of_library", ["tensorflow", "keras"])
+def test_nothing_is_taken_over_from_another_version_of_a_library(tiny, monkeypatch, of_library):
+    made = setup(tiny)
+
+    def keys():
+        return [phases._key(made, phases.phases(made)), activations._key(made)]
+
+    before = keys()
+    monkeypatch.setattr(f"{of_library}.__version__", "0.0")
+    assert all(key != old for key, old in zip(keys(), before, strict=True))
 
 
 @pytest.mark.parametrize(

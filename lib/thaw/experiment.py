@@ -156,8 +156,8 @@ class Experiment(BaseModel):
         'balanced' counts a photo's loss in inverse proportion to the size of
         its class.
     keep : {'last', 'best'}
-        Test the network of the last epoch, or of the one with the lowest
-        validation loss.
+        Test the network of the last epoch; or, of the last phase, that of the
+        epoch with the lowest validation loss.
     preprocessing : {'network', 'tf', 'torch', 'caffe', '0-1', 'none'}
         How photos of 0 to 255 are prepared: as the network's pre-training
         did, or in one of Keras' ways.

@@ -36,7 +36,8 @@ def find(dataset: str, file: Path) -> Found:
         )
     for name in ("path", "label"):
         _refuse(wrong, f"no {name}", table.index[table[name].str.strip() == ""])
-    _refuse(wrong, "a photo that stands there before", table.index[table["path"].duplicated()])
+    places = table["path"].map(lambda path: _file(file.parent, path))
+    _refuse(wrong, "a photo that stands in a line before", table.index[places.duplicated()])
     given = table["split"].str.strip().str.lower() if "split" in table else pd.Series("", table.index)
     divided = bool((given != "").any())
     if divided:
@@ -49,7 +50,7 @@ def find(dataset: str, file: Path) -> Found:
             raise InvalidParameter(f"{wrong}no photo's split is train. Give some photos to train on.")
     photos = pd.DataFrame(
         {
-            "file": [_file(file.parent, path) for path in table["path"]],
+            "file": places,
             "path": table["path"].str.strip(),
             "label": [class_name(label, f"{wrong}line {line}") for line, label in table["label"].items()],
             "part": given.map(SPLITS) if divided else "train",

@@ -132,12 +132,12 @@ def steps(base: keras.Model, backbone: Backbone, experiment: Experiment) -> list
         Each step's layers hold those of the step before it.
     """
     chosen = unfrozen(base, backbone, experiment)
-    if not experiment.gradual:
-        return [chosen]
     block_of = block_numbers(base, backbone)
     numbers = sorted({block_of[layer.name] for layer in chosen if layer.weights}, reverse=True)
+    if not experiment.gradual or not numbers:
+        return [chosen]
     groups = np.array_split(numbers, min(len(numbers), experiment.finetune_epochs))
-    return [[layer for layer in chosen if block_of[layer.name] >= group[-1]] for group in groups]
+    return [[layer for layer in chosen if block_of[layer.name] >= group[-1]] for group in groups[:-1]] + [chosen]
 
 
 def rate_factors(base: keras.Model, backbone: Backbone, decay: float) -> dict[str, float]:

@@ -151,11 +151,17 @@ def _with_networks(name: str, own: dict, parameters: dict, settings: StudySettin
             f"configuration {name}: names no backbone. Give study: {{networks: [...]}} in the profile, "
             "or a backbone in one of the two."
         )
-    stems = {network: Path(network).stem if is_file(network) else network for network in settings.networks}
-    return {
-        f"{re.sub('[^A-Za-z0-9._-]+', '-', stem).strip('-.') or 'network'}-{name}": {"backbone": network}
-        for network, stem in stems.items()
-    }
+    named: dict[str, dict[str, str]] = {}
+    for network in settings.networks:
+        stem = Path(network).stem if is_file(network) else network
+        full_name = f"{re.sub('[^A-Za-z0-9._-]+', '-', stem).strip('-.') or 'network'}-{name}"
+        if full_name in named:
+            raise InvalidParameter(
+                f"study.networks: {shown(named[full_name]['backbone'])} and {shown(network)} would have the same names "
+                "for their runs. Rename a .keras file, or remove one of the two."
+            )
+        named[full_name] = {"backbone": network}
+    return named
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
