@@ -505,6 +505,17 @@ def test_groups_stay_together(folder):
     assert parts_of(source).items() >= dict(plain.loc[plain["path"].isin(alone), ["path", "part"]].to_numpy()).items()
 
 
+def test_the_same_photo_is_in_one_part_whatever_its_groups(folder):
+    """A photo in two groups, or in one and in none: what belongs to either is together."""
+    for number in range(30):
+        shutil.copy(folder / "cat" / f"{number}.bmp", folder / "dog" / f"{(number + 1) % 40}.bmp")
+    groups = [f"plant {number // 4}" if number % 3 else "" for number in range(80)]
+    listing = find_source(f"table:{table(folder, group=groups)}").listing()
+    assert listing["sha256"].duplicated().sum() == 30
+    assert listing.groupby("sha256")["part"].nunique().max() == 1
+    assert listing[listing["group"] != ""].groupby("group")["part"].nunique().max() == 1
+
+
 def test_tables_as_a_spreadsheet_writes_them(folder):
     rows = table(folder).read_text().replace(",", ";").replace("/", "\\").replace("path", "Path ")
     (folder / "photos.csv").write_text(rows.replace("\n", "\r\n") + ";\r\n", encoding="utf-8-sig", newline="")

@@ -11,7 +11,7 @@ import pandas as pd
 import PIL
 import tensorflow as tf
 
-from thaw.data.source import PREFIXES, Source, content_digest, find_source, place_of
+from thaw.data.source import PREFIXES, Source, content_digest, find_source
 from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
@@ -202,7 +202,7 @@ def _stem(dataset: str, splits: str, on_damaged: str) -> str:
     """Make a file's name of what photos were asked for: of any path, and no two alike."""
     named = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII)[-40:]
     kind, _, place = dataset.partition(":")
-    asked = [dataset, splits, on_damaged, str(place_of(place)) if kind in PREFIXES else ""]
+    asked = [dataset, splits, on_damaged, str(places.in_project(place)) if kind in PREFIXES else ""]
     return f"{named}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
 
 

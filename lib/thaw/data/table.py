@@ -10,7 +10,6 @@ from thaw.data.folder import PARTS, require
 from thaw.errors import DataDamaged, InvalidParameter, did_you_mean
 
 COLUMNS = ("path", "label", "split", "group")
-SPLITS = {name: PARTS[name] for name in ("train", "val", "validation", "valid", "test")}
 
 
 def find(dataset: str, file: Path) -> Found:
@@ -41,9 +40,9 @@ def find(dataset: str, file: Path) -> Found:
     given = table["split"].str.strip().str.lower() if "split" in table else pd.Series("", table.index)
     divided = bool((given != "").any())
     if divided:
-        for value in sorted(set(given) - set(SPLITS)):
+        for value in sorted(set(given) - set(PARTS)):
             raise InvalidParameter(
-                f"{wrong}split = {value!r} in line {given.index[given == value][0]}. {did_you_mean(value, SPLITS)} "
+                f"{wrong}split = {value!r} in line {given.index[given == value][0]}. {did_you_mean(value, PARTS)} "
                 "Give each photo one of these, or none to all."
             )
         if "train" not in set(given):
@@ -53,7 +52,7 @@ def find(dataset: str, file: Path) -> Found:
             "file": places,
             "path": table["path"].str.strip(),
             "label": [class_name(label, f"{wrong}line {line}") for line, label in table["label"].items()],
-            "part": given.map(SPLITS) if divided else "train",
+            "part": given.map(PARTS) if divided else "train",
             "group": table["group"].str.strip() if "group" in table else "",
         }
     )

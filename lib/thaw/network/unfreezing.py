@@ -132,10 +132,10 @@ def steps(base: keras.Model, backbone: Backbone, experiment: Experiment) -> list
         Each step's layers hold those of the step before it.
     """
     chosen = unfrozen(base, backbone, experiment)
-    block_of = block_numbers(base, backbone)
-    numbers = sorted({block_of[layer.name] for layer in chosen if layer.weights}, reverse=True)
-    if not experiment.gradual or not numbers:
+    if not experiment.gradual:
         return [chosen]
+    block_of = block_numbers(base, backbone)
+    numbers = sorted({block_of[layer.name] for layer in chosen if layer.weights}, reverse=True) or [0]
     groups = np.array_split(numbers, min(len(numbers), experiment.finetune_epochs))
     return [[layer for layer in chosen if block_of[layer.name] >= group[-1]] for group in groups[:-1]] + [chosen]
 

@@ -124,7 +124,7 @@ def init(
     write_atomic(path, profile(path.stem, dataset, source, differ, choice, needed, at_once))
     log(f"Wrote {path}: {in_words(choice, networks)}.")
     if needed > 1.1 * minutes:
-        log(f"This is the least that says something. It takes longer than the {minutes:g} minutes you gave.")
+        log(f"This is the least that says something. It takes longer than the {_about(minutes)} you gave.")
     log(f"Next, about {_about(needed)} on this machine:\n\n    thaw report {path.stem}\n")
     return path
 
