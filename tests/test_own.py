@@ -72,7 +72,7 @@ def test_a_file_becomes_one_graph_without_its_classifier(tmp_path, inner, classi
     whole = network.get_layer("inner") if inner else network
     expected = keras.Model(whole.inputs[0], whole.get_layer("last").output)
     np.testing.assert_allclose(base(PHOTOS), expected(PHOTOS, training=False), rtol=1e-5, atol=1e-6)
-    assert provenance["title"] == "mine"
+    assert provenance["title"] == "those in its file"
     assert not provenance["official"]
     backbone = backbones.get(path)
     found = backbone.blocks(base)
