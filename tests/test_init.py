@@ -14,7 +14,7 @@ from PIL import Image
 from thaw.errors import DataNotFound, InvalidParameter, ThawError
 from thaw.experiment import Experiment
 from thaw.network import backbones
-from thaw.study import estimate
+from thaw.study import check, estimate
 from thaw.study.init import LADDER, _quoted, choose, init
 from thaw.study.study import Study
 
@@ -119,6 +119,23 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     assert yaml.safe_load(content)["study"]["networks"] == ["mobilenet"]
     with pytest.raises(InvalidParameter, match="there is such a profile"):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
+
+
+def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_accepts(tmp_path, project):
+    folder = photos(tmp_path / "it's #1 {a}", each=40)
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = ["path;label;group", *(f"{path};{path.split('/')[0]};{number // 2}" for number, path in enumerate(paths))]
+    (folder / "My table.csv").write_text("\n".join(lines), encoding="utf-8")
+    inputs = keras.Input((32, 32, 3))
+    features = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features))).save(project / "mine.keras")
+    init(str(folder / "My table.csv"), ["mine.keras"], 5, None, None, "tf", lambda line: None)
+    study = Study.load("My-table", tmp_path / "outputs")
+    assert {job.experiment.dataset for job in study.jobs} == {f"table:{folder / 'My table.csv'}"}
+    assert {job.experiment.preprocessing for job in study.jobs} == {"tf"}
+    assert "mine-all-layers" in {job.configuration for job in study.jobs}
+    assert not any("last-2-blocks" in job.configuration for job in study.jobs), "it has one block"
+    check.check(study)
 
 
 @pytest.mark.parametrize(
