@@ -116,6 +116,12 @@ def test_how_it_was_measured_is_true_of_what_was_run():
     assert "*Best epoch*: of the last phase" in any_way
 
 
+def test_a_study_of_one_strategy_has_no_chapter_on_two():
+    both, blocks = part(lambda e: True), part(lambda e: e.strategy != "layers")
+    assert Answer(both).write("strategies").startswith("## Strategy A against strategy B\n")
+    assert Answer(blocks).write("strategies").startswith("## Unfreezing against a frozen base\n")
+
+
 def test_the_control_is_one_that_trains_alike():
     results = of_somebody_else([40, 40])
     gain = results.remaining_gain("efficientnetv2b0")
