@@ -10,8 +10,10 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.normalization import FusedBatchNormalization
+from thaw.study import plan
 from thaw.training import activations, phases
 from thaw.training.optimizer import adam
+from thaw.training.setup import with_head_of
 
 LOSSES = ["train_loss", "validation_loss"]
 
@@ -81,6 +83,33 @@ def test_what_stays_frozen_behind_or_trains_nothing_is_said(base):
     between = unfreezing.remarks(base, SMALL, of(strategy="pattern", amount=0, pattern="_dw$"))
     assert "between or after" in between[0]
     assert "nothing but the head trains" in unfreezing.remarks(base, SMALL, of(strategy="layers", amount=1))[0]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"amount": 2, "skip": 1, "trains": "norm", "batchnorm": "frozen"},
+        {"strategy": "all", "amount": 0, "rate_decay": 0.5, "gradual": True, "keep": "best"},
+        {
+            "strategy": "pattern",
+            "amount": 0,
+            "pattern": "_pw",
+            "finetune_learning_rate": 0.1,
+            "class_weight": "balanced",
+        },
+        {"strategy": "frozen", "amount": 0, "keep": "best"},
+        {"augmentation": "flip", "trains": "bias"},
+        {"augmentation": "flip", "copies": 2, "seed": 3, "preprocessing": "tf"},
+    ],
+    ids=str,
+)
+def test_a_head_that_is_trained_for_all_is_found_by_each(tiny, parameters):
+    """What the plan takes for one head has the checkpoint that the experiment itself looks for."""
+    own = setup(tiny, **{"strategy": "blocks", "amount": 1} | parameters)
+    shared = with_head_of(own, plan._head(own.experiment))
+    keys = [phases._key(made, phases.phases(made)[:1]) for made in (own, shared)]
+    assert keys[0] == keys[1]
 
 
 # ---- what -------------------------------------------------------------------------------------
