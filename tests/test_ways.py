@@ -80,6 +80,9 @@ def test_what_stays_frozen_behind_or_trains_nothing_is_said(base):
         "4 layers with weights after the unfrozen ones stay frozen (block_3_dw"
         in (unfreezing.remarks(base, SMALL, of(skip=1))[0])
     )
+    assert unfreezing.remarks(base, SMALL, of(batchnorm="frozen")) == []
+    none = unfreezing.remarks(base, SMALL, of(strategy="pattern", amount=0, pattern="3_pw$", batchnorm="frozen"))
+    assert "no BatchNorm is in it, so that batchnorm = 'frozen' changes nothing" in none[-1]
     between = unfreezing.remarks(base, SMALL, of(strategy="pattern", amount=0, pattern="_dw$"))
     assert "between or after" in between[0]
     assert "nothing but the head trains" in unfreezing.remarks(base, SMALL, of(strategy="layers", amount=1))[0]
