@@ -108,7 +108,7 @@ def test_how_it_was_measured_is_true_of_what_was_run():
         html.unescape(Answer(results).write("method"))
         for results in (STUDIES["frozen bases alone"](), STUDIES["no claims"](), of_somebody_else([5, 5]))
     )
-    assert "Two phases" not in frozen and "unfrozen" not in frozen and "0 more" not in frozen
+    assert "phase" not in frozen and "unfrozen" not in frozen and "0 more" not in frozen
     assert "Two phases" in plain and "whenever another block" not in plain
     assert "Configurations with the same seed start from the same head" in plain
     assert "Configurations with the same seed that train their head in the same way start" in any_way
