@@ -121,18 +121,21 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
 
 
-def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_accepts(tmp_path, project):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_accepts(tmp_path, project, fixed):
     folder = photos(tmp_path / "it's #1 {a}", each=40)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     lines = ["path;label;group", *(f"{path};{path.split('/')[0]};{number // 2}" for number, path in enumerate(paths))]
     (folder / "My table.csv").write_text("\n".join(lines), encoding="utf-8")
     inputs = keras.Input((32, 32, 3))
-    features = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
+    features = keras.layers.Conv2D(4, 4, strides=4, activation="relu")(inputs)
+    features = keras.layers.Reshape((8, 8, 4))(features) if fixed else features
     keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features))).save(project / "mine.keras")
     init(str(folder / "My table.csv"), ["mine.keras"], 5, None, None, "tf", lambda line: None)
     study = Study.load("My-table", tmp_path / "outputs")
     assert {job.experiment.dataset for job in study.jobs} == {f"table:{folder / 'My table.csv'}"}
     assert {job.experiment.preprocessing for job in study.jobs} == {"tf"}
+    assert {job.experiment.image_size for job in study.jobs} == {32 if fixed else 96}, "a network may have one size"
     assert "mine-all-layers" in {job.configuration for job in study.jobs}
     assert not any("last-2-blocks" in job.configuration for job in study.jobs), "it has one block"
     check.check(study)

@@ -86,6 +86,18 @@ class Own(Backbone):
         """The file's name and the hash of its content: the same in whatever folder it is."""
         return {"network_file": self.path.name, "network_sha256": self.sha256}
 
+    @property
+    def only_size(self) -> int | None:
+        """As in `Backbone`: found by building the network for another size."""
+        side, _, _ = _image(self.path, _loaded(str(self.path)))
+        if side is None:
+            return None
+        try:
+            self.build(side + 32)
+        except UnsupportedNetwork:
+            return side
+        return None
+
     def settle(self, base: keras.Model) -> None:
         """Nothing to do: the file holds a finished network."""
 

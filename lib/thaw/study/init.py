@@ -108,6 +108,8 @@ def init(
     log(f"Measuring this machine with {', '.join(backbone.title for backbone in found.values())}.")
     least = max(backbone.least for backbone in found.values())
     largest = _largest(_listing(source), least)
+    if only := next(filter(None, (backbone.only_size for backbone in found.values())), None):
+        least = largest = only
     imports, speeds = estimate.import_seconds(), {}
     for network in networks:
         first = {"backbone": network, "strategy": "frozen", "image_size": max(min(128, largest), least)}
