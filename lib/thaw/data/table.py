@@ -36,7 +36,7 @@ def find(dataset: str, file: Path) -> Found:
     for name in ("path", "label"):
         _refuse(wrong, f"no {name}", table.index[table[name].str.strip() == ""])
     places = table["path"].map(lambda path: _file(file.parent, path))
-    _refuse(wrong, "a photo that stands in a line before", table.index[places.duplicated()])
+    _refuse(wrong, "the same photo again", table.index[places.duplicated()])
     given = table["split"].str.strip().str.lower() if "split" in table else pd.Series("", table.index)
     divided = bool((given != "").any())
     if divided:
