@@ -81,7 +81,7 @@ def losses(model: keras.Model, photos: np.ndarray, labels: np.ndarray) -> list[l
     for network, inputs in ((divided.tail, entering), (model, photos)):
         model.set_weights(start)
         network.compile(
-            keras.optimizers.SGD(1e-2, clipnorm=1.0), loss="sparse_categorical_crossentropy", run_eagerly=True
+            keras.optimizers.SGD(0.1, clipnorm=1.0), loss="sparse_categorical_crossentropy", run_eagerly=True
         )
         frozen.reseed(network, seed=0, epoch=0)
         before = network.train_on_batch(inputs, labels)

@@ -1,5 +1,6 @@
 """Bad input ends in a clear message and a non-zero exit before anything is trained."""
 
+import re
 import socket
 import subprocess
 import time
@@ -48,7 +49,9 @@ def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
     assert VISIBLE == ["init", "report", "check", "blocks"]
     for name in VISIBLE:
         assert main([name, "--help"]) == 0
-        assert f"thaw {name} " in capfd.readouterr().out.split("Example")[1]
+        shown = capfd.readouterr().out
+        assert re.search(rf"^ +thaw {name} ", shown, re.M), "an example has a line of its own"
+        assert "\\b" not in shown
     assert main(["--help"]) == 0
     assert "latency" not in capfd.readouterr().out
     assert main(["--version"]) == 0

@@ -154,7 +154,15 @@ graph._run([sys.executable, "-c", sys.argv[1]])
 def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_it(tmp_path):
     command = [sys.executable, "-c", COORDINATOR, STUBBORN]
     environment = os.environ | {"THAW_CACHE_DIR": str(tmp_path)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Where the suite runs in the background, its shell has told it to ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout.readline() == "at work\n"
     (child,) = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGINT)

@@ -323,7 +323,7 @@ class Bomb:
         return setattr, (Bomb, "exploded", True)
 
 
-def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
+def test_nothing_that_is_read_is_unpickled(tmp_path, tiny, monkeypatch):
     from small_network import setup
 
     from thaw.disk import arrays as store
@@ -341,6 +341,7 @@ def test_nothing_that_is_read_is_unpickled(tmp_path, tiny):
         assert store.find(tmp_path / name, {}, log=lambda _: None) is None
 
     # A head that says it is of just these data and weights, and holds a pickled object.
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "cache"))
     lines = []
     made = setup(tiny, lines.append, backbone="mobilenet", head_epochs=1)
     phases.train_head(made)

@@ -15,6 +15,7 @@ import click
 from thaw.disk import places, status
 from thaw.disk.atomic import check_writable
 from thaw.disk.locks import locked
+from thaw.disk.streams import stderr_to
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.experiment import Experiment
 from thaw.study import freshness, graph, search, watch
@@ -49,7 +50,7 @@ def on_study(command: Callable) -> Callable:
 @click.group()
 @click.version_option(package_name="thaw")
 def cli():
-    r"""How much of a pre-trained network should one unfreeze?
+    """How much of a pre-trained network should one unfreeze?
 
     \b
     Example:
@@ -80,7 +81,7 @@ def cli():
     help="How .keras files want their photos prepared.",
 )
 def init(photos, networks, minutes, name, weights, preprocessing):
-    r"""Look at your photos, measure this machine, and write a profile.
+    """Look at your photos, measure this machine, and write a profile.
 
     PHOTOS is a folder with a sub-folder for each class (also within train,
     val and test), or a CSV table with the columns path and label.
@@ -90,8 +91,6 @@ def init(photos, networks, minutes, name, weights, preprocessing):
       thaw init ~/photos
       thaw init ~/photos --backbone mobilenet --backbone efficientnetv2b0 --minutes 60
     """
-    from thaw.study.execute import stderr_to
-
     _limit_threads(1)  # each job of a study has one core
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with stderr_to(os.devnull):
@@ -104,7 +103,7 @@ def init(photos, networks, minutes, name, weights, preprocessing):
 @click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 @click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
 def report(study, outputs, cores, cluster):
-    r"""Run a profile's study and export its report.
+    """Run a profile's study and export its report.
 
     The same command goes on with a study that was stopped.
 
@@ -169,14 +168,12 @@ def _terminated(*_) -> NoReturn:
 @cli.command()
 @on_study
 def check(study, outputs):
-    r"""Find what is wrong with a profile before anything runs.
+    """Find what is wrong with a profile before anything runs.
 
     \b
     Example:
       thaw check paper
     """
-    from thaw.study.execute import stderr_to
-
     search.of(study)
     print("Checking the data, the weights and the networks.", flush=True)
     with stderr_to(os.devnull):
@@ -191,7 +188,7 @@ def check(study, outputs):
 @click.argument("backbone", callback=_one_line)
 @click.option("--image-size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side in pixels.")
 def blocks(backbone, image_size):
-    r"""List a network's blocks: what the strategy 'blocks' counts.
+    """List a network's blocks: what the strategy 'blocks' counts.
 
     BACKBONE is the name of a network of keras.applications, or the path of a
     .keras file.
@@ -202,7 +199,6 @@ def blocks(backbone, image_size):
       thaw blocks my-network.keras --image-size 128
     """
     from thaw.experiment import is_file
-    from thaw.study.execute import stderr_to
 
     with stderr_to(os.devnull):
         from thaw.network import backbones
@@ -220,7 +216,7 @@ def blocks(backbone, image_size):
 def part(study, outputs, name, threads):
     """Make what experiments share: NAME is a part's name in the plan."""
     from thaw.study import plan
-    from thaw.study.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled
 
     _limit_threads(threads)
     parts = plan.plan(study, study.jobs).parts  # also if an experiment has finished since the graph was made
@@ -264,7 +260,7 @@ def experiment(study, outputs, name, threads):
 def latency(study, outputs):
     """Measure the latency of each network of a study."""
     from thaw.records.runs import write_csv
-    from thaw.study.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled
 
     with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.study.latency import measure

@@ -11,7 +11,7 @@ import pandas as pd
 import PIL
 import tensorflow as tf
 
-from thaw.data.source import PREFIXES, Source, content_digest, find_source, place_of
+from thaw.data.source import PREFIXES, Source, content_digest, find_source
 from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
@@ -42,7 +42,7 @@ class Data:
         A name for each label.
     provenance : dict
         The data set's name, version, description and size, how it was split (``splits``), which photos were left out
-        and why (``left_out``), and a hash over keys, labels and pixels in their order.
+        and why (``left_out``), and a hash over keys, labels and pixels in their order, and over the parts of files.
     files : DataFrame or None
         What the photos' files say, a photo a row, for the data checks: see `FileSource.listing`. None for TFDS.
     copies_sha256 : str
@@ -69,7 +69,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """A hash of all images, and of which of them are copies."""
+        """A hash of all images, of how they are divided, and of which of them are copies."""
         return self.copies_sha256 or self.provenance["sha256"]
 
     @property
@@ -158,7 +158,10 @@ def load_photos(
         with locked([path]):
             kept = arrays.find(path, key) or _decode(source, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
-    digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
+    files, what = source.listing(), [keys.tolist(), labels.tolist(), kept.sha256]
+    if files is not None:  # the same files can be divided in other ways; those of TFDS cannot
+        what.append(files["part"].tolist())
+    digest = hashlib.sha256(json.dumps(what).encode())
     if labels.min(initial=0) < 0:
         raise InvalidParameter(
             f"dataset = {dataset!r}: {(labels < 0).sum():,} photos have no label. "
@@ -191,7 +194,7 @@ def load_photos(
             "left_out": list(source.left_out),
             "ignored": list(source.ignored)[:IGNORED],
         },
-        files=source.listing(),
+        files=files,
     )
 
 
@@ -199,7 +202,7 @@ def _stem(dataset: str, splits: str, on_damaged: str) -> str:
     """Make a file's name of what photos were asked for: of any path, and no two alike."""
     named = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII)[-40:]
     kind, _, place = dataset.partition(":")
-    asked = [dataset, splits, on_damaged, str(place_of(place)) if kind in PREFIXES else ""]
+    asked = [dataset, splits, on_damaged, str(places.in_project(place)) if kind in PREFIXES else ""]
     return f"{named}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
 
 

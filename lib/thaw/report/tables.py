@@ -35,6 +35,19 @@ def parameters(experiment: Experiment) -> pd.DataFrame:
     return pd.DataFrame([(name, "" if v is None else v) for name, v in values], columns=["Parameter", "Value"])
 
 
+def blocks(found: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate a network's blocks, as `thaw.network.blocks.table` lists them."""
+    shown = found.rename(
+        columns={
+            "last": "From the end",
+            "parameters_from_here": "Parameters to the end",
+            "multiply_adds": "Multiply-adds",
+        }
+    )
+    shown = shown.rename(columns=lambda name: name.replace("_", " ").capitalize())
+    return shown.map(lambda value: value if isinstance(value, str) else f"{value:,}")
+
+
 def run(record: Record) -> pd.DataFrame:
     """Tabulate the figures of one run."""
     seconds = record.training_seconds

@@ -306,12 +306,13 @@ def _order(job: Job) -> tuple:
 
 
 def _check_same_origin(runs: dict[Job, Run]) -> None:
-    """Refuse to compare runs of different photos, or of different weights of one network."""
+    """Refuse to compare runs of different photos, or of different weights of one network; a seed draws random ones."""
     first: dict[str, tuple[str, Path]] = {}
     for job, run in runs.items():
+        drawn = f" with seed {job.experiment.seed}" if job.experiment.weights == "none" else ""
         for what, digest in (
             ("data", run.record.data["sha256"]),
-            (f"weights of {job.experiment.backbone}", run.record.weights["tensors_sha256"]),
+            (f"weights of {job.experiment.backbone}{drawn}", run.record.weights["tensors_sha256"]),
         ):
             expected, where = first.setdefault(what, (digest, job.directory))
             if digest != expected:
