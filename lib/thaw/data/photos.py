@@ -1,8 +1,10 @@
 """The photos of a data set, decoded and resized once."""
 
+import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,11 +213,9 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
     # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
     count = len(source)
     examples = source.photos().map(squeeze, num_parallel_calls=4, deterministic=True)
-    shape = (count, image_size, image_size, 3)
-    make_room(path.parent, arrays.size(shape, "uint8"), KEPT)
     labels, keys = [], []
     try:
-        with arrays.writing(path, key, "uint8", shape) as writer:
+        with writing(path, key, (count, image_size, image_size, 3)) as writer:
             for image, label, name in examples.as_numpy_iterator():
                 writer.append(image[None])
                 labels.append(int(label))
@@ -223,14 +223,36 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
             if writer.left:
                 raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
             writer.about |= {"labels": labels, "keys": keys}
-        return arrays.find(path, key, verify=False)
     except tf.errors.OpError as error:
         raise source.damaged(error) from None
+    return arrays.find(path, key, verify=False)
+
+
+@contextlib.contextmanager
+def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Writer]:
+    """Write an array of photos, as `arrays.writing` does, and make room for it.
+
+    Parameters
+    ----------
+    path, key
+        As there.
+    shape : tuple of int
+        (photos, size, size, 3).
+
+    Raises
+    ------
+    OutputNotWritable
+        If the disk is full.
+    """
+    size = arrays.size(shape, "uint8")
+    make_room(path.parent, size, KEPT)
+    try:
+        with arrays.writing(path, key, "uint8", shape) as writer:
+            yield writer
     except OSError as error:
         if not is_full(error):
             raise
-        size = count * image_size**2 * 3 / 1e9
         raise OutputNotWritable(
-            f"{path.parent}: the disk is full; the decoded photos take {size:.1f} GB. "
+            f"{path.parent}: the disk is full; the photos take {size / 1e9:.1f} GB. "
             "Make room, or set THAW_CACHE_DIR to another folder."
         ) from None
