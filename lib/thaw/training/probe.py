@@ -25,8 +25,9 @@ from thaw.training import activations
 from thaw.training.setup import Setup
 
 FOLDS, NEIGHBOURS = 5, 5
+PENALTY = 0.01  # C of the linear probe, as in the data checks: there may be more channels than photos
 PHOTOS = 256  # training photos that the gradient is of
-AT_ONCE = 8  # of them: a backward pass through the whole network holds what leaves each of its layers
+PIXELS = 400_000  # at once: a backward pass through the whole network holds what leaves each of its layers
 COLUMNS = ("linear", "linear_error", "neighbours", "neighbours_error")
 POOLING = {4: keras.layers.GlobalAveragePooling2D, 3: keras.layers.GlobalAveragePooling1D}
 
@@ -149,7 +150,7 @@ def _both(values: np.ndarray, labels: np.ndarray, folds: list) -> tuple[float, f
     right: dict[str, list[float]] = {"linear": [], "neighbours": []}
     for train, test in folds:
         models = {
-            "linear": make_pipeline(StandardScaler(), LogisticRegression(tol=1e-3)),
+            "linear": make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, tol=1e-3)),
             "neighbours": KNeighborsClassifier(min(NEIGHBOURS, len(train)), metric="cosine"),
         }
         for name, model in models.items():
@@ -184,8 +185,9 @@ def gradient_ratios(setup: Setup) -> dict[str, float | None]:
     try:
         weights = base.trainable_weights
         total = [np.zeros(weight.shape) for weight in weights]
-        for first in range(0, len(rows), AT_ONCE):
-            chosen = rows[first : first + AT_ONCE]
+        at_once = min(max(PIXELS // setup.experiment.image_size**2, 1), activations.BATCH)
+        for first in range(0, len(rows), at_once):
+            chosen = rows[first : first + at_once]
             photos = setup.backbone.preprocess(tf.cast(data.images[chosen], tf.float32))
             with tf.GradientTape() as tape:
                 losses = keras.losses.sparse_categorical_crossentropy(
@@ -197,7 +199,10 @@ def gradient_ratios(setup: Setup) -> dict[str, float | None]:
                 sum_ += np.asarray(tf.convert_to_tensor(gradient), float)
         squares = {id(w): ((g**2).sum(), (w.numpy().astype(float) ** 2).sum()) for w, g in zip(weights, total)}
         blocks = setup.backbone.blocks(base)
-        return {block: _ratio([squares[id(w)] for e in layers for w in e.trainable_weights]) for block, layers in blocks.items()}
+        return {
+            block: _ratio([squares[id(w)] for e in layers for w in e.trainable_weights])
+            for block, layers in blocks.items()
+        }
     finally:
         unfreezing.unfreeze(base, [])
 
