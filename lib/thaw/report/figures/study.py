@@ -174,7 +174,7 @@ def probe(results: Results) -> Figure:
             above.plot([], [], f"{marker}-", color=look, markersize=4, label=PROBES[quantity])
         above.axhline(made.largest_class, color="0.4", linewidth=0.8, linestyle=":", label="largest class always")
         first = len(made.depths) - made.blocks + 0.5
-        above.axvspan(first, len(made.depths) + 0.5, color=style.UNFROZEN, alpha=0.08, linewidth=0, label="prediction")
+        above.axvspan(first, len(made.depths) + 0.5, color=style.UNFROZEN, alpha=0.15, linewidth=0, label="prediction")
         ratios = [np.nan if depth.gradient_ratio is None else depth.gradient_ratio for depth in made.depths]
         below.bar(depths, ratios, color=colour, width=0.6)
         above.legend(frameon=False, fontsize=7, loc="lower right")
