@@ -18,7 +18,8 @@ from thaw.disk.locks import locked
 from thaw.disk.streams import stderr_to
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.experiment import Experiment
-from thaw.study import freshness, graph, search, watch
+from thaw.network import backbones
+from thaw.study import freshness, graph, plan, search, watch
 from thaw.study.study import Study
 
 
@@ -185,6 +186,31 @@ def check(study, outputs):
 
 
 @cli.command()
+@on_study
+def probe(study, outputs):
+    """Predict how much to unfreeze, before anything is fine-tuned.
+
+    The photos pass once through each network of the profile as it is. At the
+    end of each block, simple classifiers show how well its features tell the
+    classes apart. It takes minutes; the report of the study says later whether
+    the prediction was right.
+
+    \b
+    Example:
+      thaw probe quick
+    """
+    from thaw.study.execute import stderr_to
+
+    check_writable(study.outputs)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for backbone in sorted({job.experiment.backbone for job in study.jobs}, key=backbones.order):
+        with stderr_to(os.devnull):
+            made = plan.probed(study, backbone, lambda line: print(line, flush=True))
+        print(f"\n{made.title}: {made.photos:,} photos to train and validate, {made.when}\n")
+        print(made.table().to_string(index=False), f"{made.words}\n", sep="\n\n", flush=True)
+
+
+@cli.command()
 @click.argument("backbone", callback=_one_line)
 @click.option("--image-size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side in pixels.")
 def blocks(backbone, image_size):
@@ -201,7 +227,6 @@ def blocks(backbone, image_size):
     from thaw.experiment import is_file
 
     with stderr_to(os.devnull):
-        from thaw.network import backbones
         from thaw.network import blocks as of_network
 
         network = backbones.get(backbone if is_file(backbone) else backbone.lower(), "none")
@@ -215,7 +240,6 @@ def blocks(backbone, image_size):
 @THREADS
 def part(study, outputs, name, threads):
     """Make what experiments share: NAME is a part's name in the plan."""
-    from thaw.study import plan
     from thaw.study.execute import Labelled
 
     _limit_threads(threads)

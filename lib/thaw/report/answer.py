@@ -18,6 +18,7 @@ from thaw.report import statistics, words
 from thaw.report.replication import Replication
 from thaw.report.results import TRAINING, Results, Trend
 from thaw.report.statistics import Difference, Remaining, Step
+from thaw.study.probe import Probe
 
 BOTH = ("blocks", "layers")  # the two strategies that are compared
 LIKE = ("skip", "extras")  # what their configurations have in common when they are
@@ -155,6 +156,61 @@ class NetworkAnswer:
 
 
 @dataclass(frozen=True, eq=False)
+class Probed:
+    """What the probe predicted for a network, and what the study found."""
+
+    network: NetworkAnswer
+    probe: Probe
+
+    @cached_property
+    def by_blocks(self) -> pd.DataFrame:
+        """The configurations that unfreeze the last blocks and do nothing else that is special."""
+        rows = self.network.rows
+        return rows[(rows["strategy"] == "blocks") & rows["plain"]]
+
+    @cached_property
+    def top(self) -> pd.Series | None:
+        """The most accurate of them; of equal ones the first. None where the study has none."""
+        rows = self.by_blocks
+        return rows.loc[rows["test_accuracy"].idxmax()] if len(rows) else None
+
+    @cached_property
+    def closest(self) -> pd.Series | None:
+        """The one whose blocks are closest to the prediction; of two the one with fewer. None without any."""
+        rows = self.by_blocks.sort_values("amount", kind="stable")
+        return rows.loc[(rows["amount"] - self.probe.blocks).abs().idxmin()] if len(rows) else None
+
+    @cached_property
+    def behind(self) -> Difference | None:
+        """The accuracy of the closest less that of the most accurate by blocks; None where they are one."""
+        if self.top is None or self.closest is None or self.top.name == self.closest.name:
+            return None
+        return statistics.difference(*(self.network.results.of_row(row) for row in (self.closest, self.top)))
+
+    @cached_property
+    def verdict(self) -> str:
+        """Whether the prediction was of use.
+
+        'late': it was made after runs that it should predict. 'none': one
+        configuration by blocks or none, so that nothing could be chosen.
+        'wrong': another configuration is clearly more accurate than the
+        closest. 'more': the cheapest choice trains fewer parameters than the
+        closest. 'useful': the closest is the cheapest choice, or the most
+        accurate by blocks. 'open': none of these.
+        """
+        closest, choice = self.closest, self.network.choice
+        if self.probe.tuned_before:
+            return "late"
+        if closest is None or len(self.by_blocks) < 2:
+            return "none"
+        if closest.name not in {row.name for row in self.network.unbeaten}:
+            return "wrong"
+        if closest.name != choice.name and choice["trainable_parameters"] < closest["trainable_parameters"]:
+            return "more"
+        return "useful" if closest.name == choice.name or self.behind is None else "open"
+
+
+@dataclass(frozen=True, eq=False)
 class Versus:
     """One network against another, over the configurations that both have."""
 
@@ -217,6 +273,12 @@ class Answer:
             for name in self.results.backbones
         }
         return [NetworkAnswer(self.results, name, self.results.title(name), runs[name]) for name in runs]
+
+    @cached_property
+    def probed(self) -> list[Probed]:
+        """The networks that were probed."""
+        probes = self.results.probes
+        return [Probed(network, probes[network.name]) for network in self.networks if network.name in probes]
 
     @property
     def record(self) -> Record:

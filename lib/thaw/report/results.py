@@ -19,8 +19,9 @@ from thaw.records.runs import IDENTITY, Run
 from thaw.report import statistics
 from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Family, Remaining, Spread
-from thaw.study import search
+from thaw.study import probe, search
 from thaw.study.claims import QUANTITIES, Claims
+from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
 
 # What a fine-tuned run and a frozen base can have in common apart from what trains.
@@ -90,6 +91,9 @@ class Results:
     findings : DataFrame or None
         What the checks of the photos found, a finding a row: code, title,
         found, do. None where they were not checked.
+    probes : dict of str to Probe
+        What was predicted before training, by network; those of other photos
+        or weights than the runs' are left out.
     """
 
     runs: list[Run]
@@ -100,6 +104,7 @@ class Results:
     search: pd.DataFrame | None = None
     claims: Claims | None = None
     findings: pd.DataFrame | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -119,7 +124,12 @@ class Results:
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         runs = list(finished.values())
-        return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings)
+        hashes = {
+            run.record.experiment.backbone: (run.record.data["sha256"], run.record.weights["tensors_sha256"])
+            for run in runs
+        }
+        probes = {name: made for name, made in probe.of(study).items() if name in hashes and made.is_of(*hashes[name])}
+        return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings, probes)
 
     @cached_property
     def replication(self) -> Replication | None:

@@ -74,6 +74,7 @@ def _files(study: Study) -> Iterator[Path]:
     yield study.outputs / "latency.csv"
     if (study.outputs / FINDINGS).is_file():
         yield study.outputs / FINDINGS
+    yield from sorted(study.outputs.glob("probe-*.json"))
     yield root / "notebooks" / "summary.ipynb"
     if study.claims:
         yield from study.claims.files

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
+from thaw.errors import ThawError
 from thaw.experiment import OF_UNFREEZING, Experiment, is_file
 from thaw.records.runs import write_csv
+from thaw.study import probe
 from thaw.study.study import FINDINGS, Job, Study
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Part:
 
     def heads(self) -> list[Experiment]:
         """List the heads that several of them share, each as an experiment that trains nothing else."""
-        counts = Counter(_head(job.experiment) for job in self.jobs)
+        counts = Counter(head_alone(job.experiment) for job in self.jobs)
         return [head for head, count in counts.items() if count > 1]
 
 
@@ -83,11 +85,11 @@ def _common(experiment: Experiment) -> str:
     behind = BEHIND_FROZEN if is_kept(experiment) else set()
     if experiment.weights == "none":  # the seed makes them
         behind = behind - {"seed"}
-    head = _head(experiment).model_dump(mode="json", exclude=behind)
+    head = head_alone(experiment).model_dump(mode="json", exclude=behind)
     return json.dumps(head, sort_keys=True)
 
 
-def _head(experiment: Experiment) -> Experiment:
+def head_alone(experiment: Experiment) -> Experiment:
     """Return the experiment that trains the same head alone."""
     epochs = experiment.epochs if experiment.strategy == "frozen" else experiment.head_epochs
     others = {name: Experiment.model_fields[name].get_default() for name in BEHIND_HEAD}
@@ -114,15 +116,50 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     from thaw.training.setup import Setup, with_head_of
 
     setup, folder = Setup.of(part.jobs[0].experiment, log), ""
+    to_probe = not study.is_search and probe.is_due(study, setup)
     if is_kept(setup.experiment):
-        phases.provide_activations(setup, [job.experiment for job in part.jobs])
+        phases.provide_activations(setup, [job.experiment for job in part.jobs], for_probe=to_probe)
         folder = str(activations.folder(setup))
         _check_photos(study, setup)
     for experiment in part.heads():
         phases.train_head(with_head_of(setup, experiment))
+    if to_probe:  # before this part's marker, so before anything that waits for it is fine-tuned
+        try:
+            _probe(study, setup, log)
+        except ThawError as error:
+            log(f"no probe: {error}")
     path = marker(study, part.name)
     write_atomic(path.with_suffix(".folder"), folder)
     write_atomic(path, "")
+
+
+def probed(study: Study, backbone: str, log: Callable[[str], None] = print) -> probe.Probe:
+    """Probe one network of a study, or read its probe if there is one of these photos and weights.
+
+    Raises
+    ------
+    ThawError
+        If photos or weights cannot be read, or there are too few photos.
+    """
+    from thaw.training.setup import Setup
+
+    experiment = head_alone(probe.networks(study)[backbone])
+    if not is_kept(experiment):  # its head would see the photos through the whole network
+        experiment = experiment.model_copy(update={"activations": "keep", "augmentation": "none"})
+    setup = Setup.of(experiment, log)
+    there = probe.read(study, backbone)
+    return _probe(study, setup, log) if there is None or probe.is_due(study, setup) else there
+
+
+def _probe(study: Study, setup: Setup, log: Callable[[str], None]) -> probe.Probe:
+    """Probe a network with its head trained; a head that is there is taken over."""
+    from thaw.training import phases
+    from thaw.training.setup import with_head_of
+
+    headed = with_head_of(setup, head_alone(setup.experiment))
+    phases.provide_activations(headed, [headed.experiment], for_probe=is_kept(headed.experiment))
+    phases.train_head(headed)
+    return probe.make(study, headed, log)
 
 
 def _check_photos(study: Study, setup: Setup) -> None:

@@ -20,7 +20,7 @@ from thaw.disk.arrays import StoredArray
 from thaw.disk.locks import locked
 from thaw.experiment import Experiment
 from thaw.network import frozen, graph, unfreezing
-from thaw.training import activations, machine
+from thaw.training import activations, machine, probe
 from thaw.training.checkpoint import Checkpoint, Progress
 from thaw.training.optimizer import adam
 from thaw.training.progress import EpochBar
@@ -201,14 +201,17 @@ def train_head(setup: Setup) -> None:
         step.run(Progress())
 
 
-def provide_activations(setup: Setup, experiments: Iterable[Experiment]) -> None:
-    """Compute what several experiments of one network train on, in one pass over the photos."""
+def provide_activations(setup: Setup, experiments: Iterable[Experiment], for_probe: bool = False) -> None:
+    """Compute what several experiments of one network train on, and what its probe reads, in one pass."""
     frontiers: list[list[str]] = []
     for experiment in experiments:
         for phase in phases(replace(setup, experiment=experiment)):
             cut = _cut(setup, phase)
             if cut.has_frozen_part:
                 frontiers.append(list(cut.frontier))
+    if for_probe:
+        setup, averages = probe.with_averages(setup)
+        frontiers.append(list(dict.fromkeys(averages.values())))
     activations.cached(setup, list(map(list, dict.fromkeys(map(tuple, frontiers)))))
 
 

@@ -8,4 +8,5 @@ from thaw.report.figures.study import (
     differences,
     gap,
     learning_curves,
+    probe,
 )

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point
 from thaw.report.replication import Replication
 from thaw.report.results import Results
 
+PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
 MOST = 24  # configurations of a network in a figure that grows with each
 
 
@@ -157,6 +158,32 @@ def gap(results: Results) -> Figure:
     labels = "test loss, with its interval", "validation loss"
     handles = [Line2D([], [], marker="o", label=label, **look) for look, label in zip(marks, labels)]
     panels[1, 0].legend(handles=handles, frameon=False, fontsize=7)
+    return figure
+
+
+def probe(results: Results) -> Figure:
+    """Show how well each block's features tell the classes apart, and how strongly the loss pulls at its weights."""
+    lines = 2 * len(results.probes)
+    figure, panels = grid(2.3 * lines, lines, height_ratios=[2, 1] * len(results.probes))
+    for (above, below), (name, made) in zip(panels.reshape(-1, 2), results.probes.items()):
+        colour, depths = _colour(results, name), range(1, len(made.depths) + 1)
+        for quantity, marker, look in (("linear", "o", colour), ("neighbours", "s", "0.5")):
+            values = [getattr(depth, quantity) for depth in made.depths]
+            errors = [getattr(depth, f"{quantity}_error") for depth in made.depths]
+            above.errorbar(depths, values, errors, fmt=f"{marker}-", color=look, capsize=2, markersize=4, linewidth=1)
+            above.plot([], [], f"{marker}-", color=look, markersize=4, label=PROBES[quantity])
+        above.axhline(made.largest_class, color="0.4", linewidth=0.8, linestyle=":", label="largest class always")
+        first = len(made.depths) - made.blocks + 0.5
+        above.axvspan(first, len(made.depths) + 0.5, color=style.UNFROZEN, alpha=0.15, linewidth=0, label="prediction")
+        ratios = [np.nan if depth.gradient_ratio is None else depth.gradient_ratio for depth in made.depths]
+        below.bar(depths, ratios, color=colour, width=0.6)
+        above.legend(frameon=False, fontsize=7, loc="lower right")
+        above.set(title=plain(results.title(name)), ylabel="accuracy")
+        above.yaxis.set_major_formatter(PERCENT)
+        below.set(xlabel="after block", ylabel="gradient / weight")
+        for axes in (above, below):
+            axes.set_xlim(0.5, len(made.depths) + 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
