@@ -199,8 +199,6 @@ def probe(study, outputs):
     Example:
       thaw probe quick
     """
-    from thaw.study.execute import stderr_to
-
     check_writable(study.outputs)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for backbone in sorted({job.experiment.backbone for job in study.jobs}, key=backbones.order):

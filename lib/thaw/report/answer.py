@@ -185,7 +185,7 @@ class Probed:
         """The accuracy of the closest less that of the most accurate by blocks; None where they are one."""
         if self.top is None or self.closest is None or self.top.name == self.closest.name:
             return None
-        return statistics.difference(*(self.network.results.of_row(row) for row in (self.closest, self.top)))
+        return self.network.results.difference(*map(self.network.results.of_row, (self.closest, self.top)))
 
     @cached_property
     def verdict(self) -> str:
