@@ -1,6 +1,7 @@
 """Made-up studies for tests of words and verdicts, with any accuracy, time and latency."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,16 @@ def invented(
     columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds", "device", "cores"]
     measured = pd.DataFrame(calls, columns=columns) if calls else None
     return Results(runs, measured, planned=len(runs), claims=CLAIMS)
+
+
+def with_losses(results: Results, of_right: Which) -> Results:
+    """Give photos a loss: the probability of the right class is about `of_right` for all photos of a configuration."""
+    runs = []
+    for run in results.runs:
+        e = run.record.experiment
+        chance = of_right(e.backbone, e.strategy, e.amount, e.control) + np.linspace(-0.05, 0.05, len(run.predictions))
+        runs.append(run.model_copy(update={"predictions": run.predictions.assign(p_rose=chance)}))
+    return replace(results, runs=runs)
 
 
 WAYS = [

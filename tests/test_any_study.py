@@ -102,6 +102,26 @@ def test_a_report_of_other_photos_and_networks_speaks_of_nothing_else():
     assert "augmentation" in tables.provenance(Answer(results))["What"].to_list()
 
 
+def test_how_it_was_measured_is_true_of_what_was_run():
+    """A study of frozen bases has one phase; heads that train otherwise are others; the best is of the last phase."""
+    frozen, plain, any_way = (
+        html.unescape(Answer(results).write("method"))
+        for results in (STUDIES["frozen bases alone"](), STUDIES["no claims"](), of_somebody_else([5, 5]))
+    )
+    assert "phase" not in frozen and "unfrozen" not in frozen and "0 more" not in frozen
+    assert "Two phases" in plain and "whenever another block" not in plain
+    assert "Configurations with the same seed start from the same head" in plain
+    assert "Configurations with the same seed that train their head in the same way start" in any_way
+    assert "in the second phase and whenever another block is unfrozen" in any_way
+    assert "*Best epoch*: of the last phase" in any_way
+
+
+def test_a_study_of_one_strategy_has_no_chapter_on_two():
+    both, blocks = part(lambda e: True), part(lambda e: e.strategy != "layers")
+    assert Answer(both).write("strategies").startswith("## Strategy A against strategy B\n")
+    assert Answer(blocks).write("strategies").startswith("## Unfreezing against a frozen base\n")
+
+
 def test_the_control_is_one_that_trains_alike():
     results = of_somebody_else([40, 40])
     gain = results.remaining_gain("efficientnetv2b0")

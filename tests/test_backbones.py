@@ -11,7 +11,8 @@ from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
 from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.head import add_head
-from thaw.network.pretrained import load_pretrained
+from thaw.network.pretrained import find_weights, load_pretrained
+from thaw.study import check
 
 VGG16 = backbones.Backbone(
     name="vgg16",
@@ -66,6 +67,27 @@ def test_weights_that_are_not_there():
         load_pretrained("mobilenet", 32, "nowhere.h5")
     with pytest.raises(WeightsNotFound, match="'imagnet'.*Did you mean 'imagenet'"):
         load_pretrained("mobilenet", 32, "imagnet")
+
+
+def test_a_relative_path_of_weights_starts_at_the_project_wherever_a_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "params" / "profiles").mkdir(parents=True)
+    (tmp_path / "mine.h5").touch()
+    monkeypatch.chdir(tmp_path / "params")
+    assert find_weights("mobilenet", "mine.h5")[0] == tmp_path / "mine.h5"
+
+
+def test_weights_of_a_network_with_a_longer_name_are_not_taken_for_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").touch()
+    assert [check.has_weights(name) for name in ("mobilenetv2", "mobilenet", "mobilenetv3small")] == [
+        True,
+        False,
+        False,
+    ]
+    (tmp_path / "models" / "mobilenet_1_0_224_tf_no_top.h5").touch()
+    assert check.has_weights("mobilenet")
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"not HDF5 at all"])

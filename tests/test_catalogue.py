@@ -50,6 +50,12 @@ def test_every_configuration_is_run_with_every_network(tmp_path):
     assert len(made.jobs) == 10
 
 
+def test_two_networks_of_one_name_are_refused_and_none_is_lost(tmp_path):
+    networks = ["mobilenet", "mine/mobilenet.keras"]
+    with pytest.raises(InvalidParameter, match=r"'mobilenet' and 'mine/mobilenet.keras' would have the same names"):
+        study(tmp_path, study={"networks": networks, "configurations": ["frozen"]})
+
+
 def test_a_configuration_without_a_network_is_refused(tmp_path):
     with pytest.raises(InvalidParameter, match="configuration frozen: names no backbone. Give study"):
         study(tmp_path, study={"configurations": ["frozen"]})

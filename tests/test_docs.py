@@ -1,6 +1,5 @@
 """What can be set or run is in the docs."""
 
-import json
 import re
 
 import pytest
@@ -31,13 +30,6 @@ def test_every_data_check_has_a_row(code):
 
     assert code in {*checks.CHECKS, *checks.OF_FEATURES}
     assert f"| {code} |" in STUDIES
-
-
-def test_the_notebook_names_every_parameter():
-    cells = json.loads((ROOT / "notebooks" / "experiment.ipynb").read_text(encoding="utf-8"))["cells"]
-    source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ()))
-    named = {line.split(" = ")[0] for line in source.splitlines()}
-    assert named == {*Experiment.model_fields, "study"}
 
 
 def test_links_lead_somewhere():

@@ -2,6 +2,7 @@
 
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import yaml
@@ -12,8 +13,9 @@ from PIL import Image
 
 from thaw.errors import DataNotFound, InvalidParameter, ThawError
 from thaw.experiment import Experiment
-from thaw.study import estimate
-from thaw.study.init import LADDER, choose, init
+from thaw.network import backbones
+from thaw.study import check, estimate
+from thaw.study.init import LADDER, _quoted, choose, init
 from thaw.study.study import Study
 
 PHOTOS = {"train": 3000, "validation": 600, "test": 400}
@@ -47,7 +49,7 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
     def seconds(choice):
         rung = next(rung for rung in LADDER if rung.image_size == choice.image_size and rung.epochs == choice.epochs
                     and rung.seeds == choice.seeds and rung.configurations == choice.configurations)  # fmt: skip
-        return costs[LADDER.index(rung)] * (choice.max_examples or 4000) / 4000
+        return costs[LADDER.index(rung)] * ((choice.max_examples or 4000) / 4000)  # times 1 exactly
 
     choice = choose(LADDER, seconds, limit, PHOTOS)
     if costs[-1] <= limit:
@@ -57,13 +59,54 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
         assert 260 <= choice.max_examples < 4000, "fewer photos, and enough to train on"
 
 
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1) | st.sampled_from(["no", "On"]))
+def test_any_path_passes_through_yaml(path):
+    written = f"networks: [{_quoted(path)}, x]\nof: {{{_quoted(path)}: {_quoted('folder:/' + path)}}}"
+    assert yaml.safe_load(written) == {"networks": [path, "x"], "of": {path: f"folder:/{path}"}}
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_of_few_photos_each_class_keeps_some(classes):
+    least = choose(LADDER, lambda choice: 1e9, 60, PHOTOS, classes)
+    assert least.max_examples == {2: 267, 100: 667}[classes], "200 or 5 of a class to train on"
+
+
+def test_files_are_found_where_the_command_runs(tmp_path, project, monkeypatch):
+    """A profile's relative paths start at the project's root; those of a command line where it is typed."""
+    seen = {}
+    monkeypatch.setattr(backbones, "get", lambda network, *_: seen.update(network=network))
+    monkeypatch.setattr("thaw.study.init.find_source", lambda *_, **__: 1 / 0)
+    (project / "mine.keras").touch()
+    (project / "params" / "other.keras").touch()
+    folder = photos(tmp_path / "photos", each=1)
+    for here, typed, named in (
+        (project, "mine.keras", "mine.keras"),
+        (project / "params", "other.keras", str(project / "params" / "other.keras")),
+        (project / "params", "mine.keras", "mine.keras"),
+    ):
+        monkeypatch.chdir(here)
+        with pytest.raises(ZeroDivisionError):
+            init(str(folder), [typed], 5, None, None, "tf", print)
+        assert seen["network"] == named
+
+
+def test_a_network_whose_last_blocks_compute_nothing_is_measured_all_the_same(tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    features = keras.layers.Conv2D(8, 3, strides=4)(keras.layers.Rescaling(1 / 255)(inputs))
+    for _ in range(3):
+        features = keras.layers.PReLU(shared_axes=[1, 2])(features)
+    keras.Model(inputs, features).save(tmp_path / "mine.keras")
+    experiment = Experiment.of({"backbone": str(tmp_path / "mine.keras"), "strategy": "frozen", "image_size": 64})
+    assert 0 < estimate.measure(experiment, 3).backward < 1000
+
+
 def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     lines = []
     folder = photos(tmp_path / "My photos")
     path = init(str(folder), ["MobileNet"], 5, None, "none", "network", lines.append)
     assert path == project / "params" / "profiles" / "My-photos.yaml"
     text = "\n".join(lines)
-    assert "80 photos in 2 classes" in text
+    assert "80 photos in 2 classes (40 photos each)" in text
     assert "120 x 100 pixels" in text
     assert "thaw report My-photos" in text
     study = Study.load("My-photos", tmp_path / "outputs")
@@ -78,12 +121,33 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_accepts(tmp_path, project, fixed):
+    folder = photos(tmp_path / "it's #1 {a}", each=40)
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = ["path;label;group", *(f"{path};{path.split('/')[0]};{number // 2}" for number, path in enumerate(paths))]
+    (folder / "My table.csv").write_text("\n".join(lines), encoding="utf-8")
+    inputs = keras.Input((32, 32, 3))
+    features = keras.layers.Conv2D(4, 4, strides=4, activation="relu")(inputs)
+    features = keras.layers.Reshape((8, 8, 4))(features) if fixed else features
+    keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features))).save(project / "mine.keras")
+    init(str(folder / "My table.csv"), ["mine.keras"], 5, None, None, "tf", lambda line: None)
+    study = Study.load("My-table", tmp_path / "outputs")
+    assert {job.experiment.dataset for job in study.jobs} == {f"table:{folder / 'My table.csv'}"}
+    assert {job.experiment.preprocessing for job in study.jobs} == {"tf"}
+    assert {job.experiment.image_size for job in study.jobs} == {32 if fixed else 96}, "a network may have one size"
+    assert "mine-all-layers" in {job.configuration for job in study.jobs}
+    assert not any("last-2-blocks" in job.configuration for job in study.jobs), "it has one block"
+    check.check(study)
+
+
 @pytest.mark.parametrize(
     "folder, options, error, words",
     [
         ("nowhere", {}, DataNotFound, "nowhere"),
         ("one", {}, ThawError, "one"),
         ("fine", {"networks": ["mobilnet"]}, ThawError, "Did you mean 'mobilenet'"),
+        ("fine", {"weights": "nowhere.h5"}, ThawError, "'nowhere.h5': there is no such file"),
         ("fine", {"name": "a/b"}, InvalidParameter, "--name = 'a/b'"),
     ],
 )

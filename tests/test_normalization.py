@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
-from thaw.network.normalization import FusedBatchNormalization
+from thaw.network import normalization
+from thaw.network.normalization import FusedBatchNormalization, fuse
 
 
 def stepped(kind, shape, dtype, scale, training):
@@ -42,3 +44,20 @@ def test_reduced_precision_stays_close_to_the_full_one():
     assert half[0].dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(half[0], tf.float32), full[0], rtol=2e-2, atol=5e-2)
     np.testing.assert_allclose(half[2][0], full[2][0], rtol=2e-2, err_msg="statistics are averaged in float32")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("shape, axis", [((6,), -1), ((4, 5, 6), 1), ((5, 6), -1)])
+def test_what_the_kernel_does_not_compute_is_left_to_keras(shape, axis, keeps):
+    """Such as batch normalization of pooled features, in a network of somebody's own."""
+    photos = keras.Input(shape)
+    plain, ours = (keras.Model(photos, layers.BatchNormalization(axis=axis)(photos)) for _ in range(2))
+    fuse(ours)
+    normalization.keep_statistics(ours.layers[-1], keeps)
+    batch = np.random.default_rng(0).normal(3, 2, (8, *shape)).astype("float32")
+    for training in (True, False):
+        np.testing.assert_allclose(
+            ours(batch, training=training), plain(batch, training=training and not keeps), rtol=1e-5
+        )
+    for mine, theirs in zip(ours.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)

@@ -77,6 +77,7 @@ def test_the_first_cells_can_be_run_again(tmp_path):
     for _ in range(2):
         exec(cells[0].replace("output_dir = None", f"output_dir = {str(tmp_path)!r}"), namespace)
         exec(cells[1], namespace)
+        exec(cells[2], namespace)
 
 
 def test_every_experiment_leaves_a_whole_record(study):
@@ -87,6 +88,8 @@ def test_every_experiment_leaves_a_whole_record(study):
             "predictions.csv",
             "record.json",
         ]
+        cells = nbformat.read(job.directory / "experiment.ipynb", as_version=4).cells
+        assert not [output for cell in cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
         run = Run.read(job.directory)
         record, experiment = run.record, job.experiment
         assert record.experiment == experiment

@@ -9,6 +9,7 @@ from conftest import made_up_data
 from contract import check_cover, losses
 from keras import layers
 
+from thaw.disk import hashes
 from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, WeightsMismatch, WeightsNotFound
 from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
@@ -48,6 +49,16 @@ def saved(network, path):
 
 
 PHOTOS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+
+def test_a_file_is_read_again_only_if_it_has_changed(tmp_path, monkeypatch):
+    """A study asks for its networks some hundred times, and a file may have half a gigabyte."""
+    path = saved(model(), tmp_path / "mine.keras")
+    first = backbones.get(path)
+    monkeypatch.setattr(hashes, "_sha256", lambda file: "read again")
+    assert backbones.get(path) == first
+    saved(model(classifier=False), tmp_path / "mine.keras")
+    assert backbones.get(path).sha256 == "read again"
 
 
 @pytest.mark.parametrize("inner", [False, True])

@@ -9,7 +9,7 @@ from thaw.study.study import Study
 
 def study(folder, **parameters):
     path = folder / "mine.yaml"
-    text = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "max_examples": 80} | parameters
+    text = {"dataset": "demo_flowers", "weights": "imagenet", "image_size": 32, "max_examples": 80} | parameters
     path.write_text(yaml.safe_dump(text), encoding="utf-8")
     return Study.load(str(path), folder)
 
@@ -38,6 +38,13 @@ def test_where_nothing_is_kept_each_shared_head_is_a_part(tmp_path, parameters):
         assert len(part.heads()) == 1
 
 
+def test_random_weights_are_shared_within_a_seed_alone(tmp_path):
+    made = planned(tmp_path, weights="none", study={"seeds": [0, 1]})
+    assert len(made.parts) == 4
+    for part in made.parts.values():
+        assert len({job.experiment.seed for job in part.jobs}) == 1
+
+
 def test_copies_of_augmented_photos_are_kept(tmp_path):
     assert len(planned(tmp_path, augmentation="flip", copies=2).parts) == 2
 
@@ -62,6 +69,20 @@ def test_other_parameters_are_other_parts(tmp_path):
 
 def test_what_is_finished_shares_nothing(tmp_path):
     assert plan.plan(study(tmp_path), []) == plan.Plan({}, {})
+
+
+def test_a_study_that_begins_anew_has_no_findings_of_other_photos(tmp_path):
+    whole = study(tmp_path)
+    findings = whole.outputs / plan.FINDINGS
+    findings.parent.mkdir(parents=True)
+    findings.touch()
+    whole.jobs[0].directory.mkdir(parents=True)
+    whole.jobs[0].record.touch()
+    plan.forget(whole)
+    assert findings.exists(), "an experiment is finished"
+    whole.jobs[0].record.unlink()
+    plan.forget(whole)
+    assert not findings.exists()
 
 
 def test_activations_go_when_the_study_is_done_and_not_before(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_a_study_has_the_claims_that_its_profile_names(tmp_path):
     runs.save(study.jobs[0].directory, *made_up_run(**study.jobs[0].experiment.model_dump()))
     replication = Results.of(study).replication
     assert len(replication.original) == 14
-    assert len(replication.stated) == 22
+    assert len(replication.stated) == 19
     assert len(replication.added) == 1
     assert not replication.same_data, "the claims are about another data set"
 

@@ -66,6 +66,7 @@ def test_values_of_a_backbone(tmp_path):
     "extent, words",
     [
         ({"tries": {"mobilenet-frozen": {"seed": [1]}}}, "tries = 'seed': not allowed.*head_learning_rate"),
+        ({"tries": {"mobilenet-frozen": {"preprocessing": ["tf"]}}}, "tries = 'preprocessing': not allowed"),
         ({"tries": {"mobilenet-frozen": {"batch_size": []}}}, "at least 1 item"),
         ({"tries": {"mobilenet-frozen": {"batch_size": ["many"]}}}, "batch_size = 'many'"),
         ({"tries": {"mobilenet-frozen": {"batch_size": [8, 8]}}}, "twice"),
@@ -106,6 +107,7 @@ def test_a_search_that_cannot_be_read_is_said_before_anything_is_run(tmp_path, c
     [
         ("quick", {"dataset": "tf_flowers"}, "no search, for it has no study.tries"),
         ("search", {"dataset": "tf_flowers", "max_examples": 100}, "its max_examples is None, the study's 100"),
+        ("search", {"dataset": "tf_flowers", "splits": "position"}, "its splits is official, the study's position"),
         ("search", {}, "its dataset is tf_flowers, the study's demo_flowers"),
     ],
 )

@@ -249,3 +249,18 @@ def test_runs_of_other_data_or_weights_are_not_mixed(tmp_path):
         runs.save(job.directory, other, history, predictions)
     with pytest.raises(InvalidRecord, match="not the data of"):
         study.outcomes()
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+def test_random_weights_may_differ_from_seed_to_seed_and_no_others(tmp_path, weights):
+    settings = {"seeds": [0, 1], "configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}
+    study = Study.load(profile(tmp_path, weights=weights, study=settings), tmp_path)
+    for job in study.jobs:
+        made, history, predictions = made_up_run(**job.experiment.model_dump())
+        drawn = {**made.weights, "tensors_sha256": str(job.experiment.seed)}
+        runs.save(job.directory, made.model_copy(update={"weights": drawn}), history, predictions)
+    if weights == "none":
+        assert len(study.outcomes()[0]) == 4
+    else:
+        with pytest.raises(InvalidRecord, match="not the weights of mobilenet of"):
+            study.outcomes()

@@ -10,8 +10,10 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.normalization import FusedBatchNormalization
-from thaw.training import phases
+from thaw.study import plan
+from thaw.training import activations, phases
 from thaw.training.optimizer import adam
+from thaw.training.setup import with_head_of
 
 LOSSES = ["train_loss", "validation_loss"]
 
@@ -78,9 +80,39 @@ def test_what_stays_frozen_behind_or_trains_nothing_is_said(base):
         "4 layers with weights after the unfrozen ones stay frozen (block_3_dw"
         in (unfreezing.remarks(base, SMALL, of(skip=1))[0])
     )
+    assert unfreezing.remarks(base, SMALL, of(batchnorm="frozen")) == []
+    none = unfreezing.remarks(base, SMALL, of(strategy="pattern", amount=0, pattern="3_pw$", batchnorm="frozen"))
+    assert "no BatchNorm is in it, so that batchnorm = 'frozen' changes nothing" in none[-1]
     between = unfreezing.remarks(base, SMALL, of(strategy="pattern", amount=0, pattern="_dw$"))
     assert "between or after" in between[0]
     assert "nothing but the head trains" in unfreezing.remarks(base, SMALL, of(strategy="layers", amount=1))[0]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"amount": 2, "skip": 1, "trains": "norm", "batchnorm": "frozen"},
+        {"strategy": "all", "amount": 0, "rate_decay": 0.5, "gradual": True, "keep": "best"},
+        {
+            "strategy": "pattern",
+            "amount": 0,
+            "pattern": "_pw",
+            "finetune_learning_rate": 0.1,
+            "class_weight": "balanced",
+        },
+        {"strategy": "frozen", "amount": 0, "keep": "best"},
+        {"augmentation": "flip", "trains": "bias"},
+        {"augmentation": "flip", "copies": 2, "seed": 3, "preprocessing": "tf"},
+    ],
+    ids=str,
+)
+def test_a_head_that_is_trained_for_all_is_found_by_each(tiny, parameters):
+    """What the plan takes for one head has the checkpoint that the experiment itself looks for."""
+    own = setup(tiny, **{"strategy": "blocks", "amount": 1} | parameters)
+    shared = with_head_of(own, plan._head(own.experiment))
+    keys = [phases._key(made, phases.phases(made)[:1]) for made in (own, shared)]
+    assert keys[0] == keys[1]
 
 
 # ---- what -------------------------------------------------------------------------------------
@@ -142,6 +174,24 @@ def test_gradual_unfreezing_goes_block_after_block_from_the_last(tiny):
     assert len(result.checkpoints) == 3
     two = phases.phases(setup(tiny, **{"strategy": "blocks"} | parameters | {"finetune_epochs": 2}))[1:]
     assert [list(step.layers) for step in two] == [blocks[1] + blocks[2], sum(blocks, [])], "no more steps than epochs"
+
+
+def test_gradual_unfreezing_ends_with_all_that_is_chosen_be_it_without_weights(base):
+    for parameters in ({"strategy": "layers", "amount": 6}, {"strategy": "layers", "amount": 1}):
+        experiment = of(gradual=True, **parameters)
+        assert unfreezing.steps(base, SMALL, experiment)[-1] == unfreezing.unfrozen(base, SMALL, experiment)
+
+
+@pytest.mark.parametrize("of_library", ["tensorflow", "keras"])
+def test_nothing_is_taken_over_from_another_version_of_a_library(tiny, monkeypatch, of_library):
+    made = setup(tiny)
+
+    def keys():
+        return [phases._key(made, phases.phases(made)), activations._key(made)]
+
+    before = keys()
+    monkeypatch.setattr(f"{of_library}.__version__", "0.0")
+    assert all(key != old for key, old in zip(keys(), before, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import click
 from thaw.disk import places, status
 from thaw.disk.atomic import check_writable
 from thaw.disk.locks import locked
+from thaw.disk.streams import stderr_to
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.experiment import Experiment
 from thaw.network import backbones
@@ -91,8 +92,6 @@ def init(photos, networks, minutes, name, weights, preprocessing):
       thaw init ~/photos
       thaw init ~/photos --backbone mobilenet --backbone efficientnetv2b0 --minutes 60
     """
-    from thaw.study.execute import stderr_to
-
     _limit_threads(1)  # each job of a study has one core
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with stderr_to(os.devnull):
@@ -176,8 +175,6 @@ def check(study, outputs):
     Example:
       thaw check paper
     """
-    from thaw.study.execute import stderr_to
-
     search.of(study)
     print("Checking the data, the weights and the networks.", flush=True)
     with stderr_to(os.devnull):
@@ -202,8 +199,6 @@ def probe(study, outputs):
     Example:
       thaw probe quick
     """
-    from thaw.study.execute import stderr_to
-
     check_writable(study.outputs)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for backbone in sorted({job.experiment.backbone for job in study.jobs}, key=backbones.order):
@@ -228,7 +223,6 @@ def blocks(backbone, image_size):
       thaw blocks my-network.keras --image-size 128
     """
     from thaw.experiment import is_file
-    from thaw.study.execute import stderr_to
 
     with stderr_to(os.devnull):
         from thaw.network import blocks as of_network
@@ -244,7 +238,7 @@ def blocks(backbone, image_size):
 @THREADS
 def part(study, outputs, name, threads):
     """Make what experiments share: NAME is a part's name in the plan."""
-    from thaw.study.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled
 
     _limit_threads(threads)
     parts = plan.plan(study, study.jobs).parts  # also if an experiment has finished since the graph was made
@@ -288,7 +282,7 @@ def experiment(study, outputs, name, threads):
 def latency(study, outputs):
     """Measure the latency of each network of a study."""
     from thaw.records.runs import write_csv
-    from thaw.study.execute import Labelled, stderr_to
+    from thaw.study.execute import Labelled
 
     with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.study.latency import measure

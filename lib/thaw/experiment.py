@@ -156,8 +156,8 @@ class Experiment(BaseModel):
         'balanced' counts a photo's loss in inverse proportion to the size of
         its class.
     keep : {'last', 'best'}
-        Test the network of the last epoch, or of the one with the lowest
-        validation loss.
+        Test the network of the last epoch; or, of the last phase, that of the
+        epoch with the lowest validation loss.
     preprocessing : {'network', 'tf', 'torch', 'caffe', '0-1', 'none'}
         How photos of 0 to 255 are prepared: as the network's pre-training
         did, or in one of Keras' ways.
@@ -262,80 +262,61 @@ class Experiment(BaseModel):
     @property
     def label(self) -> str:
         """The configuration as a name, for example 'Strategy B (2 blocks)'."""
-        if self.strategy == "frozen":
-            name = f"Frozen, {self.epochs} epoch{'s' * (self.epochs > 1)}"
-        elif self.strategy == "all":
-            name = "All layers"
-        elif self.strategy == "pattern":
-            name = f"Layers like {self.pattern}"
-        else:
-            letter = "A" if self.strategy == "layers" else "B"
-            before = f" before the last {self.skip}" if self.skip else ""
-            name = f"Strategy {letter} ({self.amount} {self._unit}{before})"
-        return ", ".join([name, *self.extras])
+        return ", ".join([self._names[0], *self.extras])
 
     @property
     def phrase(self) -> str:
         """The configuration within a sentence, for example 'the last 2 blocks'."""
-        if self.strategy == "frozen":
-            words = f"the base frozen for {self.epochs} epoch{'s' * (self.epochs > 1)}"
-        elif self.strategy == "all":
-            words = "all layers"
-        elif self.strategy == "pattern":
-            words = f"the layers like {self.pattern}"
-        elif self.skip:
-            words = f"the {self.amount} {self._unit} before the last {self.skip}"
-        else:
-            words = f"the last {self.amount} {self._unit}" if self.amount > 1 else f"the last {self._unit}"
-        return words + (f" ({', '.join(self.extras)})" if self.extras else "")
+        return self._names[1] + (f" ({', '.join(self.extras)})" if self.extras else "")
 
     @property
     def short(self) -> str:
         """The configuration in a few letters, for example 'B-2'."""
-        if self.strategy in ("frozen", "all"):
-            name = "all" if self.strategy == "all" else f"frozen {self.epochs}"
-        elif self.strategy == "pattern":
-            name = str(self.pattern)
-        else:
-            name = f"{'A' if self.strategy == 'layers' else 'B'}-{self.amount}" + f"/{self.skip}" * bool(self.skip)
-        words = {
-            "norm": self.trains == "norm",
-            "bias": self.trains == "bias",
-            "BN frozen": self.batchnorm == "frozen",
-            f"×{self.rate_decay:g}": self.rate_decay != 1,
-            "gradual": self.gradual,
-            self.augmentation: self.augmentation != "none" and not self.copies,
-            f"{self.augmentation} {self.copies}×": bool(self.copies),
-            "weighted": self.class_weight == "balanced",
-            "best": self.keep == "best",
-        }
-        return " ".join([name, *(text for text, holds in words.items() if holds)])
+        return " ".join([self._names[2], *(short for short, _ in self._apart)])
 
     @property
     def extras(self) -> tuple[str, ...]:
         """What sets the configuration apart besides where it unfreezes, a few words each."""
-        augmented = {"none": "", "flip": "mirrored photos", "standard": "augmented photos"}[self.augmentation]
-        words = {
-            "normalization layers only": self.trains == "norm",
-            "biases only": self.trains == "bias",
-            "BatchNorm's statistics frozen": self.batchnorm == "frozen",
-            f"rates times {self.rate_decay:g} a block": self.rate_decay != 1,
-            "block after block": self.gradual,
-            augmented: bool(augmented) and not self.copies,
-            f"{self.copies} sets of {augmented}": bool(self.copies),
-            "classes weighted": self.class_weight == "balanced",
-            "best epoch": self.keep == "best",
+        return tuple(words for _, words in self._apart)
+
+    @property
+    def _names(self) -> tuple[str, str, str]:
+        """Label, phrase and short name of where the configuration unfreezes."""
+        if self.strategy == "frozen":
+            epochs = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+            return f"Frozen, {epochs}", f"the base frozen for {epochs}", f"frozen {self.epochs}"
+        if self.strategy == "all":
+            return "All layers", "all layers", "all"
+        if self.strategy == "pattern":
+            return f"Layers like {self.pattern}", f"the layers like {self.pattern}", str(self.pattern)
+        letter = "A" if self.strategy == "layers" else "B"
+        units = f"{self.amount} {self.strategy}" if self.amount > 1 else f"1 {self.strategy.removesuffix('s')}"
+        if self.skip:
+            before = f"{units} before the last {self.skip}"
+            return f"Strategy {letter} ({before})", f"the {before}", f"{letter}-{self.amount}/{self.skip}"
+        return f"Strategy {letter} ({units})", f"the last {units.removeprefix('1 ')}", f"{letter}-{self.amount}"
+
+    @property
+    def _apart(self) -> list[tuple[str, str]]:
+        """What sets the configuration apart besides where it unfreezes: in a few letters, and in words."""
+        photos = {"none": "", "flip": "mirrored photos", "standard": "augmented photos"}[self.augmentation]
+        apart = {
+            ("norm", "normalization layers only"): self.trains == "norm",
+            ("bias", "biases only"): self.trains == "bias",
+            ("BN frozen", "BatchNorm's statistics frozen"): self.batchnorm == "frozen",
+            (f"×{self.rate_decay:g}", f"rates times {self.rate_decay:g} a block"): self.rate_decay != 1,
+            ("gradual", "block after block"): self.gradual,
+            (self.augmentation, photos): bool(photos) and not self.copies,
+            (f"{self.augmentation} {self.copies}×", f"{self.copies} sets of {photos}"): self.copies > 0,
+            ("weighted", "classes weighted"): self.class_weight == "balanced",
+            ("best", "best epoch"): self.keep == "best",
         }
-        return tuple(text for text, holds in words.items() if holds)
+        return [names for names, holds in apart.items() if holds]
 
     @property
     def plain(self) -> bool:
         """Whether only the strategy and its amount say what is special: nothing of `extras`, no window, no pattern."""
         return self.strategy in ("frozen", "layers", "blocks") and not self.skip and not self.extras
-
-    @property
-    def _unit(self) -> str:
-        return self.strategy if self.amount > 1 else self.strategy.removesuffix("s")
 
     @property
     def digest(self) -> str:

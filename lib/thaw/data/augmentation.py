@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from thaw.data.photos import Data
+from thaw.data.photos import Data, writing
 from thaw.disk import arrays, places
-from thaw.disk.budget import make_room
 from thaw.disk.locks import locked
 
 BATCH = 32  # photos at once
 LEAST_SIDE = 0.8  # of a photo's, that a crop keeps
 CHANGE = 0.2  # of contrast and saturation, at most; of brightness, half as much of its range
-KEPT = 4e9  # bytes of disk for augmented copies, as for photos
 
 
 def augment(photos: tf.Tensor, number: tf.Tensor | int, kind: str, seed: int) -> tf.Tensor:
@@ -91,9 +89,8 @@ def with_copies(data: Data, kind: str, copies: int) -> Data:
 
 def _write(data: Data, kind: str, copies: int, path: Path, key: dict) -> arrays.StoredArray:
     shape = (len(data) + copies * len(data.train), *data.images.shape[1:])
-    make_room(path.parent, arrays.size(shape, "uint8"), KEPT)
     made = tf.function(lambda photos, number: augment(tf.cast(photos, tf.float32), number, kind, 0), autograph=False)
-    with arrays.writing(path, key, "uint8", shape) as writer:
+    with writing(path, key, shape) as writer:
         for first in range(0, len(data), BATCH):
             writer.append(data.images[first : first + BATCH])
         batches = [data.train[first : first + BATCH] for first in range(0, len(data.train), BATCH)] * copies

@@ -100,7 +100,7 @@ class FileSource:
                 f"dataset = {dataset!r}: {len(left_out)} of {len(found.photos):,} photos cannot be read. {named}. "
                 "Repair or remove them, or set on_damaged to leave_out: then the report names them."
             )
-        names = photos["sha256"].where(photos["group"] == "", "group " + photos["group"])
+        names = _belonging(photos)
         given = photos["part"] if official else pd.Series("train", photos.index)
         photos = photos.assign(part=splits.by_hash(names.tolist(), photos["label"].tolist(), given.tolist()))
         photos = photos.sort_values(["sha256", "path"], ignore_index=True)
@@ -303,6 +303,17 @@ def _looked_at(dataset: str, path: Path, photos: pd.DataFrame) -> tuple[pd.DataF
     good = photos[(reasons == "").to_numpy()]
     looks = looks.reindex(good.index, columns=["sha256", "width", "height", "format", "p5", "p99"])
     return good.join(looks.astype({"width": int, "height": int})), left_out
+
+
+def _belonging(photos: pd.DataFrame) -> pd.Series:
+    """Name for each photo what has to be in one part: its content, or its group. A photo in two groups joins them."""
+    names = photos["sha256"].where(photos["group"] == "", "group " + photos["group"])
+    while True:
+        of_content = names.groupby(photos["sha256"]).transform("max")
+        joined = of_content.groupby(names).transform("max")
+        if joined.equals(names):
+            return names
+        names = joined
 
 
 def _refused(file: Path, name: str) -> str:

@@ -1,8 +1,10 @@
 """The photos of a data set, decoded and resized once."""
 
+import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pandas as pd
 import PIL
 import tensorflow as tf
 
-from thaw.data.source import PREFIXES, Source, content_digest, find_source, place_of
+from thaw.data.source import PREFIXES, Source, content_digest, find_source
 from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
@@ -42,7 +44,7 @@ class Data:
         A name for each label.
     provenance : dict
         The data set's name, version, description and size, how it was split (``splits``), which photos were left out
-        and why (``left_out``), and a hash over keys, labels and pixels in their order.
+        and why (``left_out``), and a hash over keys, labels and pixels in their order, and over the parts of files.
     files : DataFrame or None
         What the photos' files say, a photo a row, for the data checks: see `FileSource.listing`. None for TFDS.
     copies_sha256 : str
@@ -69,7 +71,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """A hash of all images, and of which of them are copies."""
+        """A hash of all images, of how they are divided, and of which of them are copies."""
         return self.copies_sha256 or self.provenance["sha256"]
 
     @property
@@ -158,7 +160,10 @@ def load_photos(
         with locked([path]):
             kept = arrays.find(path, key) or _decode(source, squeeze, path, key, image_size)
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
-    digest = hashlib.sha256(json.dumps([keys.tolist(), labels.tolist(), kept.sha256]).encode())
+    files, what = source.listing(), [keys.tolist(), labels.tolist(), kept.sha256]
+    if files is not None:  # the same files can be divided in other ways; those of TFDS cannot
+        what.append(files["part"].tolist())
+    digest = hashlib.sha256(json.dumps(what).encode())
     if labels.min(initial=0) < 0:
         raise InvalidParameter(
             f"dataset = {dataset!r}: {(labels < 0).sum():,} photos have no label. "
@@ -191,7 +196,7 @@ def load_photos(
             "left_out": list(source.left_out),
             "ignored": list(source.ignored)[:IGNORED],
         },
-        files=source.listing(),
+        files=files,
     )
 
 
@@ -199,7 +204,7 @@ def _stem(dataset: str, splits: str, on_damaged: str) -> str:
     """Make a file's name of what photos were asked for: of any path, and no two alike."""
     named = re.sub(r"[^\w.-]+", "-", dataset, flags=re.ASCII)[-40:]
     kind, _, place = dataset.partition(":")
-    asked = [dataset, splits, on_damaged, str(place_of(place)) if kind in PREFIXES else ""]
+    asked = [dataset, splits, on_damaged, str(places.in_project(place)) if kind in PREFIXES else ""]
     return f"{named}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}"
 
 
@@ -208,11 +213,9 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
     # Few in parallel: TFDS decodes full-size photos, and a small machine's memory is what limits.
     count = len(source)
     examples = source.photos().map(squeeze, num_parallel_calls=4, deterministic=True)
-    shape = (count, image_size, image_size, 3)
-    make_room(path.parent, arrays.size(shape, "uint8"), KEPT)
     labels, keys = [], []
     try:
-        with arrays.writing(path, key, "uint8", shape) as writer:
+        with writing(path, key, (count, image_size, image_size, 3)) as writer:
             for image, label, name in examples.as_numpy_iterator():
                 writer.append(image[None])
                 labels.append(int(label))
@@ -220,14 +223,36 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
             if writer.left:
                 raise tf.errors.DataLossError(None, None, f"{len(keys)} of {count} photos")
             writer.about |= {"labels": labels, "keys": keys}
-        return arrays.find(path, key, verify=False)
     except tf.errors.OpError as error:
         raise source.damaged(error) from None
+    return arrays.find(path, key, verify=False)
+
+
+@contextlib.contextmanager
+def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Writer]:
+    """Write an array of photos, as `arrays.writing` does, and make room for it.
+
+    Parameters
+    ----------
+    path, key
+        As there.
+    shape : tuple of int
+        (photos, size, size, 3).
+
+    Raises
+    ------
+    OutputNotWritable
+        If the disk is full.
+    """
+    size = arrays.size(shape, "uint8")
+    make_room(path.parent, size, KEPT)
+    try:
+        with arrays.writing(path, key, "uint8", shape) as writer:
+            yield writer
     except OSError as error:
         if not is_full(error):
             raise
-        size = count * image_size**2 * 3 / 1e9
         raise OutputNotWritable(
-            f"{path.parent}: the disk is full; the decoded photos take {size:.1f} GB. "
+            f"{path.parent}: the disk is full; the photos take {size / 1e9:.1f} GB. "
             "Make room, or set THAW_CACHE_DIR to another folder."
         ) from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -111,7 +110,7 @@ def find_source(dataset: str, splits: str = "official", on_damaged: str = "refus
     """
     kind, _, path = dataset.partition(":")
     if kind in PREFIXES:
-        place = place_of(path)
+        place = places.in_project(path)
         found = PREFIXES[kind](dataset, place)
         return FileSource.of(dataset, place, found, splits == "official", on_damaged)
     if instead := _with_prefix(dataset):
@@ -130,20 +129,15 @@ def on_disk(dataset: str) -> bool:
     """Whether a data set can be read without a download."""
     kind, _, path = dataset.partition(":")
     if kind in PREFIXES:
-        return place_of(path).exists()
+        return places.in_project(path).exists()
     from thaw.data import tfds
 
     return tfds.on_disk(dataset)
 
 
-def place_of(path: str) -> Path:
-    """Give the absolute path of a folder or table: a relative one starts at the project's root."""
-    return places.in_project(path)
-
-
 def _with_prefix(dataset: str) -> str:
     """Give what to write instead of a mere path; empty for a name that is none."""
-    place = place_of(dataset)
+    place = places.in_project(dataset)
     if place.is_dir() and not _is_tfds(dataset):
         return f"folder:{dataset}"
     if place.is_file() or dataset.lower().endswith(".csv"):

@@ -10,7 +10,6 @@ from thaw.data.folder import PARTS, require
 from thaw.errors import DataDamaged, InvalidParameter, did_you_mean
 
 COLUMNS = ("path", "label", "split", "group")
-SPLITS = {name: PARTS[name] for name in ("train", "val", "validation", "valid", "test")}
 
 
 def find(dataset: str, file: Path) -> Found:
@@ -36,23 +35,24 @@ def find(dataset: str, file: Path) -> Found:
         )
     for name in ("path", "label"):
         _refuse(wrong, f"no {name}", table.index[table[name].str.strip() == ""])
-    _refuse(wrong, "a photo that stands there before", table.index[table["path"].duplicated()])
+    places = table["path"].map(lambda path: _file(file.parent, path))
+    _refuse(wrong, "the same photo again", table.index[places.duplicated()])
     given = table["split"].str.strip().str.lower() if "split" in table else pd.Series("", table.index)
     divided = bool((given != "").any())
     if divided:
-        for value in sorted(set(given) - set(SPLITS)):
+        for value in sorted(set(given) - set(PARTS)):
             raise InvalidParameter(
-                f"{wrong}split = {value!r} in line {given.index[given == value][0]}. {did_you_mean(value, SPLITS)} "
+                f"{wrong}split = {value!r} in line {given.index[given == value][0]}. {did_you_mean(value, PARTS)} "
                 "Give each photo one of these, or none to all."
             )
         if "train" not in set(given):
             raise InvalidParameter(f"{wrong}no photo's split is train. Give some photos to train on.")
     photos = pd.DataFrame(
         {
-            "file": [_file(file.parent, path) for path in table["path"]],
+            "file": places,
             "path": table["path"].str.strip(),
             "label": [class_name(label, f"{wrong}line {line}") for line, label in table["label"].items()],
-            "part": given.map(SPLITS) if divided else "train",
+            "part": given.map(PARTS) if divided else "train",
             "group": table["group"].str.strip() if "group" in table else "",
         }
     )

@@ -48,7 +48,7 @@ def noted(
     Returns
     -------
     list
-        A note for each file.
+        A note for each file, as often as it is given.
 
     Raises
     ------
@@ -60,7 +60,8 @@ def noted(
         known = dict(json.loads(store.read_text(encoding="utf-8")))
     found: dict[str, list] = {}
     anew: list[Path] = []
-    for file in files:
+    files = list(files)
+    for file in dict.fromkeys(files):
         stat = file.stat()
         signs = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         *before, kept = known.get(str(file)) or [None]
@@ -74,7 +75,7 @@ def noted(
     if anew:
         with contextlib.suppress(OSError):  # a cache that is full or read-only
             write_atomic(store, json.dumps(known | found, indent=0))
-    return [kept for *_, kept in found.values()]
+    return [found[str(file)][-1] for file in files]
 
 
 def _sha256(file: Path) -> str:

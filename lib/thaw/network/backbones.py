@@ -109,6 +109,11 @@ class Backbone:
         """What names the network in a record besides its name: nothing, if it is Keras' own."""
         return {}
 
+    @property
+    def only_size(self) -> int | None:
+        """The side of the photos, in pixels, of a network that is made for one size; None for all others."""
+        return None
+
     def settle(self, base: keras.Model) -> None:
         """Finish a network that was given its ImageNet weights, as Keras' builder would have."""
         if self.module == "keras.applications.efficientnet":

@@ -21,8 +21,8 @@ NORMALIZATIONS = (
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, to the same numbers within floating-point rounding.
 
-    For tensors (n, height, width, channels), normalised over the last axis,
-    without a mask. Statistics are in float32 whatever the inputs are (Ioffe
+    For tensors (n, height, width, channels), normalised over the last axis;
+    for all others Keras' own formula is used. Statistics are in float32 whatever the inputs are (Ioffe
     and Szegedy, 2015, algorithm 1).
 
     Attributes
@@ -36,6 +36,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalise a batch: by its own statistics if the layer trains, else by the moving ones."""
+        if len(inputs.shape) != 4 or self.axis not in (-1, 3) or mask is not None:
+            return super().call(inputs, training=training and not self.keeps_statistics, mask=mask)
         scale = tf.ones(inputs.shape[-1:]) if self.gamma is None else tf.convert_to_tensor(self.gamma)
         offset = tf.zeros(inputs.shape[-1:]) if self.beta is None else tf.convert_to_tensor(self.beta)
         if not (training and self.trainable) or self.keeps_statistics:

@@ -8,7 +8,6 @@ with code in it is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.disk import places
+from thaw.disk.hashes import sha256_of
 from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, first_line
 from thaw.network.backbones import Backbone, prepared
 
@@ -72,8 +72,7 @@ class Own(Backbone):
                 "of keras.applications, such as efficientnetv2b0."
             )
         _check_classes(path, _configuration(path, file))
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        (digest,) = sha256_of([file])
         name = re.sub(r"[^\w.-]", "_", file.stem)
         return cls(name, file.stem, "", "", preprocessing=preprocessing, path=file, sha256=digest)
 
@@ -86,6 +85,18 @@ class Own(Backbone):
     def identity(self) -> dict:
         """The file's name and the hash of its content: the same in whatever folder it is."""
         return {"network_file": self.path.name, "network_sha256": self.sha256}
+
+    @property
+    def only_size(self) -> int | None:
+        """As in `Backbone`: found by building the network for another size."""
+        side, _, _ = _image(self.path, _loaded(str(self.path)))
+        if side is None:
+            return None
+        try:
+            self.build(side + 32)
+        except UnsupportedNetwork:
+            return side
+        return None
 
     def settle(self, base: keras.Model) -> None:
         """Nothing to do: the file holds a finished network."""

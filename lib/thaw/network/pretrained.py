@@ -124,7 +124,7 @@ def find_weights(name: str, weights: str) -> tuple[Path | None, dict]:
                 "description": "Keras' own ImageNet weights, fetched by keras.applications.",
             }
     else:
-        path = Path(weights).expanduser()
+        path = places.in_project(weights)
         if not path.is_file():
             raise WeightsNotFound(
                 f"weights = {weights!r}: there is no such file. Give the path of a weights file, or a name. "

@@ -135,9 +135,9 @@ def steps(base: keras.Model, backbone: Backbone, experiment: Experiment) -> list
     if not experiment.gradual:
         return [chosen]
     block_of = block_numbers(base, backbone)
-    numbers = sorted({block_of[layer.name] for layer in chosen if layer.weights}, reverse=True)
+    numbers = sorted({block_of[layer.name] for layer in chosen if layer.weights}, reverse=True) or [0]
     groups = np.array_split(numbers, min(len(numbers), experiment.finetune_epochs))
-    return [[layer for layer in chosen if block_of[layer.name] >= group[-1]] for group in groups]
+    return [[layer for layer in chosen if block_of[layer.name] >= group[-1]] for group in groups[:-1]] + [chosen]
 
 
 def rate_factors(base: keras.Model, backbone: Backbone, decay: float) -> dict[str, float]:
@@ -169,8 +169,8 @@ def block_numbers(base: keras.Model, backbone: Backbone) -> dict[str, int]:
 def remarks(base: keras.Model, backbone: Backbone, experiment: Experiment) -> list[str]:
     """Say what a reader might not expect of a strategy.
 
-    Either it trains nothing but the head, or layers with weights stay frozen
-    between or after those that it unfreezes.
+    It trains nothing but the head; or layers with weights stay frozen between
+    or after those that it unfreezes; or no BatchNorm is there to be frozen.
 
     Returns
     -------
@@ -184,13 +184,17 @@ def remarks(base: keras.Model, backbone: Backbone, experiment: Experiment) -> li
     weighted = [layer.name for layer in base.layers if _trainable(layer)]
     first = next((number for number, name in enumerate(weighted) if name in chosen), len(weighted))
     left = [name for name in weighted[first:] if name not in chosen]
+    batchnorms = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    nothing = f"{experiment.phrase}: no BatchNorm is in it, so that batchnorm = 'frozen' changes nothing."
+    said = [nothing] if experiment.batchnorm == "frozen" and not batchnorms else []
     if not left:
-        return []
+        return said
     where = "between or after" if set(weighted[weighted.index(left[0]) :]) & chosen else "after"
     names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
     return [
         f"{experiment.phrase}: {len(left)} layer{'s' * (len(left) > 1)} with weights {where} the unfrozen ones "
-        f"stay{'s' * (len(left) == 1)} frozen ({names})."
+        f"stay{'s' * (len(left) == 1)} frozen ({names}).",
+        *said,
     ]
 
 

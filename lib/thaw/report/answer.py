@@ -16,8 +16,8 @@ from thaw.records.record import Record
 from thaw.records.runs import Run
 from thaw.report import statistics, words
 from thaw.report.replication import Replication
-from thaw.report.results import TRAINING, Results
-from thaw.report.statistics import Difference, Remaining
+from thaw.report.results import TRAINING, Results, Trend
+from thaw.report.statistics import Difference, Remaining, Step
 from thaw.study.probe import Probe
 
 BOTH = ("blocks", "layers")  # the two strategies that are compared
@@ -84,9 +84,10 @@ class NetworkAnswer:
         return self.results.cheapest(self.name)
 
     @cached_property
-    def steps(self) -> list[tuple[pd.Series, Difference]]:
-        """From the fewest trainable parameters up: a configuration, and what training more gains on it."""
-        return [(self.rows.loc[index], gain) for index, gain in self.results.gains[self.name].items()]
+    def steps(self) -> list[tuple[pd.Series, Step, pd.Series]]:
+        """From the fewest trainable parameters up: a configuration, what training more gains, and which gains most."""
+        gains = self.results.gains[self.name]
+        return [(self.rows.loc[index], step, self.rows.loc[step.over]) for index, step in gains.items()]
 
     @cached_property
     def ahead(self) -> tuple[Difference, float]:
@@ -94,7 +95,7 @@ class NetworkAnswer:
         first, second = sorted([self.top.name, self.choice.name])
         pair = self.pairs[(self.pairs["first"] == first) & (self.pairs["second"] == second)]
         runs = (self.results.of_row(row) for row in (self.top, self.choice))
-        return statistics.difference(*runs), float(pair["p"].item())
+        return self.results.difference(*runs), float(pair["p"].item())
 
     @cached_property
     def power(self) -> tuple[float, float]:
@@ -120,22 +121,17 @@ class NetworkAnswer:
             "layers_control": statistics.matched(layers, control, TRAINING),
             "blocks_control": statistics.matched(blocks, control, TRAINING),
         }
-        return {name: statistics.difference(*both) for name, both in sides.items() if all(both)}
+        return {name: self.results.difference(*both) for name, both in sides.items() if all(both)}
 
     @cached_property
-    def trends(self) -> dict[str, tuple[float, float]]:
-        """Rank correlations with the number of trainable parameters, and their p, of at least four configurations.
-
-        Over the fine-tuned configurations; the training loss also over the
-        control, which trains for as many epochs.
-        """
-        tuned = self.rows["strategy"] != "frozen"
-        quantities = {"train_loss": tuned | self.rows["control"], "gap": tuned, "validation_loss": tuned}
-        found = {
-            name: statistics.rank_correlation(*self.rows.loc[which, ["trainable_parameters", name]].to_numpy().T)
-            for name, which in quantities.items()
-            if which.sum() >= 4
+    def trends(self) -> dict[str, Trend]:
+        """How three quantities change from the least to the most unfrozen; the training loss from the control on."""
+        quantities = {
+            "training loss": True,
+            "lead of training over validation accuracy": False,
+            "loss on unseen photos": False,
         }
+        found = {name: self.results.trend(self.name, name, control) for name, control in quantities.items()}
         return {name: trend for name, trend in found.items() if trend}
 
     def milliseconds(self, call: str, photos: int) -> np.ndarray | None:
@@ -189,7 +185,8 @@ class Probed:
         """The accuracy of the closest less that of the most accurate by blocks; None where they are one."""
         if self.top is None or self.closest is None or self.top.name == self.closest.name:
             return None
-        return statistics.difference(*(self.network.results.of_row(row) for row in (self.closest, self.top)))
+        results = self.network.results
+        return results.difference(*(results.of_row(row) for row in (self.closest, self.top)))
 
     @cached_property
     def verdict(self) -> str:
@@ -199,19 +196,21 @@ class Probed:
         configuration by blocks or none, so that nothing could be chosen.
         'wrong': another configuration is clearly more accurate than the
         closest. 'more': the cheapest choice trains fewer parameters than the
-        closest. 'useful': the closest is the cheapest choice, or the most
-        accurate by blocks. 'open': none of these.
+        closest. 'useful': the closest is the cheapest choice. 'open': none of
+        these.
         """
         closest, choice = self.closest, self.network.choice
         if self.probe.tuned_before:
             return "late"
         if closest is None or len(self.by_blocks) < 2:
             return "none"
-        if closest.name not in {row.name for row in self.network.unbeaten}:
+        if closest.name == choice.name:
+            return "useful"
+        more = choice["trainable_parameters"] - closest["trainable_parameters"]
+        # An unbeaten configuration that trains less than the choice is one on which training more clearly gains.
+        if more > 0 or closest.name not in {row.name for row in self.network.unbeaten}:
             return "wrong"
-        if closest.name != choice.name and choice["trainable_parameters"] < closest["trainable_parameters"]:
-            return "more"
-        return "useful" if closest.name == choice.name or self.behind is None else "open"
+        return "more" if more < 0 else "open"
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +227,7 @@ class Versus:
             [run for run in side.runs if not run.record.experiment.control] for side in (self.first, self.second)
         )
         first, second = statistics.matched(first, second, ["label"])
-        return statistics.difference(first, second) if first and second else None
+        return self.first.results.difference(first, second) if first and second else None
 
     @cached_property
     def latency(self) -> tuple[float, float, float] | None:
@@ -370,7 +369,7 @@ class Answer:
         """Blocks less layers, over the networks that have both; None where none has."""
         blocks, layers = ([run for run in self.results.runs if run.record.experiment.strategy == s] for s in BOTH)
         blocks, layers = statistics.matched(blocks, layers, ["backbone", *LIKE])
-        return statistics.difference(blocks, layers) if blocks else None
+        return self.results.difference(blocks, layers) if blocks else None
 
     @cached_property
     def like_parameters(self) -> tuple[Difference, list[tuple[pd.Series, pd.Series]]] | None:
@@ -416,7 +415,7 @@ class Answer:
 
     @cached_property
     def verdicts(self) -> Counter[str]:
-        """How many of the source's claims have each verdict; ``standing`` of them also hold as a family."""
+        """How many of the source's claims have each verdict; ``standing`` of them also stand as a family."""
         if not self.replication:
             return Counter()
         stated = {claim.id for claim in self.replication.stated}

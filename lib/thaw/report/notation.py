@@ -1,5 +1,7 @@
 """How the report writes differences and p values."""
 
+from typing import Any
+
 from thaw.report.statistics import Difference
 
 
@@ -12,3 +14,25 @@ def points(effect: Difference) -> str:
 def p_value(p: float) -> str:
     """Write a p value, for example 'p = 0.040' or 'p < 0.001'."""
     return "p < 0.001" if p < 0.0005 else "p > 0.999" if p > 0.9995 else f"p = {p:.3f}"
+
+
+def size(share: float) -> str:
+    """Write the size of a difference of accuracy: '2 points'."""
+    value = f"{round(100 * share, 1) + 0.0:.1f}".removesuffix(".0")
+    return f"{value} point{'' if value == '1' else 's'}"
+
+
+def amount(trend: Any, unit: str, value: float | None = None) -> str:
+    """Write how a quantity differs in its own unit, with its interval where it has one; or a value of that unit."""
+    if unit == "points":
+        return size(value) if value is not None else points(trend)
+    if value is not None:
+        return f"{value:.2g} {unit}".rstrip()
+    digits = ".3f" if abs(trend.mean) < 10 else ",.0f"
+    text = f"{trend.mean + 0.0:+{digits}} {unit}".rstrip()
+    return text if trend.p is None else f"{text} ({trend.low:+{digits}} to {trend.high:+{digits}})"
+
+
+def capital(text: str) -> str:
+    """Write a sentence's first letter as a capital."""
+    return text[:1].upper() + text[1:]

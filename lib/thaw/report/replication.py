@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from scipy.stats import fisher_exact
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from thaw.report import statistics
-from thaw.report.notation import p_value
+from thaw.report.notation import capital
 from thaw.report.statistics import ALPHA
-from thaw.report.verdicts import UNDECIDED, Verdict, judge
+from thaw.report.verdicts import MISSING, TOO_CLOSE, Verdict, judge
 from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
 
 if TYPE_CHECKING:  # results hold their replication
     from thaw.report.results import Results
 
 NOTES = (
-    "* The verdict also holds when all that rest on a p value are corrected as one family (Holm), or it rests on none.",
-    "Effects have 95 % intervals, not corrected. An accuracy is decided where test and interval agree. The control is "
-    "a frozen base whose head trains for as many epochs as the fine-tuned configurations. It continues at the head's "
-    "learning rate, with the same optimizer. What is unfrozen continues at its own rate, with a new optimizer.",
+    "Differences are in the claim's direction: positive is as the claim says. They have 95 % intervals. The control is "
+    "a frozen base whose head trains for as many epochs as the fine-tuned configurations.",
+    "* The verdict stands when all tested verdicts on several seeds are corrected as one family (Holm). What rests on "
+    "one seed speaks of these runs only, and has no star; nor has what is counted.",
 )
 
 
@@ -69,15 +70,18 @@ class Replication:
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict on each claim, by its id."""
-        missing = Verdict(UNDECIDED, "the runs or measurements that it needs are missing", "none")
+        missing = Verdict(MISSING, "", "The runs or measurements that it needs are missing.")
         return {claim.id: judge(claim.test, self.results) or missing for claim in self.claims.claims}
 
     @cached_property
     def standing(self) -> list[str]:
-        """The ids of the verdicts that also hold when all p values are corrected as one family (Holm, 1979)."""
-        tested = {id: verdict.p for id, verdict in self.verdicts.items() if verdict.p is not None}
-        p = dict(zip(tested, statistics.holm(list(tested.values()))))
-        return [id for id, verdict in self.verdicts.items() if verdict.word != UNDECIDED and p.get(id, 0) < ALPHA]
+        """The ids of the verdicts that stand when all p values are corrected as one family (Holm, 1979).
+
+        The verdicts that were counted, or that rest on one seed, have no part in it.
+        """
+        p = {id: v.p for id, v in self.verdicts.items() if v.p is not None and not v.these_runs}
+        corrected = dict(zip(p, statistics.holm(list(p.values()))))
+        return [id for id, each in corrected.items() if each < ALPHA and self.verdicts[id].word != TOO_CLOSE]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -94,83 +98,103 @@ class Replication:
 
     def claims_table(self) -> pd.DataFrame:
         """Return a row for each claim; an asterisk marks the verdicts in `standing`."""
-        own, rows = f"{self.called[0].upper()}{self.called[1:]}'s own numbers", []
+        theirs, rows = f"{self.called[0].upper()}{self.called[1:]}", []
         for claim in self.claims.claims:
             verdict = self.verdicts[claim.id]
-            effect = verdict.effect.replace("; ", "\n")
             row = {
                 "Claim": f"{claim.words}\n({claim.where})" if claim.where else claim.words,
-                "Verdict": verdict.word + "*" * (claim.id in self.standing),
-                "Effect and test": f"{effect}\n({verdict.test}){self._without(claim)}",
+                "Verdict": verdict.word + "*" * (claim.id in self.standing) + "\nthese runs only" * verdict.these_runs,
+                "This study": "\n".join([*_lines(verdict), *self._without(claim)]),
             }
             if self.original is not None:
-                row[own] = self.own(claim.test) or "none given"
+                row[theirs] = self.own(claim.test) or "no figures"
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _without(self, claim: Claim) -> str:
-        """Name the missing runs that a claim depends on, on a line of their own."""
+    def _without(self, claim: Claim) -> list[str]:
+        """Name the missing runs that a claim depends on, in a line of its own."""
         lacking = [job.experiment for job in self.results.missing if claim.test.covers(job.experiment)]
         names = [f"{self.results.title(e.backbone)} {e.short} (seed {e.seed})" for e in lacking]
-        return f"\nwithout {', '.join(names)}" if names else ""
+        return [f"Without {', '.join(names)}."] if names else []
 
     def own(self, test: Test) -> str:
-        """Say what the source's own table tells of a test; nothing where it does not have such numbers."""
+        """Say what the source's own table tells of a test, on the scale of `Verdict.effect`; nothing if it does not."""
         first, second = self._select(test.first), self._select(test.second)
         match test.name:
             case "more accurate" | "within margin":
                 return self._accuracies(first, second)
             case "best of":
-                return self._accuracies(first, self._select(test.among).drop(index=first.index, errors="ignore"))
+                others = self._select(test.among).drop(index=first.index, errors="ignore")
+                return self._accuracies(first, others.nlargest(1, "test_accuracy"), " from the strongest of the others")
+            case "more accurate at like parameters":
+                sides = [pd.DataFrame(list(side)) for side in zip(*statistics.like_pairs(first, second, test.factor))]
+                return self._accuracies(*(side[~side.index.duplicated()] for side in sides)) if sides else ""
+            case "most within margin of least":
+                return self._ends(self._accuracies)
+            case "more accurate than the least unfrozen":
+                least = pd.concat([rows.iloc[:1] for _, rows in self._by_size()] or [first.iloc[:0]])
+                return self._accuracies(self._tuned().drop(index=least.index), least)
             case "accuracy in range" if len(first):
-                photos = self.claims.test_photos or 0
-                return f"{_span(self._photos(first))} of {photos} photos; {test.low:.1%} are {test.low * photos:.0f}"
-            case "faster":
+                return f"{first['test_accuracy'].min():.1%} to {first['test_accuracy'].max():.1%}"
+            case "faster" if len(first) and len(second):
                 return self._latencies(first, second)
             case "rises with trainable parameters" | "falls with trainable parameters":
-                return self._correlation(test.quantity)
+                return self._trend(test.quantity, -1 if test.name.startswith("falls") else 1)
             case "all of":
-                return "\n".join(text for text in map(self.own, test.parts) if text)
+                texts = [(part.words, self.own(part)) for part in test.parts]
+                return "\n".join(f"{words}: {text}" if words else text for words, text in texts if text)
         return ""
 
     def _select(self, side: Selection) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS) if self.original is None else side.rows(self.original)
 
-    def _photos(self, rows: pd.DataFrame) -> pd.Series:
-        """Return test accuracies as numbers of photos."""
-        return (rows["test_accuracy"] * (self.claims.test_photos or 0)).round().astype(int)
+    def _tuned(self) -> pd.DataFrame:
+        return self._select(Selection(strategy=("layers", "blocks")))
 
-    def _accuracies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
-        """Compare accuracies as numbers of photos; the test is unpaired, since the predictions are not known."""
-        if first.empty or second.empty:
+    def _by_size(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the fine-tuned rows of each network, by trainable parameters."""
+        groups = self._tuned().groupby("backbone", sort=False)
+        return [(str(name), rows.sort_values("trainable_parameters")) for name, rows in groups if len(rows) > 1]
+
+    def _ends(self, write: Callable[[pd.DataFrame, pd.DataFrame], str]) -> str:
+        """Write of each network how the most unfrozen differs from the least."""
+        return "\n".join(
+            f"{self.results.title(name)}: {write(rows.iloc[-1:], rows.iloc[:1])}" for name, rows in self._by_size()
+        )
+
+    def _accuracies(self, first: pd.DataFrame, second: pd.DataFrame, after: str = "") -> str:
+        """Compare mean accuracies, unpaired: the predictions are not known (Agresti and Caffo, 2000)."""
+        if first.empty or second.empty or not self.claims.test_photos:
             return ""
-        counts, total = [self._photos(side) for side in (first, second)], self.claims.test_photos or 0
-        means = [count.mean() for count in counts]
-        right = [round(mean) for mean in means]
-        p = float(fisher_exact([right, [total - count for count in right]]).pvalue)
-        text = f"{_span(counts[0])} against {_span(counts[1])} photos of {total}"
-        return f"{text}, {means[0] - means[1]:+.1f} on average; unpaired {p_value(p)}"
+        total, means = self.claims.test_photos, [side["test_accuracy"].mean() for side in (first, second)]
+        counts = (means[0] * total, total, means[1] * total, total)
+        low, high = confint_proportions_2indep(*counts, method="agresti-caffo", compare="diff", alpha=ALPHA)
+        values = (round(100 * value, 1) + 0.0 for value in (means[0] - means[1], low, high))
+        return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*values) + after
 
     def _latencies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
-        """Compare latencies, and say how far those of one network are apart: they are of the same graph."""
-        if first.empty or second.empty:
-            return ""
-        spans = [_span(side["inference_ms_per_image"].round().astype(int)) for side in (first, second)]
-        of_network = self._select(Selection()).groupby("backbone")["inference_ms_per_image"]
-        factor = (of_network.max() / of_network.min()).max()
-        return f"{spans[0]} against {spans[1]} ms; but its times for the same graph differ by a factor of {factor:.1f}"
+        """Compare median latencies."""
+        times = [side["inference_ms_per_image"].median() for side in (first, second)]
+        return f"{times[0] / times[1]:.2f} times as long: {times[0]:.1f} against {times[1]:.1f} ms a photo"
 
-    def _correlation(self, name: str) -> str:
-        """Correlate a quantity with trainable parameters, over the fine-tuned rows of each network."""
-        quantity, texts = QUANTITIES[name], []
-        rows = self._select(Selection(strategy=("layers", "blocks")))
-        for backbone, tuned in rows.groupby("backbone", sort=False) if quantity.in_table else ():
-            found = statistics.rank_correlation(tuned["trainable_parameters"].to_list(), quantity.of(tuned).to_list())
-            if found:
-                texts.append(f"{self.results.title(backbone)} {found[0]:+.2f} ({p_value(found[1])})")
-        return f"rank correlation of the {name}: {', '.join(texts)}" if texts else ""
+    def _trend(self, name: str, claimed: int) -> str:
+        """Say how a quantity changes from the least to the most unfrozen in each network."""
+        quantity = QUANTITIES[name]
+        factor, digits = (100 * claimed, "+.1f") if quantity.unit == "points" else (claimed, "+.3f")
+
+        def change(most: pd.DataFrame, least: pd.DataFrame) -> str:
+            value = factor * float(quantity.of(most.iloc[0]) - quantity.of(least.iloc[0]))
+            return f"{name} {value:{digits}} {quantity.unit}"
+
+        return self._ends(change) if quantity.in_table else ""
 
 
-def _span(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low} to {high}"
+def _lines(verdict: Verdict) -> list[str]:
+    """Write what decided a verdict: of each part its word, its figures and why."""
+    if not verdict.parts:
+        return [capital(text) for text in (*verdict.effect.split("; "), verdict.why) if text]
+    lines = []
+    for name, part in verdict.parts:
+        word = f"{part.word}, {part.found} would be found" if part.found else part.word
+        lines.append(f"{name}: {part.effect}: {word}{' (these runs only)' * part.these_runs}".removeprefix(": "))
+    return [*lines, verdict.why]

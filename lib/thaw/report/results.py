@@ -3,29 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from thaw.errors import InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records.runs import IDENTITY, Run
 from thaw.report import statistics
 from thaw.report.replication import Replication
-from thaw.report.statistics import Difference, Remaining
+from thaw.report.statistics import Difference, Family, Remaining, Spread
 from thaw.study import probe, search
-from thaw.study.claims import Claims
+from thaw.study.claims import QUANTITIES, Claims
 from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
 
 # What a fine-tuned run and a frozen base can have in common apart from what trains.
 TRAINING = ("augmentation", "copies", "class_weight", "keep")
 UNEVEN = 1.5  # where the largest class has so many times the test photos of the smallest, recall counts beside accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """How a quantity changes from the configuration that trains least to the one that trains most.
+
+    Attributes
+    ----------
+    most, least : Series
+        Their rows.
+    mean, low, high : float
+        The change with its interval; where it is counted, `low` and `high`
+        are the quantity of the least and of the most.
+    p : float or None
+        None where it is counted.
+    sign : int
+        1 or -1 where a change is shown, or all seeds count alike; else 0.
+    detectable : float
+        The change that would have been found in 8 of 10 studies.
+    seeds : int
+        The fewest of any; 1 where runs are not in the interval.
+    test : str
+    """
+
+    most: pd.Series
+    least: pd.Series
+    mean: float
+    low: float
+    high: float
+    p: float | None
+    sign: int
+    detectable: float
+    seeds: int
+    test: str
+
+    @property
+    def opposite(self) -> Trend:
+        """The change the other way round."""
+        return replace(self, mean=-self.mean, low=-self.high, high=-self.low, sign=-self.sign)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +124,11 @@ class Results:
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         runs = list(finished.values())
-        hashes = {
-            run.record.experiment.backbone: (run.record.data["sha256"], run.record.weights["tensors_sha256"])
+        origins = {
+            (run.record.experiment.backbone, run.record.data["sha256"], run.record.weights["tensors_sha256"])
             for run in runs
         }
-        probes = {name: made for name, made in probe.of(study).items() if name in hashes and made.is_of(*hashes[name])}
+        probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
         return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings, probes)
 
     @cached_property
@@ -202,28 +242,114 @@ class Results:
         medians = self.backbones[backbone]["latency"]
         return float(medians.max() / medians.min())
 
+    def graph(self, row: pd.Series) -> tuple:
+        """Return what decides which graph a configuration runs: not what was trained."""
+        experiment = self.of_row(row)[0].record.experiment
+        return experiment.backbone, experiment.image_size, experiment.precision
+
+    @cached_property
+    def spreads(self) -> dict[tuple[str, bool], Spread]:
+        """How far each network's configurations move from run to run; without networks of one seed."""
+        return statistics.spreads(self.runs)
+
+    @cached_property
+    def loss_spreads(self) -> dict[tuple[str, bool], Spread]:
+        """As `spreads`, of the loss on the test photos."""
+        return statistics.spreads(self.runs, statistics.losses)
+
+    def difference(self, first: Sequence[Run], second: Sequence[Run]) -> Difference:
+        """Compare the accuracy of two groups of runs, with the spread of all runs of their networks."""
+        return statistics.difference(first, second, self.spreads)
+
+    @cached_property
+    def families(self) -> dict[str, Family]:
+        """The configurations of each network, to compare them all."""
+        return {
+            name: Family(rows, [run for run in self.runs if run.record.experiment.backbone == name], self.spreads)
+            for name, rows in self.backbones.items()
+        }
+
     @cached_property
     def pairs(self) -> dict[str, pd.DataFrame]:
         """All comparisons within each network, as `thaw.report.statistics.pairwise` returns them."""
-        return {name: statistics.pairwise(rows, self.runs) for name, rows in self.backbones.items()}
+        return {name: statistics.pairwise(family) for name, family in self.families.items()}
+
+    @cached_property
+    def _unbeaten(self) -> dict[str, list]:
+        return {name: statistics.as_good_as_best(rows, self.pairs[name]) for name, rows in self.backbones.items()}
 
     def best(self, backbone: str) -> pd.DataFrame:
         """Return the rows that are not shown to be worse than another, with the most accurate first."""
-        return self.rows.loc[statistics.as_good_as_best(self.backbones[backbone], self.pairs[backbone])]
+        return self.rows.loc[self._unbeaten[backbone]]
 
     @cached_property
     def gains(self) -> dict[str, pd.Series]:
-        """For each network, what `thaw.report.statistics.what_more_gains` returns for its `best`."""
+        """For each network, what `thaw.report.statistics.what_more_gains` returns."""
         return {
-            name: statistics.what_more_gains(rows, self.best(name).index, self.runs)
-            for name, rows in self.backbones.items()
+            name: statistics.what_more_gains(family, self._unbeaten[name]) for name, family in self.families.items()
         }
 
     def cheapest(self, backbone: str) -> pd.Series:
         """Return the row of `best` with the fewest trainable parameters for which more did not show a gain."""
-        out = [index for index, gain in self.gains[backbone].items() if gain.sign > 0]
-        # Never all of them: nothing is more accurate than the most accurate.
-        return statistics.upwards(self.best(backbone).drop(index=out)).iloc[0]
+        out = [index for index, step in self.gains[backbone].items() if step.clear]
+        left = self.best(backbone).drop(index=out, errors="ignore")
+        return statistics.upwards(left if len(left) else self.best(backbone).iloc[:1]).iloc[0]
+
+    def by_size(self, control: bool = False) -> dict[str, pd.DataFrame]:
+        """Return the plain fine-tuned rows of each network that has several, by trainable parameters.
+
+        With `control` also the control, as the one that trains least.
+        """
+        found = {}
+        for name, rows in self.backbones.items():
+            tuned = rows[rows["plain"] & ((rows["strategy"] != "frozen") | (control & rows["control"]))]
+            if tuned["trainable_parameters"].nunique() > 1:
+                found[name] = tuned.sort_values("trainable_parameters", kind="stable")
+        return found
+
+    def trend(self, backbone: str, name: str, control: bool = False) -> Trend | None:
+        """Compare a quantity of the configuration that trains most with that of the one that trains least.
+
+        Parameters
+        ----------
+        backbone : str
+        name : str
+            In `QUANTITIES`.
+        control : bool
+            Whether the control counts, as the one that trains least.
+
+        Returns
+        -------
+        Trend or None
+            None where the network has no two sizes.
+        """
+        if (rows := self.by_size(control).get(backbone)) is None:
+            return None
+        most, least, quantity = rows.iloc[-1], rows.iloc[0], QUANTITIES[name]
+        groups = [self.of_row(row) for row in (most, least)]
+        values = [[quantity.of(run.record) for run in group] for group in groups]
+        high, low = (float(np.mean(side)) for side in values)
+        seeds = min(map(len, values))
+        if quantity.chance == "photos":
+            effect = statistics.difference(groups[0], groups[1], self.loss_spreads, statistics.losses)
+            ends = (effect.mean, effect.low, effect.high, effect.p, effect.sign, effect.detectable)
+            return Trend(most, least, *ends, effect.seeds, effect.test)
+        if quantity.chance == "parts":
+            photos = self.data["photos"]
+            gaps = [
+                (r["train_accuracy"], photos["train"], r["validation_accuracy"], photos["validation"])
+                for r in (most, least)
+            ]
+            mean, below, above = statistics.gap_difference(*gaps)
+            error = max((above - below) / 2 / norm.ppf(1 - statistics.ALPHA / 2), 1e-9)
+            sign = 0 if below <= 0 <= above else int(np.sign(mean))
+            p = float(2 * norm.sf(abs(mean) / error))
+            # How far the runs move is not in it.
+            found = float(norm.ppf([1 - statistics.ALPHA / 2, statistics.POWER]).sum() * error)
+            return Trend(most, least, mean, below, above, p, sign, found, 1, "difference of independent gaps")
+        apart = {np.sign(a - b) for a in values[0] for b in values[1]}
+        sign = int(apart.pop()) if len(apart) == 1 else 0
+        return Trend(most, least, high - low, low, high, None, sign, 0.0, seeds, "counted")
 
     def remaining_gain(self, backbone: str, plain: bool = False) -> Remaining | None:
         """Return what the control says of a network's fine-tuning; None where runs are missing.
@@ -239,7 +365,10 @@ class Results:
         groups = [[run for run in group if run.record.experiment.plain or not plain] for group in all_groups]
         shared = set.intersection(*({training(run) for run in group} for group in groups))
         groups = [[run for run in group if training(run) in shared] for group in groups]
-        return statistics.remaining_gain(*groups) if all(groups) else None
+        if not all(groups):
+            return None
+        tuned, short, controls = groups
+        return statistics.remaining_gain(tuned, short, controls, self.spreads)
 
     def at_like_parameters(
         self, first: pd.DataFrame, second: pd.DataFrame, factor: float = 1.25
@@ -259,16 +388,11 @@ class Results:
         pairs : list of pair of Series
             The rows of both sides.
         """
-        pairs = []
-        for _, row in first.iterrows():
-            others = second[second["backbone"] == row["backbone"]]
-            factors = np.exp(np.abs(np.log(others["trainable_parameters"] / row["trainable_parameters"])))
-            if len(factors) and factors.min() <= factor:
-                pairs.append((row, others.loc[factors.idxmin()]))
+        pairs = statistics.like_pairs(first, second, factor)
         if not pairs:
             return None
         unique = [{row.name: row for row in side}.values() for side in zip(*pairs)]
-        return statistics.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
+        return self.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
 
     @cached_property
     def overfitting(self) -> pd.DataFrame:

@@ -10,20 +10,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from thaw.records.runs import Run
 from thaw.report import statistics
-from thaw.report.notation import p_value, points
+from thaw.report.notation import amount, capital, p_value, points, size
 from thaw.report.statistics import ALPHA, Difference
 from thaw.study.claims import QUANTITIES, Test
 
 if TYPE_CHECKING:  # results hold verdicts
     from thaw.report.results import Results
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decided"
-SIGNED = {1: SUPPORTED, -1: CONTRADICTED, 0: UNDECIDED}
-ENOUGH = 4  # of fewer configurations, all may agree by chance
+HOLDS, REFUTED, ALIKE = "holds", "refuted", "no difference that matters"
+IMPOSSIBLE, TOO_CLOSE = "impossible", "too close to call"
+WORDS = (HOLDS, REFUTED, ALIKE, IMPOSSIBLE, TOO_CLOSE)
+FOUND = "A difference of {} would have been found in 8 of 10 such studies."
+AGAINST = (REFUTED, ALIKE, IMPOSSIBLE)  # a claim that needs all its parts cannot stand with one of these
+MISSING = "not measured"  # no verdict: there is nothing to judge
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,29 @@ class Verdict:
     Attributes
     ----------
     word : str
-        `SUPPORTED`, `CONTRADICTED` or `UNDECIDED`.
-    effect, test : str
-        The figures with their intervals, and how they were judged.
+        One of `WORDS`.
+    effect : str
+        The figures with their intervals: positive is as the claim says.
+    why : str
+        What decided it, in a sentence.
     p : float or None
-        Of the test; None where it gives none.
+        Of the test that decided it; None where nothing was left to chance.
+    these_runs : bool
+        Whether it rests on one seed, and so speaks of these runs only.
+    found : str
+        Where it is too close to call, the difference that would have been
+        found in 8 of 10 such studies.
+    parts : tuple of (str, Verdict)
+        The parts of a claim, each under its name.
     """
 
     word: str
     effect: str
-    test: str
+    why: str
     p: float | None = None
+    these_runs: bool = False
+    found: str = ""
+    parts: tuple[tuple[str, Verdict], ...] = ()
 
 
 Judge = Callable[[Test, "Results"], Verdict | None]
@@ -72,27 +86,41 @@ def more_accurate(test: Test, results: Results) -> Verdict | None:
     sides = statistics.matched(test.first.of(results.runs), test.second.of(results.runs), test.match)
     if not all(sides):
         return None
-    return _signed(statistics.difference(*sides), after=_against_control(test, results))
+    return _against_control(_signed(results.difference(*sides), results.margin), test, results)
 
 
 @_judges("best of")
 def best_of(test: Test, results: Results) -> Verdict | None:
-    """Compare the first side with each other configuration: supported only if it wins every comparison."""
+    """Compare the first side with each other configuration: it holds only if it wins every comparison."""
     meant = test.first.of(results.runs)
     among = [run for run in test.among.of(results.runs) if not test.first.selects(run.record.experiment)]
     if not meant or not among:
         return None
-    effects = {name: statistics.difference(meant, group) for name, group in _configurations(among, results).items()}
-    p = [effect.p for effect in effects.values()]
-    worse = [p for effect, p in zip(effects.values(), statistics.holm(p)) if effect.mean < 0 and p < ALPHA]
-    text = "; ".join(f"{points(effect)} from {name}" for name, effect in effects.items())
-    if control := test.among.model_copy(update={"control": True}).of(results.runs):
-        text += f"; for comparison, {points(statistics.difference(meant, control))} from the control"
-    tested = f"{next(iter(effects.values())).test} against each"
-    if worse and not all(effect.sign > 0 for effect in effects.values()):
-        return Verdict(CONTRADICTED, text, f"{tested}, smallest {p_value(min(worse))}", min(worse))
-    word = SUPPORTED if all(effect.sign > 0 for effect in effects.values()) else UNDECIDED
-    return Verdict(word, text, f"{tested}, largest {p_value(max(p))}", max(p))
+    named = {name: results.difference(meant, group) for name, group in _configurations(among, results).items()}
+    effects, margin = list(named.values()), results.margin
+    closest = min(named, key=lambda name: named[name].mean)
+    text = f"better than {sum(effect.sign > 0 for effect in effects)} of {len(effects)}; "
+    text += f"{points(named[closest])} from {closest}, the strongest of the others"
+    if named[closest].mean == 0:
+        text += " (a tie)"
+    alone = any(effect.seeds == 1 for effect in effects)
+    worse = statistics.holm([effect.p if effect.mean < 0 else 1.0 for effect in effects])
+    equal = statistics.holm([effect.equivalence(margin) for effect in effects])
+    if all(effect.sign > 0 for effect in effects) and equal.min() >= ALPHA:
+        p = max(effect.p for effect in effects)
+        return Verdict(
+            HOLDS, text, f"Better than each in a test of its own; largest {p_value(p)}.", p, these_runs=alone
+        )
+    if worse.min() < ALPHA:
+        p = float(worse.min())
+        return Verdict(REFUTED, text, f"Another one is better; {p_value(p)}, corrected for all.", p, these_runs=alone)
+    if equal.min() < ALPHA:
+        p = float(equal.min())
+        name = list(named)[int(equal.argmin())]
+        why = f"{name} is as good, within {size(margin)}: {points(named[name])}; {p_value(p)}, corrected for all."
+        return Verdict(ALIKE, text, why, p, these_runs=alone)
+    p = max(effect.p for effect in effects)
+    return _too_close(text, (effect for effect in effects if effect.sign <= 0), p, alone)
 
 
 @_judges("within margin")
@@ -101,9 +129,8 @@ def within_margin(test: Test, results: Results) -> Verdict | None:
     groups, others = _configurations(test.first.of(results.runs), results), test.second.of(results.runs)
     if not groups or not others:
         return None
-    effects = {name: statistics.difference(group, others) for name, group in groups.items()}
-    verdict = _alike(effects, test.margin or results.margin)
-    return replace(verdict, effect=verdict.effect + _against_control(test, results))
+    effects = {name: results.difference(group, others) for name, group in groups.items()}
+    return _against_control(_inside(effects, test.margin or results.margin), test, results)
 
 
 @_judges("accuracy in range")
@@ -114,12 +141,19 @@ def in_range(test: Test, results: Results) -> Verdict | None:
         return None
     inside = (rows["test_low"] >= test.low) & (rows["test_high"] <= test.high)
     # Several configurations have several chances to be outside, so their intervals are wider (Bonferroni).
-    wide = [statistics.accuracy_interval(results.of_row(row), ALPHA / len(rows)) for _, row in rows.iterrows()]
+    alpha = ALPHA / len(rows)
+    wide = [statistics.accuracy_interval(results.of_row(r), alpha, results.spreads) for _, r in rows.iterrows()]
     outside = sum(ends[1] < test.low or ends[0] > test.high for ends in wide)
-    word = SUPPORTED if inside.all() else CONTRADICTED if outside else UNDECIDED
-    accuracies = f"{rows['test_accuracy'].min():.1%} to {rows['test_accuracy'].max():.1%}"
-    effect = f"{accuracies}; {outside} of {len(rows)} corrected intervals are outside the range"
-    return Verdict(word, effect, f"every interval inside {100 * test.low:g} to {100 * test.high:g} %")
+    effect = f"{rows['test_accuracy'].min():.1%} to {rows['test_accuracy'].max():.1%}"
+    alone = bool((rows["seeds"] == 1).any())
+    if inside.all():
+        return Verdict(HOLDS, effect, "All intervals lie inside the range.", these_runs=alone)
+    if outside:
+        return Verdict(REFUTED, effect, f"{outside} of {len(rows)} corrected intervals lie outside.", these_runs=alone)
+    half = float(np.median([high - low for low, high in wide])) / 2
+    return Verdict(
+        TOO_CLOSE, effect, f"A single accuracy is known to about ±{size(half)}, corrected for all.", these_runs=alone
+    )
 
 
 @_judges("more accurate at like parameters")
@@ -129,30 +163,30 @@ def like_parameters(test: Test, results: Results) -> Verdict | None:
     if (found := results.at_like_parameters(first, second, test.factor)) is None:
         return None
     effect, pairs = found
-    named = (f"{results.title(a['backbone'])} {a['short']} with {b['short']}" for a, b in pairs)
-    return _signed(effect, after=f"; {', '.join(named)}")
+    named = ", ".join(f"{results.title(a['backbone'])} {a['short']} with {b['short']}" for a, b in pairs)
+    return _signed(effect, results.margin, f"\n{named}")
 
 
 @_judges("most within margin of least")
 def little_gain(test: Test, results: Results) -> Verdict | None:
     """Ask in each network whether the largest configuration is within the margin of the smallest."""
-    ends = {name: [results.of_row(rows.iloc[end]) for end in (-1, 0)] for name, rows in _upwards(results).items()}
-    effects = {results.title(name): statistics.difference(*sides) for name, sides in ends.items()}
-    if not effects:
-        return None
-    verdict = _alike(effects, results.margin)
-    return replace(verdict, effect=f"accuracy of the most against the least unfrozen: {verdict.effect}")
+    parts = []
+    for name, rows in results.by_size().items():
+        most, least = (results.of_row(rows.iloc[end]) for end in (-1, 0))
+        title = results.title(name)
+        parts.append((title, _inside({"most against least unfrozen": results.difference(most, least)}, results.margin)))
+    return _whole(parts)
 
 
 @_judges("more accurate than the least unfrozen")
 def least_is_worse(test: Test, results: Results) -> Verdict | None:
     """Compare all larger configurations with the smallest of each network."""
-    networks = _upwards(results).values()
+    networks = results.by_size().values()
     least = [run for rows in networks for run in results.of_row(rows.iloc[0])]
     more = [run for rows in networks for _, row in rows.iloc[1:].iterrows() for run in results.of_row(row)]
     if not least:
         return None
-    return _signed(statistics.difference(more, least), "accuracy of all others against the least unfrozen ")
+    return _signed(results.difference(more, least), results.margin, " of accuracy, all others against the least")
 
 
 @_judges("gain over control")
@@ -161,48 +195,69 @@ def gain_over_control(test: Test, results: Results) -> Verdict | None:
     parts = []
     for backbone in results.backbones:
         if gain := results.remaining_gain(backbone, plain=True):
-            after = f" over the control, {points(gain.over_short)} over the short frozen base"
-            parts.append(_signed(gain.over_control, f"{results.title(backbone)} ", after))
-    if not parts:
-        return None
-    tests = "; ".join(dict.fromkeys(part.test for part in parts))
-    word, p = together(parts)
-    return Verdict(word, "; ".join(part.effect for part in parts), f"in each network: {tests}", p)
+            after = f"; {points(gain.over_short)} over the short frozen base"
+            parts.append((results.title(backbone), _signed(gain.over_control, results.margin, after)))
+    return _whole(parts)
 
 
-def _signed(effect: Difference, before: str = "", after: str = "") -> Verdict:
-    """Judge by the sign of a difference."""
-    text = f"{before}{points(effect)}{after}"
-    return Verdict(SIGNED[effect.sign], text, f"{effect.test}, {p_value(effect.p)}", effect.p)
+def _signed(effect: Difference, margin: float, after: str = "") -> Verdict:
+    """Judge a difference that the claim says is positive."""
+    text, alone = f"{points(effect)}{after}", effect.seeds == 1
+    if (equal := effect.equivalence(margin)) < ALPHA:
+        beside = ", though not nothing" if effect.sign else ""
+        return Verdict(
+            ALIKE,
+            text,
+            f"Within {size(margin)}{beside}: two one-sided tests, {p_value(equal)}.",
+            equal,
+            these_runs=alone,
+        )
+    if not effect.sign:
+        return _too_close(text, [effect], effect.p, alone)
+    word = HOLDS if effect.sign > 0 else REFUTED
+    return Verdict(word, text, f"{capital(effect.test)}, {p_value(effect.p)}.", effect.p, these_runs=alone)
 
 
-def _alike(named: dict[str, Difference], margin: float) -> Verdict:
-    """Judge whether all of these differences are within the margin."""
+def _inside(named: dict[str, Difference], margin: float) -> Verdict:
+    """Judge the claim that all of these differences are within the margin."""
     effects = list(named.values())
     text = "; ".join(f"{name} {points(effect)}" for name, effect in named.items())
+    alone = any(effect.seeds == 1 for effect in effects)
     # All must be inside, so the largest p counts. That one of them is outside is a family of tests.
     p = max(effect.equivalence(margin) for effect in effects)
-    tails = [2 * min((e.draws <= margin).mean(), (e.draws >= -margin).mean()) for e in effects]
-    corrected = zip(statistics.holm(tails), effects)
-    outside = [tail for tail, effect in corrected if tail < ALPHA and abs(effect.mean) > margin]
-    if outside:
-        p = max(min(outside), 1 / len(effects[0].draws))
-        test = f"outside the margin of {100 * margin:g} points, corrected {p_value(p)}"
-        return Verdict(CONTRADICTED, text, test, p)
-    test = f"two one-sided tests, margin {100 * margin:g} points, largest {p_value(p)}"
-    return Verdict(SUPPORTED if p < ALPHA else UNDECIDED, text, test, p)
+    outside = float(statistics.holm([effect.outside(margin) for effect in effects]).min())
+    if p < ALPHA:
+        why = f"Within {size(margin)}: two one-sided tests, largest {p_value(p)}."
+        return Verdict(HOLDS, text, why, p, these_runs=alone)
+    if outside < ALPHA:
+        return Verdict(
+            REFUTED,
+            text,
+            f"More than {size(margin)}; {p_value(outside)}, corrected for all.",
+            outside,
+            these_runs=alone,
+        )
+    return _too_close(text, effects, p, alone, f"Up to {size(margin)} would not matter. ")
 
 
-def _against_control(test: Test, results: Results) -> str:
-    """Say what is left of the effect against the control, where one side is the short frozen base."""
+def _too_close(text: str, effects: Iterable[Difference], p: float, alone: bool, before: str = "") -> Verdict:
+    """Say which difference would have been found: the largest of several."""
+    least = size(max(effect.detectable for effect in effects))
+    return Verdict(TOO_CLOSE, text, f"{before}{FOUND.format(least)}", p, alone, least)
+
+
+def _against_control(verdict: Verdict, test: Test, results: Results) -> Verdict:
+    """Add what is left of the effect against the control, where one side is the short frozen base."""
     sides = [side.of(results.runs) for side in (test.first, test.second)]
     frozen = [all(run.record.experiment.strategy == "frozen" for run in side) for side in sides]
     if frozen.count(True) != 1:
-        return ""
+        return verdict
     number = frozen.index(True)
     meant = (test.first, test.second)[number].model_copy(update={"control": True})
     sides[number] = meant.of(results.runs)
-    return f"; against the control {points(statistics.difference(*sides))}" if all(sides) else ""
+    if not all(sides):
+        return verdict
+    return replace(verdict, effect=f"{verdict.effect}; against the control {points(results.difference(*sides))}")
 
 
 def _configurations(runs: Iterable[Run], results: Results) -> dict[str, list[Run]]:
@@ -212,12 +267,6 @@ def _configurations(runs: Iterable[Run], results: Results) -> dict[str, list[Run
     several = len({row["backbone"] for row in rows}) > 1
     names = [f"{results.title(row['backbone'])} {row['short']}" if several else row["short"] for row in rows]
     return {name: statistics.runs_of(row, chosen) for name, row in zip(names, rows)}
-
-
-def _upwards(results: Results) -> dict[str, pd.DataFrame]:
-    """Return the plain fine-tuned rows of each network that has several, by trainable parameters."""
-    tuned = {name: rows[rows["plain"] & (rows["strategy"] != "frozen")] for name, rows in results.backbones.items()}
-    return {name: rows.sort_values("trainable_parameters") for name, rows in tuned.items() if len(rows) > 1}
 
 
 # ---- other quantities ---------------------------------------------------------------------------
@@ -231,16 +280,17 @@ def fewer_parameters(test: Test, results: Results) -> Verdict | None:
     if not all(sizes):
         return None
     first, second = (size[0] for size in sizes)
-    effect = f"{first:,} against {second:,}: a factor of {second / first:.1f}"
-    return Verdict(SUPPORTED if first < second else CONTRADICTED, effect, "counted")
+    tie = " (a tie)" if first == second else f": {second / first:.1f} times as many"
+    return Verdict(HOLDS if first < second else REFUTED, f"{first:,} against {second:,}{tie}", "Counted.")
 
 
-@_judges("less in every configuration")
-def less_in_every_configuration(test: Test, results: Results) -> Verdict | None:
-    """Compare a quantity in each configuration that both sides have, the control included.
+@_judges("less over all configurations")
+def less(test: Test, results: Results) -> Verdict | None:
+    """Compare what all configurations that both sides have need together, the control included.
 
     This is a count and no test of chance: all configurations ran on one
-    machine, and share what they are made of.
+    machine, and share what they are made of. It decides where the sum and
+    most of the configurations say the same.
     """
     quantity = QUANTITIES[test.quantity]
     sides: list[dict[str, list[float]]] = [{}, {}]
@@ -251,74 +301,79 @@ def less_in_every_configuration(test: Test, results: Results) -> Verdict | None:
     pairs = [(np.mean(values), np.mean(sides[1][key])) for key, values in sides[0].items() if key in sides[1]]
     if not pairs:
         return None
-    less, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
-    decided = len(pairs) >= ENOUGH and len(pairs) in (less, more)
-    means, ratios = np.mean(pairs, axis=0), [b / a for a, b in pairs]
-    other = " and ".join(map(results.title, test.second.backbone)) or "the second side"
-    effect = (
-        f"{test.quantity}: {means[0]:,.0f} against {means[1]:,.0f} {quantity.unit} on average, less in {less} of "
-        f"{len(pairs)} configurations, {other} needs {min(ratios):.2f} to {max(ratios):.2f} times as much"
-    )
-    if test.beside:
-        beside = QUANTITIES[test.beside]
-        most = [max(beside.of(run.record) for run in side.of(results.runs)) for side in (test.first, test.second)]
-        effect += f"; not counted: {test.beside}, {most[0]:,.0f} against {most[1]:,.0f} {beside.unit}"
-    word = UNDECIDED if not decided else SUPPORTED if less else CONTRADICTED
-    return Verdict(word, effect, f"counted on one machine: all of at least {ENOUGH} configurations, or none")
+    fewer, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    first, second = np.mean(pairs, axis=0)
+    tie = " (a tie)" if first == second else f": {second / first:.2f} times as much"
+    effect = f"{test.quantity}, {first:,.0f} against {second:,.0f} {quantity.unit} on average{tie}"
+    why = f"Counted on one machine: less in {fewer} of {len(pairs)} configurations."
+    if fewer == more == 0:
+        return Verdict(ALIKE, effect, why)
+    if first < second and fewer > more:
+        return Verdict(HOLDS, effect, why)
+    return Verdict(REFUTED if first > second and more > fewer else TOO_CLOSE, effect, why)
 
 
 @_judges("rises with trainable parameters", "falls with trainable parameters")
 def trend(test: Test, results: Results) -> Verdict | None:
-    """Correlate a quantity with the number of trainable parameters, in each network."""
-    quantity, sign = QUANTITIES[test.quantity], -1 if test.name.startswith("falls") else 1
-    parts = []
+    """Compare what trains most with what trains least, in each network."""
+    claimed, parts = -1 if test.name.startswith("falls") else 1, []
     for backbone in results.backbones:
-        of_network = [run for run in results.runs if run.record.experiment.backbone == backbone]
-        rows = _configurations((run for run in of_network if test.covers(run.record.experiment)), results).values()
-        sizes = [row[0].record.trainable_parameters for row in rows]
-        values = [float(np.mean([quantity.of(run.record) for run in row])) for row in rows]
-        found = statistics.rank_correlation(sizes, values)
-        if len(rows) < ENOUGH or found is None:
-            return None
-        rho, p = found
-        word = UNDECIDED if p >= ALPHA else SUPPORTED if sign * rho > 0 else CONTRADICTED
-        parts.append(Verdict(word, f"{results.title(backbone)} {rho:+.2f} ({p_value(p)})", "", p))
-    names = ", ".join(part.effect for part in parts)
-    effect = f"rank correlation of the {test.quantity} with trainable parameters: {names}"
-    decided, largest = together(parts)
-    return Verdict(decided, effect, "Spearman's rank correlation in each network", largest)
+        if found := results.trend(backbone, test.quantity, test.control):
+            unit = QUANTITIES[test.quantity].unit
+            ends = [found.most["short"], found.least["short"]][::claimed]
+            effect = f"{test.quantity} {amount(found if claimed > 0 else found.opposite, unit)}, {' less '.join(ends)}"
+            least = ""
+            if found.p is None:
+                why = f"Counted: {found.low:,.4g} with the least, {found.high:,.4g} {unit} with the most."
+            elif found.sign:
+                why = f"{capital(found.test)}, {p_value(found.p)}."
+            else:
+                least = amount(found, unit, found.detectable)
+                why = FOUND.format(least)
+            word = {claimed: HOLDS, -claimed: REFUTED, 0: TOO_CLOSE}[found.sign]
+            if found.p is None and found.mean == 0:
+                word, why = ALIKE, "Counted: a tie."
+            parts.append((results.title(backbone), Verdict(word, effect, why, found.p, found.seeds == 1, least)))
+    return _whole(parts)
 
 
 @_judges("faster")
 def faster(test: Test, results: Results) -> Verdict | None:
     """Compare the times of the compiled graph on single photos.
 
-    The interval is of the ratio of medians over rounds; in each round all had
-    their turn. The effect must also be larger than the spread between
-    configurations of one network: these run the same graph, so they differ by
-    the machine's noise alone.
+    What a network computes does not depend on what was trained: sides of one
+    network are one graph, and none can be faster. Else the interval is of the
+    ratio of medians over rounds, in each of which all had their turn. It is
+    widened by what one and the same graph differs by.
     """
-    groups = []
-    for side in (test.first, test.second):
-        calls = [results.calls(row, "graph", 1) for _, row in side.rows(results.rows).iterrows()]
-        groups.append([call for call in calls if call is not None])
+    rows = [side.rows(results.rows) for side in (test.first, test.second)]
+    if any(side.empty for side in rows):
+        return None
+    graphs = [{results.graph(row) for _, row in side.iterrows()} for side in rows]
+    if graphs[0] == graphs[1]:
+        named = " and ".join(results.title(name) for name in dict.fromkeys(rows[0]["backbone"]))
+        why = "What was trained does not change what is computed. Measured times differ by the machine's noise alone."
+        return Verdict(IMPOSSIBLE, f"both run one and the same graph of {named}", why)
+    groups = [
+        [call for _, row in side.iterrows() if (call := results.calls(row, "graph", 1)) is not None] for side in rows
+    ]
     if not all(groups):
         return None
-    a, b = (np.median(group, axis=0) for group in groups)
-    if np.array_equal(a, b):
-        effect = f"{np.median(a):.1f} ms a photo on both sides: they run the same graph"
-        return Verdict(CONTRADICTED, effect, "the same graph: nothing to compare")
-    ratio, low, high = statistics.ratio_of_medians(a, b)
-    effect = f"{np.median(a):.1f} against {np.median(b):.1f} ms a photo"
-    effect += f": {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
-    tested = f"bootstrap over rounds of the ratio, less than {test.share:g}"
-    word = SUPPORTED if high < test.share else CONTRADICTED if low > test.share else UNDECIDED
-    noise = max((results.latency_spread(backbone) for backbone in results.backbones), default=1.0)
-    hidden = high > 1 / noise if word == SUPPORTED else test.share * noise > 1
-    if word != UNDECIDED and hidden:
-        tested += f"; configurations of the same graph differ by a factor of {noise:.2f}"
-        return Verdict(UNDECIDED, effect, tested)
-    return Verdict(word, effect, tested)
+    rounds = [np.median(group, axis=0) for group in groups]
+    both = min(map(len, rounds))
+    ratio, low, high = statistics.ratio_of_medians(*(each[:both] for each in rounds))
+    noise = max(results.latency_spread(name) for side in rows for name in set(side["backbone"]))
+    low, high = low / noise, high * noise
+    effect = f"{ratio:.2f} times as long ({low:.2f} to {high:.2f}): {np.median(rounds[0]):.1f} against "
+    effect += f"{np.median(rounds[1]):.1f} ms a photo"
+    why = f"To be faster means less than {test.share:g} times as long."
+    if noise > 1.005:
+        why += f" The interval holds the machine's noise, a factor of {noise:.1f}."
+    if high < test.share:
+        return Verdict(HOLDS, effect, why)
+    if low > test.share:
+        return Verdict(ALIKE if high < 1 / test.share else REFUTED, effect, why)
+    return Verdict(TOO_CLOSE, effect, why)
 
 
 # ---- several tests ------------------------------------------------------------------------------
@@ -327,25 +382,47 @@ def faster(test: Test, results: Results) -> Verdict | None:
 @_judges("all of")
 def all_of(test: Test, results: Results) -> Verdict | None:
     """Judge each part, and all `together`."""
-    verdicts = [verdict for part in test.parts if (verdict := judge(part, results))]
-    if len(verdicts) < len(test.parts):
+    parts: list[tuple[str, Verdict]] = []
+    for part in test.parts:
+        if (verdict := judge(part, results)) is None:
+            return None
+        inner = [(f"{part.words}, {name}" if part.words else name, each) for name, each in verdict.parts]
+        parts += inner or [(part.words, verdict)]
+    return _whole(parts)
+
+
+def _whole(parts: Sequence[tuple[str, Verdict]]) -> Verdict | None:
+    """Make the verdict of a claim of its parts'; None without any."""
+    if not parts:
         return None
+    verdicts = [verdict for _, verdict in parts]
     word, p = together(verdicts)
-    tests = "; ".join(dict.fromkeys(verdict.test for verdict in verdicts))
-    effects = "; ".join(f"{verdict.effect}: {verdict.word}" for verdict in verdicts)
-    return Verdict(word, effects, f"each of: {tests}", p)
+    why = {
+        HOLDS: "All parts hold.",
+        REFUTED: "Not all parts hold.",
+        TOO_CLOSE: "No part is refuted, but not all are shown to hold.",
+    }.get(word, "All parts are alike in this.")
+    deciding = (
+        verdicts if word != REFUTED else [min((v for v in verdicts if v.word in AGAINST), key=lambda v: v.p or 0.0)]
+    )
+    these_runs = any(verdict.these_runs for verdict in deciding)
+    same = len({verdict.why for verdict in verdicts}) == 1
+    return Verdict(word, "", verdicts[0].why if same else why, p, these_runs, parts=tuple(parts))
 
 
 def together(parts: Sequence[Verdict]) -> tuple[str, float | None]:
     """Return the verdict on a claim of several parts, and its p.
 
-    It is supported if all parts are; then the largest p counts. It is
-    contradicted if one part is, and stays so when corrected for the number of
-    parts (Bonferroni). A part without p counts as certain.
+    It holds if all parts do; then the largest p counts. It is refuted if one
+    part is: also by there being no difference that matters, or none possible.
+    That must stand when corrected for the number of parts (Bonferroni). A
+    part without p counts as certain.
     """
-    against = [len(parts) * (part.p or 0.0) for part in parts if part.word == CONTRADICTED]
-    tested = [part.p for part in parts if part.p is not None]
-    if against and min(against) < ALPHA:
-        return CONTRADICTED, min(against) if tested else None
-    word = SUPPORTED if all(part.word == SUPPORTED for part in parts) else UNDECIDED
-    return word, max(tested, default=None)
+    words = {part.word for part in parts}
+    tested = [float(part.p) for part in parts if part.p is not None]
+    if len(words) == 1:
+        return words.pop(), max(tested, default=None)
+    least = min((len(parts) * (part.p or 0.0) for part in parts if part.word in AGAINST), default=1.0)
+    if least < ALPHA:
+        return REFUTED, least or None
+    return TOO_CLOSE, max(tested, default=None)

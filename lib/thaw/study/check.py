@@ -133,7 +133,8 @@ def has_weights(backbone: str) -> bool:
     path, _ = find_weights(backbone, "imagenet")
     kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
     # Keras calls the files efficientnetv2-b0_notop.h5, NASNet-mobile-no-top.h5 and so on.
-    return path is not None or any(backbone in re.sub("[^a-z0-9]", "", file.name.lower()) for file in kept.glob("*"))
+    there = (re.sub("[^a-z0-9]", "", file.name.lower()) for file in kept.glob("*"))
+    return path is not None or any(re.search(rf"{backbone}(?!v\d)", name) for name in there)  # not MobileNetV2's
 
 
 def _answers(url: str, seconds: float) -> bool:

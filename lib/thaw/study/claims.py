@@ -33,27 +33,40 @@ TESTS = {  # by name: the entries that a test needs, and those that it may have
     "gain over control": ("", ""),  # of fine-tuning, in each network
     "faster": ("first second", "share"),  # needs less than this share of the second side's time for a photo
     "fewer parameters": ("first second", ""),
-    "less in every configuration": ("first second quantity", "beside"),  # `beside` is a quantity to show with it
-    "rises with trainable parameters": ("quantity", "control"),  # in each network; `control` counts the control too
-    "falls with trainable parameters": ("quantity", "control"),
+    "less over all configurations": ("first second quantity", ""),  # in the sum, and in most of them
+    "rises with trainable parameters": ("quantity", "control"),  # in each network, the most less the least unfrozen
+    "falls with trainable parameters": ("quantity", "control"),  # `control` counts the control as the least
     "all of": ("parts", ""),
 }
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity that a claim can speak of: how to get it from a record, its unit, whether `TABLE` holds it too."""
+    """A quantity that a claim can speak of.
+
+    Attributes
+    ----------
+    of : callable
+        How to get it from a record.
+    unit : str
+    in_table : bool
+        Whether `TABLE` holds it too.
+    chance : str
+        What is left to chance in it: the test ``photos``, the training and
+        validation photos (``parts``), or nothing: it is counted.
+    """
 
     of: Callable[[Any], Any]
     unit: str = ""
     in_table: bool = False
+    chance: str = ""
 
 
 QUANTITIES = {
-    "training loss": Quantity(lambda record: record.train_loss, in_table=True),
-    "validation loss": Quantity(lambda record: record.validation_loss, in_table=True),
+    "training loss": Quantity(lambda record: record.train_loss, "nats", in_table=True),  # all its photos are known
+    "loss on unseen photos": Quantity(lambda record: record.validation_loss, "nats", in_table=True, chance="photos"),
     "lead of training over validation accuracy": Quantity(
-        lambda record: record.train_accuracy - record.validation_accuracy, in_table=True
+        lambda record: record.train_accuracy - record.validation_accuracy, "points", in_table=True, chance="parts"
     ),
     "fine-tuning time": Quantity(lambda record: record.training_seconds.finetune, "s"),
     "frozen pass time": Quantity(lambda record: record.training_seconds.activations, "s"),
@@ -149,14 +162,14 @@ class Test(Entry):
     share: float = Field(0.95, gt=0, le=1)
     factor: float = Field(1.25, gt=1)
     quantity: _Quantity = ""
-    beside: _Quantity = ""
     control: bool = False
+    words: str = ""  # what a part of a claim says
     parts: _Listed[Test] = ()
 
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> Test:
         needed, optional = (set(names.split()) for names in TESTS[self.name])
-        given = self.model_fields_set - {"name"}
+        given = self.model_fields_set - {"name", "words"}
         if lacking := needed - given:
             raise ValueError(f"test {self.name!r} needs {min(lacking)}. Add it.")
         if more := given - needed - optional:

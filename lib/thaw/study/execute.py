@@ -2,11 +2,8 @@
 
 import logging
 import math
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +13,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from thaw.disk.atomic import write_atomic
+from thaw.disk.streams import stderr_to
 from thaw.errors import Diverged, ThawError, explained
 
 # If both nbclient's task and its kernel are interrupted, asyncio logs a traceback that tells nothing more.
@@ -105,28 +103,6 @@ def _reason(error: Exception, hours: float, log: Path) -> str:
         "the notebook's kernel died, most often because memory ran out. Close other programs, run fewer experiments at "
         f"once (--cores 1), or give a smaller batch_size. What it logged last: {log}"
     )
-
-
-@contextmanager
-def stderr_to(log: str | Path) -> Iterator[TextIO]:
-    """Send standard error to a file, for this process and those it starts.
-
-    TensorFlow's C++ code always logs its start-up there.
-
-    Yields
-    ------
-    TextIO
-        The standard error from before.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(log).open("wb") as file, os.fdopen(kept, "w", buffering=1) as terminal:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield terminal
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
 
 
 class Labelled:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from thaw.data import checks
 from thaw.data.source import Source, find_source
@@ -16,6 +17,7 @@ from thaw.disk.atomic import write_atomic
 from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, unfreezing
+from thaw.network.pretrained import find_weights
 from thaw.study import check, estimate
 from thaw.study.profile import read_parameters
 
@@ -23,7 +25,7 @@ SIZES = (224, 160, 128, 96)  # pixels
 FEW = ("frozen", "frozen-long", "last-2-blocks")
 SOME = (*FEW, "all-layers")
 MANY = ("frozen", "frozen-long", "last-block", "last-2-blocks", "last-4-blocks", "all-layers")
-FEWEST = 200  # photos to train on, before a study uses fewer of them
+FEWEST, FEWEST_OF_A_CLASS = 200, 5  # photos to train on, before a study uses fewer of them
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ def init(
     given = Path(photos).expanduser().absolute()
     dataset = f"{'table' if given.suffix.lower() == '.csv' else 'folder'}:{given}"
     path = _profile(given, name)
-    networks = [network if is_file(network) else network.lower() for network in networks]
+    networks = list(
+        dict.fromkeys(_found_here(network) if is_file(network) else network.lower() for network in networks)
+    )
+    weights = _found_here(weights) if weights else None
     differ = {network: _differing(network, weights, preprocessing) for network in networks}
     found = {network: backbones.get(network, differ[network].get("preprocessing", "network")) for network in networks}
     source = find_source(dataset, on_damaged="leave_out")
@@ -103,6 +108,8 @@ def init(
     log(f"Measuring this machine with {', '.join(backbone.title for backbone in found.values())}.")
     least = max(backbone.least for backbone in found.values())
     largest = _largest(_listing(source), least)
+    if only := next(filter(None, (backbone.only_size for backbone in found.values())), None):
+        least = largest = only
     imports, speeds = estimate.import_seconds(), {}
     for network in networks:
         first = {"backbone": network, "strategy": "frozen", "image_size": max(min(128, largest), least)}
@@ -113,12 +120,13 @@ def init(
         return estimate.seconds(_experiments(choice, differ), counts, speeds, imports, at_once)
 
     counts = dict(zip(("train", "validation", "test"), map(len, source.parts())))
-    choice = choose([_fitting(rung, largest, least, speeds) for rung in LADDER], seconds, 60 * minutes, counts)
+    rungs = [_fitting(rung, largest, least, speeds) for rung in LADDER]
+    choice = choose(rungs, seconds, 60 * minutes, counts, len(source.classes))
     needed = seconds(choice) / 60
     write_atomic(path, profile(path.stem, dataset, source, differ, choice, needed, at_once))
     log(f"Wrote {path}: {in_words(choice, networks)}.")
     if needed > 1.1 * minutes:
-        log(f"This is the least that says something. It takes longer than the {minutes:g} minutes you gave.")
+        log(f"This is the least that says something. It takes longer than the {_about(minutes)} you gave.")
     log(f"Next, about {_about(needed)} on this machine:\n\n    thaw report {path.stem}\n")
     return path
 
@@ -128,7 +136,8 @@ def what_is_there(source: Source) -> list[str]:
     photos = _listing(source)
     counts = photos["label"].value_counts()
     sides = photos[["width", "height"]].median().astype(int)
-    several = f"{counts.iloc[-1]:,} to {counts.iloc[0]:,} photos each"
+    least, most = f"{counts.iloc[-1]:,}", f"{counts.iloc[0]:,}"
+    several = f"{least if least == most else f'{least} to {most}'} photos each"
     lines = [
         f"Found {len(photos):,} photos in {len(counts):,} classes ({several}), {sides['width']} x {sides['height']} "
         f"pixels at the median. {source.splits}"
@@ -140,7 +149,11 @@ def what_is_there(source: Source) -> list[str]:
 
 
 def choose(
-    ladder: Sequence[Choice], seconds: Callable[[Choice], float], limit: float, photos: dict[str, int]
+    ladder: Sequence[Choice],
+    seconds: Callable[[Choice], float],
+    limit: float,
+    photos: dict[str, int],
+    classes: int = 2,
 ) -> Choice:
     """Take the most work that fits; if none does, the least, with as many photos as fit.
 
@@ -154,12 +167,15 @@ def choose(
         In seconds.
     photos : dict of str to int
         How many ``train``, ``validation`` and ``test``.
+    classes : int
+        How many there are: each has to keep photos in each part.
     """
     for choice in ladder:
         if seconds(choice) <= limit:
             return choice
     total, least = sum(photos.values()), ladder[-1]
-    fewest = min(total, round(FEWEST * total / max(photos["train"], 1)))
+    wanted = max(FEWEST, FEWEST_OF_A_CLASS * classes)
+    fewest = min(total, round(wanted * total / max(photos["train"], 1)))
     for share in (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05):
         some = replace(least, max_examples=max(fewest, round(share * total)))
         if seconds(some) <= limit:
@@ -240,14 +256,19 @@ def _about(minutes: float) -> str:
 
 def _quoted(text: str) -> str:
     """Write text as a YAML scalar."""
-    return (
-        text if re.fullmatch(r"[A-Za-z][\w./-]*(:/[\w./-]+)?", text, re.ASCII) else "'" + text.replace("'", "''") + "'"
-    )
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*(:/[\w./-]+)?", text, re.ASCII) and yaml.safe_load(text) == text
+    return text if plain else "'" + text.replace("'", "''") + "'"
+
+
+def _found_here(path: str) -> str:
+    """Name a file as a profile does: a relative path starts at the project's root, and not where the command runs."""
+    here = Path(path).expanduser().absolute()
+    return str(here) if here.is_file() and here != places.in_project(path) else path
 
 
 def _profile(photos: Path, name: str | None) -> Path:
     """Give the path of the profile that is to be written."""
-    stem = name or re.sub("[^A-Za-z0-9._-]+", "-", photos.stem).strip("-._") or "photos"
+    stem = name or re.sub("[^A-Za-z0-9._-]+", "-", photos.stem).strip("-._")[:60] or "photos"
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,99}", stem):
         raise InvalidParameter(f"--name = {stem!r}: not a profile's name. Allowed: up to 100 letters, digits and . _ -")
     path = places.project() / "params" / "profiles" / f"{stem}.yaml"
@@ -263,6 +284,7 @@ def _differing(network: str, weights: str | None, preprocessing: str) -> dict[st
     shipped = places.shipped("weights", f"{network}.weights.h5").is_file()
     if weights is None and shipped and not check.has_weights(network):
         weights = "demo"
+    find_weights(network, weights or "imagenet")  # or says what is wrong with them
     return {"weights": weights} if weights not in (None, "imagenet") else {}
 
 

@@ -82,7 +82,10 @@ def is_kept(experiment: Experiment) -> bool:
 
 def _common(experiment: Experiment) -> str:
     """Name what experiments have in common if they share a part: a frozen part's output, or else a head alone."""
-    head = head_alone(experiment).model_dump(mode="json", exclude=BEHIND_FROZEN if is_kept(experiment) else None)
+    behind = BEHIND_FROZEN if is_kept(experiment) else set()
+    if experiment.weights == "none":  # the seed makes them
+        behind = behind - {"seed"}
+    head = head_alone(experiment).model_dump(mode="json", exclude=behind)
     return json.dumps(head, sort_keys=True)
 
 
@@ -182,7 +185,9 @@ def _check_photos(study: Study, setup: Setup) -> None:
 
 
 def forget(study: Study) -> None:
-    """Delete the markers, and the activations of a study whose experiments are all finished."""
+    """Delete the markers; the findings, if no experiment is finished; the activations, if all are."""
+    if not study.finished():  # it begins anew, perhaps on other photos
+        (study.outputs / FINDINGS).unlink(missing_ok=True)
     for path in marker(study, "").parent.glob("*.done"):
         path.unlink()
     if study.unfinished():

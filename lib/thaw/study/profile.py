@@ -15,8 +15,10 @@ from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_li
 from thaw.experiment import in_words, is_file, shown
 from thaw.network import backbones
 
-# What may differ between backbones, and what a search may try.
-Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
+# What a search may try: numbers, so that it can be told whether one lies at the edge; and what may differ between
+# backbones.
+Tried = Literal["head_learning_rate", "finetune_learning_rate", "batch_size"]
+Tuned = Literal[Tried, "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
 Values = Annotated[list[Any], Field(min_length=1)]
 
@@ -48,7 +50,7 @@ class StudySettings(BaseModel):
     search : str or None
         The profile of the search that they come from: the report's appendix.
     tries : dict of str to dict, or None
-        Makes the study a search: by configuration, parameters out of `Tuned`,
+        Makes the study a search: by configuration, parameters out of `Tried`,
         each with the values to try, one at a time.
     """
 
@@ -62,7 +64,7 @@ class StudySettings(BaseModel):
     backbones: dict[str, dict[Tuned, Any]] = {}
     claims: str | None = None
     search: str | None = None
-    tries: dict[str, Annotated[dict[Tuned, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
+    tries: dict[str, Annotated[dict[Tried, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _tries_or_configurations(self) -> StudySettings:
@@ -151,11 +153,17 @@ def _with_networks(name: str, own: dict, parameters: dict, settings: StudySettin
             f"configuration {name}: names no backbone. Give study: {{networks: [...]}} in the profile, "
             "or a backbone in one of the two."
         )
-    stems = {network: Path(network).stem if is_file(network) else network for network in settings.networks}
-    return {
-        f"{re.sub('[^A-Za-z0-9._-]+', '-', stem).strip('-.') or 'network'}-{name}": {"backbone": network}
-        for network, stem in stems.items()
-    }
+    named: dict[str, dict[str, str]] = {}
+    for network in settings.networks:
+        stem = Path(network).stem if is_file(network) else network
+        full_name = f"{re.sub('[^A-Za-z0-9._-]+', '-', stem).strip('-.') or 'network'}-{name}"
+        if full_name in named:
+            raise InvalidParameter(
+                f"study.networks: {shown(named[full_name]['backbone'])} and {shown(network)} would have the same names "
+                "for their runs. Rename a .keras file, or remove one of the two."
+            )
+        named[full_name] = {"backbone": network}
+    return named
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def of(study: Study, root: Path | None = None) -> Study | None:
     named = f"{study.path}: study.search = {study.settings.search!r}"
     if not found.is_search:
         raise InvalidParameter(f"{named}: no search, for it has no study.tries. Name a profile with tries.")
-    for name in ("dataset", "max_examples", "image_size", "weights"):
+    for name in ("dataset", "splits", "on_damaged", "max_examples", "image_size", "weights"):
         theirs, ours = ({getattr(job.experiment, name) for job in jobs} for jobs in (found.jobs, study.jobs))
         if theirs != ours:
             raise InvalidParameter(

@@ -122,7 +122,9 @@ class Study:
                 )
         name = read.path.stem
         jobs = sorted(jobs, key=_order)
-        return cls(name, read.path, root / outputs / name, tuple(jobs), read.settings, _claims(read.settings, root))
+        return cls(
+            name, read.path, root / outputs / name, tuple(jobs), read.settings, _claims(read.settings, root, jobs)
+        )
 
     @property
     def margin(self) -> float:
@@ -279,11 +281,13 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
     return jobs
 
 
-def _claims(settings: StudySettings, root: Path) -> Claims | None:
+def _claims(settings: StudySettings, root: Path, jobs: list[Job]) -> Claims | None:
+    """Read the claims, which may name any network: also the study's own files."""
     if settings.claims is None:
         return None
     folder = folder_of(settings.claims, root)
-    return Claims.of(folder, read_parameters(folder / FILE), backbones.names())
+    known = [*dict.fromkeys([*backbones.names(), *(job.experiment.backbone for job in jobs)])]
+    return Claims.of(folder, read_parameters(folder / FILE), known)
 
 
 def _order(job: Job) -> tuple:
@@ -302,12 +306,13 @@ def _order(job: Job) -> tuple:
 
 
 def _check_same_origin(runs: dict[Job, Run]) -> None:
-    """Refuse to compare runs of different photos, or of different weights of one network."""
+    """Refuse to compare runs of different photos, or of different weights of one network; a seed draws random ones."""
     first: dict[str, tuple[str, Path]] = {}
     for job, run in runs.items():
+        drawn = f" with seed {job.experiment.seed}" if job.experiment.weights == "none" else ""
         for what, digest in (
             ("data", run.record.data["sha256"]),
-            (f"weights of {job.experiment.backbone}", run.record.weights["tensors_sha256"]),
+            (f"weights of {job.experiment.backbone}{drawn}", run.record.weights["tensors_sha256"]),
         ):
             expected, where = first.setdefault(what, (digest, job.directory))
             if digest != expected:

@@ -93,6 +93,7 @@ def _key(setup: Setup) -> dict:
         "image_size": setup.experiment.image_size,
         "precision": setup.experiment.precision,
         "tensorflow": tf.__version__,
+        "keras": keras.__version__,
     }
 
 

@@ -259,6 +259,7 @@ def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
         "data": setup.data.digest,
         "weights": setup.pretrained["tensors_sha256"],
         "tensorflow": tf.__version__,
+        "keras": keras.__version__,
         "phases": [
             [phase.name, list(phase.layers), phase.learning_rate, phase.epochs.stop, phase.keep_best]
             for phase in phases

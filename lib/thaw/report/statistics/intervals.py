@@ -1,14 +1,17 @@
 """Intervals of single quantities: accuracies, gaps, losses and latencies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
+from scipy.stats import t as student
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from thaw.records.runs import IDENTITY, NAMES, Run, runs_table
-from thaw.report.statistics.resampling import ALPHA, LEVEL, percentiles, resampled, rightness, runs_of
+from thaw.report.statistics.photos import ALPHA, LEVEL, Spreads, losses, rightness, runs_of, spreads
+
+Gap = tuple[float, int, float, int]  # accuracy and photos of training, then of validation
 
 
 def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
@@ -29,13 +32,13 @@ def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
     return proportion_confint(correct, photos, alpha=alpha, method="wilson")
 
 
-def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA) -> tuple[float, float]:
+def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads | None = None) -> tuple[float, float]:
     """Return the interval of a configuration's accuracy.
 
     For one run this is `wilson`. For several seeds it is the interval of their
-    mean by `resampled`. Two correct and two wrong photos are added first
-    (Agresti & Coull, 1998). Otherwise the interval would have no width where
-    every photo, or none, is classified correctly.
+    mean over photos and runs, with Student's t. Two correct and two wrong
+    photos are added first (Agresti & Coull, 1998). Otherwise it would have no
+    width where every photo, or none, is classified correctly.
 
     Parameters
     ----------
@@ -43,16 +46,25 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA) -> tuple[float,
         One a seed.
     alpha : float
         How often the interval may miss.
+    within : mapping of str to Spread, optional
+        How far runs move, by network; by default, what these runs say of it.
 
     Returns
     -------
     low, high : float
         From 0 to 1.
     """
+    right = rightness(runs)
     if len(runs) == 1:
-        right = rightness(runs)[0]
-        return wilson(right.sum(), right.size, alpha)
-    return percentiles(resampled([runs], [1], added=[[1], [1], [0], [0]]), alpha)
+        return wilson(right[0].sum(), right[0].size, alpha)
+    photos = np.concatenate([right.mean(axis=0), [1, 1, 0, 0]])
+    of_photos = photos.var() / len(photos)
+    backbone = runs[0].record.experiment.backbone
+    spread = (spreads(runs) if within is None else within)[backbone, False]
+    total = of_photos + spread.run / len(runs)
+    known = (spread.whole / len(runs)) ** 2 / spread.freedom + of_photos**2 / (len(photos) - 1)
+    half = student.ppf(1 - alpha / 2, total**2 / known) * np.sqrt(total)
+    return max(0.0, float(photos.mean() - half)), min(1.0, float(photos.mean() + half))
 
 
 def gap_interval(train: float, train_photos: int, validation: float, validation_photos: int) -> tuple[float, float]:
@@ -71,17 +83,35 @@ def gap_interval(train: float, train_photos: int, validation: float, validation_
     return confint_proportions_2indep(*counts, method="newcomb", compare="diff", alpha=ALPHA)
 
 
+def gap_difference(first: Gap, second: Gap) -> tuple[float, float, float]:
+    """Return the difference of two gaps with its interval, from the intervals of both (Zou & Donner, 2008).
+
+    It takes the photos of both as independent. They are the same photos, so
+    that the interval is rather too wide.
+
+    Parameters
+    ----------
+    first, second : tuple
+        As `gap_interval` takes them.
+
+    Returns
+    -------
+    difference, low, high : float
+    """
+    gaps = [gap[0] - gap[2] for gap in (first, second)]
+    (low, high), (other_low, other_high) = gap_interval(*first), gap_interval(*second)
+    middle = gaps[0] - gaps[1]
+    below = np.hypot(gaps[0] - low, other_high - gaps[1])
+    return middle, float(middle - below), float(middle + np.hypot(high - gaps[0], gaps[1] - other_low))
+
+
 def loss_interval(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return the interval of a configuration's mean test loss in nats, with photos drawn again."""
-    losses = []
-    for photos in (run.predictions.sort_values("key") for run in runs):
-        scores = photos.filter(regex="^p_")
-        of_label = scores.to_numpy()[range(len(photos)), scores.columns.get_indexer("p_" + photos["label"])]
-        losses.append(-np.log(np.clip(of_label, 1e-7, 1)))
-    mean = np.mean(losses, axis=0)
-    if np.ptp(mean) == 0:
-        return float(mean[0]), float(mean[0])
-    return _bootstrap((mean,), np.mean)
+    """Return the interval of a configuration's mean test loss in nats, over photos, with Student's t."""
+    values = losses(runs).mean(axis=0)
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    half = student.ppf(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def ratio_of_medians(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
@@ -100,14 +130,11 @@ def ratio_of_medians(first: np.ndarray, second: np.ndarray) -> tuple[float, floa
     def ratio(a, b, axis=-1):
         return np.median(a, axis=axis) / np.median(b, axis=axis)
 
-    return float(ratio(first, second)), *_bootstrap((first, second), ratio, paired=True, vectorized=True)
-
-
-def _bootstrap(values: tuple[np.ndarray, ...], statistic: Callable, **options: bool) -> tuple[float, float]:
-    """Return the percentile interval of a statistic (Efron, 1979)."""
-    settings = {"confidence_level": LEVEL, "method": "percentile", "n_resamples": 2000}
-    found = bootstrap(values, statistic, rng=np.random.default_rng(0), **settings, **options).confidence_interval
-    return float(found.low), float(found.high)
+    settings = {"confidence_level": LEVEL, "method": "percentile", "n_resamples": 2000}  # Efron (1979)
+    found = bootstrap(
+        (first, second), ratio, rng=np.random.default_rng(0), paired=True, vectorized=True, **settings
+    ).confidence_interval
+    return float(ratio(first, second)), float(found.low), float(found.high)
 
 
 def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
@@ -124,6 +151,7 @@ def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
     means = groups.mean(numeric_only=True).drop(columns="seed")
     means["seeds"], means["test_sd"] = groups.size(), groups["test_accuracy"].std()
     means = means.reset_index()
-    intervals = [accuracy_interval(runs_of(row, runs)) for _, row in means.iterrows()]
+    within = spreads(runs)
+    intervals = [accuracy_interval(runs_of(row, runs), within=within) for _, row in means.iterrows()]
     means["test_low"], means["test_high"] = zip(*intervals)
     return means

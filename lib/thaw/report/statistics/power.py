@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
+from scipy.stats import binom
 
-from thaw.report.statistics.resampling import ALPHA
+from thaw.report.statistics.photos import ALPHA
 
 POWER = 0.80
 
@@ -60,7 +60,7 @@ def detectable_from(pairs: pd.DataFrame) -> float:
     """Return the smallest difference that comparisons like these find with a power of 80 %; NaN if there is none.
 
     For single runs this is `detectable` at the median disagreement. For
-    several seeds it is 2.8 median standard errors (Bloom, 1995). Neither is
+    several seeds it is `Difference.detectable` of the median pair. Neither is
     corrected for the number of pairs.
 
     Parameters
@@ -71,5 +71,5 @@ def detectable_from(pairs: pd.DataFrame) -> float:
     effects = list(pairs["difference"])
     if all(effect.seeds == 1 for effect in effects):
         return detectable(effects[0].photos, float(np.median([effect.disagree for effect in effects])))
-    errors = [effect.error for effect in effects]
-    return float((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) * np.median(errors))
+    middle = sorted(effects, key=lambda effect: effect.error)[len(effects) // 2]
+    return middle.detectable

@@ -16,7 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from thaw.report.display import markdown
-from thaw.report.notation import p_value, points
+from thaw.report.notation import amount, p_value, points, size
 from thaw.report.statistics import wilson
 
 
@@ -121,7 +121,7 @@ def _own(write: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *arguments: Markup(write(*arguments))
 
 
-_FIGURES = (points, p_value, percent, in_points, number, signed, count, duration, with_accuracy)
+_FIGURES = (points, p_value, size, amount, percent, in_points, number, signed, count, duration, with_accuracy)
 _ENVIRONMENT = Environment(
     loader=FunctionLoader(_template),
     undefined=StrictUndefined,
@@ -132,4 +132,5 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters = {write.__name__: _own(write) for write in _FIGURES}
 _ENVIRONMENT.filters |= {"length": len, "listed": listed, "parameter": parameter}
 _ENVIRONMENT.filters |= {"reasons": lambda files: [f"{file['path']} ({file['reason']})" for file in files]}
+_ENVIRONMENT.filters |= {"these_runs": lambda verdicts: any(verdict.these_runs for verdict in verdicts)}
 _ENVIRONMENT.filters |= {"each": lambda items, name: [_ENVIRONMENT.filters[name](item) for item in items]}
