@@ -185,7 +185,8 @@ class Probed:
         """The accuracy of the closest less that of the most accurate by blocks; None where they are one."""
         if self.top is None or self.closest is None or self.top.name == self.closest.name:
             return None
-        return self.network.results.difference(*map(self.network.results.of_row, (self.closest, self.top)))
+        results = self.network.results
+        return results.difference(*(results.of_row(row) for row in (self.closest, self.top)))
 
     @cached_property
     def verdict(self) -> str:
@@ -195,19 +196,21 @@ class Probed:
         configuration by blocks or none, so that nothing could be chosen.
         'wrong': another configuration is clearly more accurate than the
         closest. 'more': the cheapest choice trains fewer parameters than the
-        closest. 'useful': the closest is the cheapest choice, or the most
-        accurate by blocks. 'open': none of these.
+        closest. 'useful': the closest is the cheapest choice. 'open': none of
+        these.
         """
         closest, choice = self.closest, self.network.choice
         if self.probe.tuned_before:
             return "late"
         if closest is None or len(self.by_blocks) < 2:
             return "none"
-        if closest.name not in {row.name for row in self.network.unbeaten}:
+        if closest.name == choice.name:
+            return "useful"
+        more = choice["trainable_parameters"] - closest["trainable_parameters"]
+        # An unbeaten configuration that trains less than the choice is one on which training more clearly gains.
+        if more > 0 or closest.name not in {row.name for row in self.network.unbeaten}:
             return "wrong"
-        if closest.name != choice.name and choice["trainable_parameters"] < closest["trainable_parameters"]:
-            return "more"
-        return "useful" if closest.name == choice.name or self.behind is None else "open"
+        return "more" if more < 0 else "open"
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,11 +124,11 @@ class Results:
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         runs = list(finished.values())
-        hashes = {
-            run.record.experiment.backbone: (run.record.data["sha256"], run.record.weights["tensors_sha256"])
+        origins = {
+            (run.record.experiment.backbone, run.record.data["sha256"], run.record.weights["tensors_sha256"])
             for run in runs
         }
-        probes = {name: made for name, made in probe.of(study).items() if name in hashes and made.is_of(*hashes[name])}
+        probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
         return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings, probes)
 
     @cached_property

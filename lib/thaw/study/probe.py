@@ -96,9 +96,10 @@ class Probe(BaseModel):
         """The time, as people write it."""
         return f"{self.time:%Y-%m-%d %H:%M} UTC"
 
-    def is_of(self, data_sha256: str, weights_sha256: str) -> bool:
-        """Whether it probed these photos with these weights."""
-        return (self.key.get("data"), self.key.get("weights")) == (data_sha256, weights_sha256)
+    @property
+    def origin(self) -> tuple:
+        """The network, and the hashes of the photos and weights."""
+        return self.network, self.key.get("data"), self.key.get("weights")
 
     def table(self) -> pd.DataFrame:
         """List the depths for a terminal: accuracies with their standard errors, in percent."""
@@ -191,7 +192,8 @@ def is_due(study: Study, setup: Setup) -> bool:
     """Whether a network is to be probed with these photos and settings, and has no probe with them yet."""
     backbone, probe = setup.experiment.backbone, read(study, setup.experiment.backbone)
     first = networks(study)[backbone]
-    if any(getattr(first, name) != getattr(setup.experiment, name) for name in LIKE):
+    names = (*LIKE, "seed") if first.weights == "none" else LIKE  # the seed makes random weights
+    if any(getattr(first, name) != getattr(setup.experiment, name) for name in names):
         return False
     return probe is None or probe.key != key(setup)
 
