@@ -110,7 +110,7 @@ class Probe(BaseModel):
                 "linear probe": [f"{depth.linear:.1%} ± {100 * depth.linear_error:.1f}" for depth in self.depths],
                 "neighbours": [f"{depth.neighbours:.1%} ± {100 * depth.neighbours_error:.1f}" for depth in self.depths],
                 "gradient / weight": [
-                    "" if depth.gradient_ratio is None else f"{depth.gradient_ratio:.4f}" for depth in self.depths
+                    "" if depth.gradient_ratio is None else f"{depth.gradient_ratio:.2g}" for depth in self.depths
                 ],
             }
         )
