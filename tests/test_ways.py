@@ -110,7 +110,7 @@ def test_what_stays_frozen_behind_or_trains_nothing_is_said(base):
 def test_a_head_that_is_trained_for_all_is_found_by_each(tiny, parameters):
     """What the plan takes for one head has the checkpoint that the experiment itself looks for."""
     own = setup(tiny, **{"strategy": "blocks", "amount": 1} | parameters)
-    shared = with_head_of(own, plan._head(own.experiment))
+    shared = with_head_of(own, plan.head_alone(own.experiment))
     keys = [phases._key(made, phases.phases(made)[:1]) for made in (own, shared)]
     assert keys[0] == keys[1]
 
@@ -197,11 +197,9 @@ def test_nothing_is_taken_over_from_another_version_of_a_library(tiny, monkeypat
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"gradual": True, "amount": 2},
-        {"rate_decay": 0.5, "amount": 2},
-        {"trains": "norm", "batchnorm": "frozen"},
-        {"augmentation": "standard", "copies": 2},
-        {"class_weight": "balanced", "skip": 1},
+        {"gradual": True, "amount": 2, "rate_decay": 0.5},
+        {"trains": "norm", "batchnorm": "frozen", "skip": 1},
+        {"augmentation": "standard", "copies": 2, "class_weight": "balanced"},
     ],
     ids=str,
 )
