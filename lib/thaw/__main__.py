@@ -93,7 +93,6 @@ def init(photos, networks, minutes, name, weights, preprocessing):
       thaw init ~/photos --backbone mobilenet --backbone efficientnetv2b0 --minutes 60
     """
     _limit_threads(1)  # each job of a study has one core
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with stderr_to(os.devnull):
         from thaw.study.init import init
     init(photos, list(networks), minutes, name, weights, preprocessing, lambda line: print(line, flush=True))
@@ -200,7 +199,6 @@ def probe(study, outputs):
       thaw probe quick
     """
     check_writable(study.outputs)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for backbone in sorted({job.experiment.backbone for job in study.jobs}, key=backbones.order):
         with stderr_to(os.devnull):
             made = plan.probed(study, backbone, lambda line: print(line, flush=True))

@@ -306,7 +306,7 @@ class Experiment(BaseModel):
             ("BN frozen", "BatchNorm's statistics frozen"): self.batchnorm == "frozen",
             (f"×{self.rate_decay:g}", f"rates times {self.rate_decay:g} a block"): self.rate_decay != 1,
             ("gradual", "block after block"): self.gradual,
-            (self.augmentation, photos): bool(photos) and not self.copies,
+            (self.augmentation, photos): self.augments_afresh,
             (f"{self.augmentation} {self.copies}×", f"{self.copies} sets of {photos}"): self.copies > 0,
             ("weighted", "classes weighted"): self.class_weight == "balanced",
             ("best", "best epoch"): self.keep == "best",
@@ -346,6 +346,11 @@ class Experiment(BaseModel):
     def control(self) -> bool:
         """Whether the base stays frozen and the head trains as long as in a fine-tuned run."""
         return self.strategy == "frozen" and self.finetune_epochs > 0
+
+    @property
+    def augments_afresh(self) -> bool:
+        """Whether photos differ in every epoch, so that the frozen part cannot be cached."""
+        return self.augmentation != "none" and not self.copies
 
     @property
     def epochs(self) -> int:

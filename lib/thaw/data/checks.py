@@ -256,13 +256,18 @@ def _repeated(photos: pd.DataFrame) -> tuple[str, str] | None:
     )
 
 
+def _with_several(photos: pd.DataFrame, column: str) -> pd.Series:
+    """Name the photos that are there with several values of a column, by their hash: the paths of each."""
+    values = photos.groupby("sha256")[column].nunique()
+    several = photos[photos["sha256"].isin(values.index[values > 1])].sort_values(["sha256", "path"])
+    return several.groupby("sha256")["path"].agg(" = ".join)
+
+
 @_check("D7", "The same photo under two labels", "path", "label", "sha256")
 def _conflict(photos: pd.DataFrame) -> tuple[str, str] | None:
-    labels = photos.groupby("sha256")["label"].nunique()
-    several = photos[photos["sha256"].isin(labels.index[labels > 1])].sort_values(["sha256", "path"])
-    if several.empty:
+    named = _with_several(photos, "label")
+    if named.empty:
         return None
-    named = several.groupby("sha256")["path"].agg(" = ".join)
     return (
         f"{_many(len(named), 'photo')} with more than one label: {_examples(named)}.",
         "Decide on one label and remove the other file: no network can be right about both.",
@@ -271,11 +276,9 @@ def _conflict(photos: pd.DataFrame) -> tuple[str, str] | None:
 
 @_check("D8", "The same photo in two parts", "path", "part", "sha256")
 def _across(photos: pd.DataFrame) -> tuple[str, str] | None:
-    parts = photos.groupby("sha256")["part"].nunique()
-    several = photos[photos["sha256"].isin(parts.index[parts > 1])].sort_values(["sha256", "path"])
-    if several.empty:
+    named = _with_several(photos, "part")
+    if named.empty:
         return None
-    named = several.groupby("sha256")["path"].agg(" = ".join)
     return (
         f"{_many(len(named), 'photo')} in more than one part: {_examples(named)}.",
         "Remove all but one: a network is not tested by what it was trained on.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-import psutil
 import tensorflow as tf
 
 from thaw.experiment import Experiment
@@ -59,19 +57,12 @@ class Speed:
     base: keras.Model
 
 
-def cores() -> int:
-    """Count the processor cores that a study may use."""
-    process = psutil.Process()
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
-
-
 def import_seconds() -> float:
     """Measure how long a new process takes to import Keras and TensorFlow, in seconds."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     seconds = []
     for _ in range(2):  # the second finds the files in memory
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import keras"], env=environment, capture_output=True)
+        subprocess.run([sys.executable, "-c", "import keras"], capture_output=True)
         seconds.append(time.perf_counter() - began)
     return min(seconds)
 
@@ -183,9 +174,8 @@ def _forward(experiment: Experiment, speed: Speed) -> float:
 def _training(experiment: Experiment, counts: dict[str, float], speed: Speed) -> float:
     """Seconds to train and test one experiment, without what experiments share."""
     backbone, base = backbones.get(experiment.backbone, experiment.preprocessing), speed.base
-    fresh = experiment.augmentation != "none" and not experiment.copies
     total = experiment.epochs * counts["train"] * HEAD_SECONDS
-    if fresh:
+    if experiment.augments_afresh:
         total += experiment.epochs * counts["train"] * _forward(experiment, speed)
     steps = unfreezing.steps(base, backbone, experiment)
     for layers in steps if experiment.strategy != "frozen" else []:

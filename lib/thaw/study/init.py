@@ -20,6 +20,7 @@ from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights
 from thaw.study import check, estimate
 from thaw.study.profile import read_parameters
+from thaw.training import machine
 
 SIZES = (224, 160, 128, 96)  # pixels
 FEW = ("frozen", "frozen-long", "last-2-blocks")
@@ -114,7 +115,7 @@ def init(
     for network in networks:
         first = {"backbone": network, "strategy": "frozen", "image_size": max(min(128, largest), least)}
         speeds[network] = estimate.measure(Experiment.of(first | differ[network]), len(source.classes))
-    at_once = estimate.cores()
+    at_once = machine.cores()
 
     def seconds(choice: Choice) -> float:
         return estimate.seconds(_experiments(choice, differ), counts, speeds, imports, at_once)

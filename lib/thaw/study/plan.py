@@ -77,7 +77,7 @@ def plan(study: Study, jobs: Sequence[Job]) -> Plan:
 
 def is_kept(experiment: Experiment) -> bool:
     """Whether the output of the frozen part may be kept: it does not differ from epoch to epoch."""
-    return experiment.activations != "compute" and (experiment.augmentation == "none" or experiment.copies > 0)
+    return experiment.activations != "compute" and not experiment.augments_afresh
 
 
 def _common(experiment: Experiment) -> str:

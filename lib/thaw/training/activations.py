@@ -99,7 +99,7 @@ def _key(setup: Setup) -> dict:
 
 def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
     """Why a frontier's outputs are not to be kept; None if they are."""
-    if setup.experiment.augmentation != "none" and not setup.experiment.copies:
+    if setup.experiment.augments_afresh:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"

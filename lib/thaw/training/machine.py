@@ -25,14 +25,19 @@ def peak_device_memory_mb() -> float | None:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
 
 
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
 def device() -> dict[str, str | int]:
     """Describe the machine: its processor or GPU, and the cores that training may use."""
     gpus = tf.config.list_physical_devices("GPU")
     name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else _processor()
-    process = psutil.Process()
-    available = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count()
-    cores = int(os.environ.get("TF_NUM_INTRAOP_THREADS", available))
-    return {"name": name, "cores": min(cores, available), "gpus": len(gpus), "system": platform.system()}
+    available = cores()
+    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", available))
+    return {"name": name, "cores": min(threads, available), "gpus": len(gpus), "system": platform.system()}
 
 
 def _processor() -> str:

@@ -316,8 +316,9 @@ class _Step:
         epochs = range(first, phase.epochs.stop)
         rows, size = setup.data.epochs, experiment.batch_size
         steps = -(-rows.shape[1] // size)
-        fresh = experiment.augmentation != "none" and not experiment.copies
-        change = partial(augment, kind=experiment.augmentation, seed=experiment.seed) if fresh else None
+        change = (
+            partial(augment, kind=experiment.augmentation, seed=experiment.seed) if experiment.augments_afresh else None
+        )
         train = self.batches(batches.shuffled(rows, size, experiment.seed, epochs), change, first * steps)
         self.network.fit(
             train,
