@@ -74,6 +74,7 @@ def _not_boolean(rate: Any) -> Any:
     return rate
 
 
+FEWEST_FOLDS = 3  # to test on: with fewer, nothing is known of how far results vary
 OWN_PHOTOS = ("folder", "table")  # kinds of data sets that are the user's own files
 Strategy = Literal["frozen", "layers", "blocks", "pattern", "all"]
 OneLine = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line)]
@@ -166,6 +167,16 @@ class Experiment(BaseModel):
         split its training photos by position.
     on_damaged : {'refuse', 'leave_out'}
         What to do about files that cannot be read as photos.
+    folds : int or None
+        Divide all photos into so many folds of about equal size, and test on
+        one after the other, each time trained on others: see
+        `thaw.data.splits`. None: one division into three parts.
+    fold : int or None
+        Test on this fold alone, from 0. None: on all folds in turn, each with
+        a seed of its own.
+    choosing_folds : int
+        So many folds, the first, are not tested: learning rates were chosen
+        on them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -200,6 +211,9 @@ class Experiment(BaseModel):
     preprocessing: Literal["network", "tf", "torch", "caffe", "0-1", "none"] = "network"
     splits: Literal["official", "position"] = "official"
     on_damaged: Literal["refuse", "leave_out"] = "refuse"
+    folds: int | None = Field(None, ge=3, le=100)
+    fold: int | None = Field(None, ge=0, lt=100)
+    choosing_folds: int = Field(0, ge=0, lt=100)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Experiment":
@@ -237,6 +251,33 @@ class Experiment(BaseModel):
             )
         if self.gradual and self.finetune_epochs < 2:
             raise ValueError("gradual = True: needs 2 finetune_epochs or more, one for each step.")
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_folds(self) -> "Experiment":
+        """Refuse folds that there are not, and fewer than three to test on."""
+        for name in ("fold", "choosing_folds"):
+            if self.folds is None and getattr(self, name):
+                raise ValueError(f"{name} = {getattr(self, name)}: there are no folds. Set folds, for example to 10.")
+        if self.fold is not None and self.fold >= (self.folds or 1):
+            raise ValueError(
+                f"fold = {self.fold}: "
+                + (
+                    f"folds count from 0, up to {self.folds - 1} of {self.folds}."
+                    if self.folds
+                    else "there are no folds."
+                )
+            )
+        if self.fold is not None and self.choosing_folds:
+            raise ValueError(
+                f"choosing_folds = {self.choosing_folds}: one fold alone is tested. Set choosing_folds to 0, or leave "
+                "out fold."
+            )
+        if self.folds and self.folds - self.choosing_folds < FEWEST_FOLDS:
+            raise ValueError(
+                f"choosing_folds = {self.choosing_folds}: {FEWEST_FOLDS} of the {self.folds} folds or more have to be "
+                f"left to test on. Give {self.folds - FEWEST_FOLDS} or fewer, or more folds."
+            )
         return self
 
     @classmethod
@@ -329,8 +370,8 @@ class Experiment(BaseModel):
 
     @property
     def configuration(self) -> str:
-        """A short hash of all parameters but the seed and the output folder: what runs of one row have in common."""
-        return self._hash("seed")[:12]
+        """A short hash of all parameters but seed, fold and output folder: what runs of one row have in common."""
+        return self._hash("seed", "fold", "choosing_folds")[:12]
 
     def _hash(self, *without: str) -> str:
         parameters = self.model_dump(mode="json", exclude={"output_dir", *without})
@@ -341,6 +382,22 @@ class Experiment(BaseModel):
             if name in FOUNDING or getattr(self, name) != defaults[name]
         }
         return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def tested_folds(self) -> tuple[int, ...]:
+        """The folds that it tests on; none where the photos are not divided into folds."""
+        if self.folds is None:
+            return ()
+        return tuple(range(self.choosing_folds, self.folds)) if self.fold is None else (self.fold,)
+
+    def in_turn(self) -> list["Experiment"]:
+        """List the experiments of which it consists: one for each fold, with a seed of its own, or itself alone."""
+        if self.folds is None or self.fold is not None:
+            return [self]
+        return [
+            self.model_copy(update={"fold": fold, "choosing_folds": 0, "seed": self.seed * self.folds + fold})
+            for fold in self.tested_folds
+        ]
 
     @property
     def control(self) -> bool:

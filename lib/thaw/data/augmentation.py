@@ -66,7 +66,7 @@ def with_copies(data: Data, kind: str, copies: int) -> Data:
     data : Data
     kind : {'flip', 'standard'}
     copies : int
-        How many of each training photo.
+        How many of each training photo; of every photo where these are divided into folds.
 
     Returns
     -------
@@ -74,26 +74,30 @@ def with_copies(data: Data, kind: str, copies: int) -> Data:
         All photos, then the copies; epoch e trains on copy e mod `copies` of
         each photo. Validation and test photos are as they were.
     """
+    copied = data.train if data.fold is None else np.arange(len(data))
     key = {"photos": data.provenance["sha256"], "augmentation": kind, "copies": copies, "tensorflow": tf.__version__}
+    key |= {} if data.fold is None else {"of": "all"}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = places.cache("photos") / f"{digest[:12]}-{kind}-{copies}.npy"
     kept = arrays.find(path, key)
     if kept is None:
         with locked([path]):
-            kept = arrays.find(path, key) or _write(data, kind, copies, path, key)
-    count, train = len(data), len(data.train)
-    rows = count + np.arange(copies * train, dtype=np.int64).reshape(copies, train)
-    labels = np.concatenate([data.labels, np.tile(data.labels[data.train], copies)])
+            kept = arrays.find(path, key) or _write(data, kind, copied, copies, path, key)
+    count = len(data)
+    rows = count + np.arange(copies * len(copied), dtype=np.int64).reshape(copies, len(copied))
+    if data.fold is not None:
+        rows = rows[:, data.train]
+    labels = np.concatenate([data.labels, np.tile(data.labels[copied], copies)])
     return dataclasses.replace(data, images=kept, labels=labels, copies_sha256=digest, train_by_epoch=rows)
 
 
-def _write(data: Data, kind: str, copies: int, path: Path, key: dict) -> arrays.StoredArray:
-    shape = (len(data) + copies * len(data.train), *data.images.shape[1:])
+def _write(data: Data, kind: str, copied: np.ndarray, copies: int, path: Path, key: dict) -> arrays.StoredArray:
+    shape = (len(data) + copies * len(copied), *data.images.shape[1:])
     made = tf.function(lambda photos, number: augment(tf.cast(photos, tf.float32), number, kind, 0), autograph=False)
     with writing(path, key, shape) as writer:
         for first in range(0, len(data), BATCH):
             writer.append(data.images[first : first + BATCH])
-        batches = [data.train[first : first + BATCH] for first in range(0, len(data.train), BATCH)] * copies
+        batches = [copied[first : first + BATCH] for first in range(0, len(copied), BATCH)] * copies
         for number, rows in enumerate(batches):
             writer.append(np.round(made(data.images[rows], tf.constant(number)).numpy()).astype(np.uint8))
     return arrays.find(path, key, verify=False)

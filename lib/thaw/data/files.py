@@ -211,6 +211,10 @@ class FileSource:
         train, validation, test = (np.flatnonzero(self.table["part"] == part) for part in PARTS)
         return train, validation, test
 
+    def places(self) -> np.ndarray:
+        """Give each photo its place from 0 to 1, to divide them into folds: each class evenly, groups together."""
+        return splits.places_by_class(_belonging(self.table).tolist(), self.table["label"].tolist())
+
     def listing(self) -> pd.DataFrame:
         """List the photos, in the data set's own order.
 

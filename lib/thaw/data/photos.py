@@ -1,11 +1,13 @@
 """The photos of a data set, decoded and resized once."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 import PIL
 import tensorflow as tf
 
+from thaw.data import splits as splitting
 from thaw.data.source import PREFIXES, Source, content_digest, find_source
 from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
@@ -51,6 +54,10 @@ class Data:
         A hash of what augmented copies were made from; empty without copies.
     train_by_epoch : ndarray of int64, (copies, training photos), or None
         What an epoch trains on, in turn, where there are augmented copies.
+    places : ndarray of float, (photos,), or None
+        Where each photo is, from 0 to 1, when they are divided into folds. None: by position.
+    fold : ndarray of int64, (photos,), or None
+        The fold of each photo, where they are divided into folds.
     """
 
     images: np.ndarray | StoredArray
@@ -64,6 +71,8 @@ class Data:
     files: pd.DataFrame | None = None
     copies_sha256: str = ""
     train_by_epoch: np.ndarray | None = None
+    places: np.ndarray | None = None
+    fold: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Count the images: photos, and copies of them."""
@@ -79,30 +88,73 @@ class Data:
         """Positions of the images that an epoch trains on, in turn, (1 or copies, training photos)."""
         return self.train[None] if self.train_by_epoch is None else self.train_by_epoch
 
+    def in_fold(self, folds: int, fold: int) -> Data:
+        """Divide the same photos anew, to test on one of several folds: see `thaw.data.splits.in_fold`.
+
+        Raises
+        ------
+        InvalidParameter
+            If a class has fewer photos than there are folds.
+        """
+        return self._divided(folds, splitting.in_fold(self._places, folds, fold))
+
+    def for_choosing(self, folds: int, choosing: int) -> Data:
+        """Divide the same photos anew, to choose on the first folds: they validate and test, all others train."""
+        train, validation = splitting.for_choosing(self._places, folds, choosing)
+        return self._divided(folds, (train, validation, validation))
+
+    @property
+    def _places(self) -> np.ndarray:
+        return splitting.places_by_position(len(self.keys)) if self.places is None else self.places
+
+    def _divided(self, folds: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Data:
+        of_photos = np.array(self.classes)[self.labels[: len(self.keys)]]
+        splitting.check_folds(of_photos.tolist(), folds, self.provenance["dataset"])
+        train, validation, test = parts
+        counts = {name: len(part) for name, part in zip(PARTS, parts)}
+        about = {
+            "photos": self.provenance["photos"] | counts,
+            "splits": splitting.fold_sentence(folds, by_class=self.places is not None),
+        }
+        copied = None
+        if self.train_by_epoch is not None:  # of all photos, in the same order
+            copied = len(self.keys) * (1 + np.arange(len(self.train_by_epoch), dtype=np.int64))[:, None] + train
+        fold = np.floor(self._places * folds + 1e-9).astype(int)
+        return replace(
+            self,
+            provenance=self.provenance | about,
+            train=train,
+            validation=validation,
+            test=test,
+            train_by_epoch=copied,
+            fold=fold,
+        )
+
     def listing(self) -> pd.DataFrame:
         """List the photos for the record, in the data set's own order.
 
         Returns
         -------
         DataFrame
-            path (the photo's key), label (the class' name) and part; for photos in files of their own, also sha256,
-            and group if any is given.
+            path (the photo's key), label (the class' name), and part or fold; for photos in files of their own, also
+            sha256, and group if any is given.
         """
         parts = np.empty(len(self.keys), object)
         for name, rows in zip(PARTS, (self.train, self.validation, self.test)):
             parts[rows] = name
-        table = pd.DataFrame(
-            {"path": self.keys, "label": np.array(self.classes)[self.labels[: len(self.keys)]], "part": parts}
-        )
+        table = pd.DataFrame({"path": self.keys, "label": np.array(self.classes)[self.labels[: len(self.keys)]]})
+        table = table.assign(part=parts) if self.fold is None else table.assign(fold=self.fold)
         if self.files is None:
             return table
-        return table.join(self.files[[name for name in ("sha256", "group") if name in self.files]])
+        also = ("sha256", "group") if self.fold is None else ("part", "sha256", "group")  # the part its owner gave it
+        return table.join(self.files[[name for name in also if name in self.files]])
 
 
 def photos_of(experiment: Experiment) -> Data:
-    """Load the photos of an experiment: see `load_photos`."""
+    """Load the photos of an experiment: see `load_photos`. Of several folds, they are divided for the first tested."""
     e = experiment
-    return load_photos(e.dataset, e.image_size, e.max_examples, e.splits, e.on_damaged)
+    data = load_photos(e.dataset, e.image_size, e.max_examples, e.splits, e.on_damaged)
+    return data.in_fold(e.folds, e.tested_folds[0]) if e.folds else data
 
 
 def load_photos(
@@ -197,6 +249,7 @@ def load_photos(
             "ignored": list(source.ignored)[:IGNORED],
         },
         files=files,
+        places=source.places(),
     )
 
 

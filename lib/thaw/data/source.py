@@ -77,6 +77,9 @@ class Source(Protocol):
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give the positions of the photos that train, validate and test."""
 
+    def places(self) -> np.ndarray | None:
+        """Give each photo its place from 0 to 1, to divide them into folds; None: by position."""
+
     def listing(self) -> pd.DataFrame | None:
         """List the photos with what their files say; None where they are in no files of their own."""
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from thaw.errors import InvalidParameter
+
 PARTS = ("train", "validation", "test")
 SHARES = (0.75, 0.15, 0.10)
 FEWEST = 20  # photos: with fewer, hardly one would be left for the test
@@ -85,6 +87,99 @@ def by_hash(names: Sequence[str], labels: Sequence[str], given: Sequence[str]) -
             if len(left) > 1 and not any(drawn[name] == part for name in members[label]):
                 drawn[max(left, key=lambda name: fractions[name])] = part
     return [drawn[name] if part == "train" else part for name, part in zip(names, given)]
+
+
+def places_by_position(count: int) -> np.ndarray:
+    """Give each photo its place from 0 to 1 in the data set's own order, (photos,)."""
+    return (np.arange(count) + 0.5) / max(count, 1)
+
+
+def places_by_class(names: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Give each photo a place from 0 to 1, such that each class is spread evenly over all places.
+
+    Parameters
+    ----------
+    names : sequence of str, (photos,)
+        The hash of each photo's content, or the name of its group. Photos of
+        one name have one place.
+    labels : sequence of str, (photos,)
+
+    Returns
+    -------
+    array of float, (photos,)
+        Photos are ordered by a hash of their names. Each class begins at
+        another place, so that what is left over of small classes does not all
+        fall on the same folds.
+    """
+    photos = pd.DataFrame({"name": names, "label": labels})
+    groups = photos.groupby("name").agg(label=("label", "min"), size=("label", "size"))
+    groups["order"] = [fraction(name) for name in groups.index]
+    groups = groups.sort_values("order")
+    of_class = groups.groupby("label")["size"]
+    begin = groups["label"].map({label: number for number, label in enumerate(sorted(set(labels)))})
+    first = of_class.cumsum() - groups["size"] + (begin + 0.5) / photos["label"].nunique()
+    place = np.minimum(first + (groups["size"] - 1) / 2, of_class.transform("sum") - 1e-6) / of_class.transform("sum")
+    return place.loc[photos["name"]].to_numpy()
+
+
+def in_fold(places: np.ndarray, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide photos for one of several folds.
+
+    The fold tests. The 15 % of the photos before it, counted in a circle,
+    validate, and the rest trains. So the last of ten folds is the division of
+    `by_position`.
+
+    Parameters
+    ----------
+    places : array of float, (photos,)
+        As `places_by_position` or `places_by_class` gives them.
+    folds, fold : int
+        How many there are; which one, from 0.
+
+    Returns
+    -------
+    train, validation, test : array of int64
+    """
+    after = (places - fold / folds + 1e-9) % 1  # how far behind the fold's beginning
+    test = after < 1 / folds
+    validation = ~test & (after >= 1 - SHARES[1])
+    return np.flatnonzero(~test & ~validation), np.flatnonzero(validation), np.flatnonzero(test)
+
+
+def for_choosing(places: np.ndarray, folds: int, choosing: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide photos to choose something: the first folds validate, and all others train.
+
+    Returns
+    -------
+    train, validation : array of int64
+    """
+    chosen = places + 1e-9 < choosing / folds
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def check_folds(labels: Sequence[str], folds: int, dataset: str) -> None:
+    """See that each class has a photo for each fold.
+
+    Raises
+    ------
+    InvalidParameter
+    """
+    counts = pd.Series(list(labels)).value_counts()
+    if len(counts) and counts.iloc[-1] < folds:
+        raise InvalidParameter(
+            f"folds = {folds}: class {counts.index[-1]!r} of {dataset!r} has {counts.iloc[-1]} "
+            f"photo{'s' * int(counts.iloc[-1] > 1)}. Each class needs a photo for each fold. Give fewer folds "
+            "(3 or more), or none, or add photos to the class, or leave it out."
+        )
+
+
+def fold_sentence(folds: int, by_class: bool) -> str:
+    """Say in a sentence how photos are divided into folds."""
+    how = "by a hash of their contents, each class evenly" if by_class else "in the data set's own order"
+    return (
+        f"All photos are divided into {folds} folds, {how}. Each time one fold tests, the {SHARES[1]:.0%} "
+        "of the photos before it validate, and the rest trains."
+    )
 
 
 def fraction(name: str) -> float:

@@ -112,6 +112,9 @@ class TfdsSource:
             start += count
         return found["train"], found["validation"], found["test"]
 
+    def places(self) -> None:
+        """Folds are by position: TFDS' order is a hash of keys."""
+
     def listing(self) -> None:
         """TFDS keeps photos in records: there are no files to tell of."""
 

@@ -199,6 +199,27 @@ class Record(BaseModel):
         return Experiment.of(self.parameters)
 
 
+class FoldsRecord(BaseModel):
+    """The ``record.json`` of an experiment that was tested on several folds: a `Record` for each.
+
+    Attributes
+    ----------
+    parameters : dict
+        Every field of the `Experiment`; its ``fold`` is None.
+    files : dict of str to str
+        The sha256 of each of the tables, which hold the rows of all folds.
+    folds : list of Record
+        In the order of the folds.
+    """
+
+    model_config = _STRICT
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    parameters: dict[str, Any]
+    files: dict[str, str] = {}
+    folds: list[Record]
+
+
 @cache
 def versions() -> dict[str, str]:
     """List the versions of the libraries that a result depends on."""

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from thaw.disk import places
 from thaw.disk.atomic import check_writable, write_atomic
 from thaw.errors import Diverged, InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
-from thaw.records.record import FIGURES, LAST, Record, migrated
+from thaw.records.record import FIGURES, LAST, FoldsRecord, Record, migrated
 
 TABLES = ("history.csv", "predictions.csv")
 PHOTOS = "photos.csv"  # of photos in files of their own
@@ -61,16 +62,89 @@ def save(
         An epoch a row; a test photo a row.
     photos : DataFrame, optional
         A photo a row, where photos are files of their own: path, label, part
-        and sha256.
+        or fold, and sha256.
     """
-    tables = dict(zip(TABLES, (as_csv(history), as_csv(predictions))))
+    tables = [history, predictions]
+    if (fold := record.experiment.fold) is not None:
+        tables = [table.assign(fold=fold)[["fold", *table]] for table in tables]
+    _write(directory, record, dict(zip(TABLES, map(as_csv, tables))), photos)
+
+
+def _write(
+    directory: Path, record: Record | FoldsRecord, tables: dict[str, bytes], photos: pd.DataFrame | None
+) -> None:
     if photos is not None:
-        tables[PHOTOS] = as_csv(photos)
+        tables = tables | {PHOTOS: as_csv(photos)}
     record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
     contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
     for name, content in contents.items():
         write_atomic(directory / name, content)
+
+
+def of_fold(directory: Path, fold: int) -> Path:
+    """Give the folder in which one fold leaves its files, until all are finished."""
+    return directory / "folds" / str(fold)
+
+
+def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None = None) -> None:
+    """Make one record and one of each table of all finished folds, and delete the folds' own.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the experiment.
+    experiment : Experiment
+        Tested on several folds.
+    photos : DataFrame, optional
+        As for `save`.
+
+    Raises
+    ------
+    InvalidRecord
+        If a fold is missing or cannot be read.
+    """
+    folders = [of_fold(directory, fold) for fold in experiment.tested_folds]
+    folds = [Run.read(folder).record for folder in folders]
+    tables = {}
+    for name in TABLES:
+        header, *rest = ((folder / name).read_bytes().split(b"\n", 1) for folder in folders)
+        tables[name] = b"\n".join([header[0], header[1] + b"".join(rows for _, rows in rest)])
+    _write(directory, FoldsRecord(parameters=experiment.model_dump(mode="json"), folds=folds), tables, photos)
+    shutil.rmtree(directory / "folds", ignore_errors=True)
+
+
+def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
+    """Read what an experiment has left: one run, or of several folds those that are finished.
+
+    Parameters
+    ----------
+    directory : Path
+    experiment : Experiment, optional
+        The one that is expected there.
+
+    Raises
+    ------
+    InvalidRecord
+        If there is none, or one is damaged, of a newer schema version, or of
+        other parameters than those expected.
+    """
+    if (directory / "record.json").is_file() or experiment is None or not experiment.tested_folds:
+        found = Run.read_all(directory)
+    else:
+        folders = [of_fold(directory, fold) for fold in experiment.tested_folds]
+        found = [Run.read(folder) for folder in folders if (folder / "record.json").is_file()]
+        if not found:
+            raise InvalidRecord(f"{directory}: no fold is finished.")
+    if experiment is not None:
+        expected = {each.fold: each for each in experiment.in_turn()}
+        for run in found:
+            own = run.record.experiment
+            if own.fold not in expected or own.digest != expected[own.fold].digest:
+                raise InvalidRecord(
+                    f"{directory}: the record is of other parameters. Delete the folder to run it again."
+                )
+    return found
 
 
 def end_if_diverged(directory: Path, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> None:
@@ -129,7 +203,13 @@ class Run(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> "Run":
-        """Read a run's files.
+        """Read a run's files: `read_all` where there is one fold, or none."""
+        (run,) = cls.read_all(directory)
+        return run
+
+    @classmethod
+    def read_all(cls, directory: Path) -> list["Run"]:
+        """Read the files of a run, or of the folds of which it consists.
 
         Raises
         ------
@@ -139,21 +219,28 @@ class Run(BaseModel):
         try:
             contents = {name: (directory / name).read_bytes() for name in ("record.json", *TABLES)}
             written = dict(json.loads(contents["record.json"]))
-            record = Record.model_validate_json(json.dumps(migrated(written)), strict=True)
+            kind = FoldsRecord if "folds" in written else Record
+            record = kind.model_validate_json(json.dumps(migrated(written)), strict=True)
             for name in TABLES:
                 digest = hashlib.sha256(contents[name]).hexdigest()
                 unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
                 if record.files.get(name, unhashed) != digest:
                     raise ValueError(f"{name} is not the one that was written")
             text = dict.fromkeys(("key", "label", "predicted"), str)
-            history, predictions = (pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES)
-            _agree(record, history, predictions)
+            tables = [pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES]
+            runs = []
+            for each in record.folds if isinstance(record, FoldsRecord) else [record]:
+                fold = each.experiment.fold
+                rows = tables if fold is None else [table[table["fold"] == fold] for table in tables]
+                history, predictions = (table.reset_index(drop=True) for table in rows)
+                _agree(each, history, predictions)
+                runs.append(cls(record=each, history=history, predictions=predictions))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidParameter) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRecord(
                 f"{directory}: not a run's record ({'; '.join(reason[:3])}). Delete the folder to run it again."
             ) from None
-        return cls(record=record, history=history, predictions=predictions)
+        return runs
 
 
 def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -178,7 +265,7 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A run a row: `IDENTITY`, `NAMES`, seed, the record's figures,
+        A run a row: `IDENTITY`, `NAMES`, seed, fold (NaN without folds), the record's figures,
         balanced_accuracy (the mean recall of the classes),
         ``inference_ms_per_image`` as its median, and ``training_seconds`` of
         all phases together beside ``activations_seconds``, ``head_seconds``
@@ -188,6 +275,7 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     for run in runs:
         record, experiment = run.record, run.record.experiment
         row = {name: getattr(experiment, name) for name in (*IDENTITY, *NAMES, "seed")}
+        row["fold"] = float("nan") if experiment.fold is None else experiment.fold
         row |= record.model_dump(include=set(FIGURES))
         row |= {f"{phase}_seconds": seconds for phase, seconds in record.training_seconds.model_dump().items()}
         row["peak_device_memory_mb"] = record.peak_device_memory_mb or float("nan")
