@@ -49,6 +49,8 @@ class Trend:
     seeds : int
         The fewest of any; 1 where runs are not in the interval.
     test : str
+    folds : int
+        On how many folds it was measured; 0 without folds.
     """
 
     most: pd.Series
@@ -61,6 +63,12 @@ class Trend:
     detectable: float
     seeds: int
     test: str
+    folds: int = 0
+
+    @property
+    def these_runs(self) -> bool:
+        """Whether it speaks of these runs only, as `Difference.these_runs`."""
+        return self.seeds == 1 and not self.folds
 
     @property
     def opposite(self) -> Trend:
@@ -327,29 +335,26 @@ class Results:
             return None
         most, least, quantity = rows.iloc[-1], rows.iloc[0], QUANTITIES[name]
         groups = [self.of_row(row) for row in (most, least)]
-        values = [[quantity.of(run.record) for run in group] for group in groups]
-        high, low = (float(np.mean(side)) for side in values)
-        seeds = min(map(len, values))
-        if quantity.chance == "photos":
-            effect = statistics.difference(groups[0], groups[1], self.loss_spreads, statistics.losses)
+        folds = len(statistics.folds_of([*groups[0], *groups[1]]))
+        if quantity.chance == "photos" or (folds and quantity.chance):
+            measure = statistics.losses if quantity.chance == "photos" else statistics.of_record(quantity.of)
+            effect = statistics.difference(groups[0], groups[1], self.loss_spreads, measure)
             ends = (effect.mean, effect.low, effect.high, effect.p, effect.sign, effect.detectable)
-            return Trend(most, least, *ends, effect.seeds, effect.test)
+            return Trend(most, least, *ends, effect.seeds, effect.test, folds)
         if quantity.chance == "parts":
-            photos = self.data["photos"]
-            gaps = [
-                (r["train_accuracy"], photos["train"], r["validation_accuracy"], photos["validation"])
-                for r in (most, least)
-            ]
-            mean, below, above = statistics.gap_difference(*gaps)
+            mean, below, above = statistics.gap_difference(*groups)
             error = max((above - below) / 2 / norm.ppf(1 - statistics.ALPHA / 2), 1e-9)
             sign = 0 if below <= 0 <= above else int(np.sign(mean))
             p = float(2 * norm.sf(abs(mean) / error))
             # How far the runs move is not in it.
             found = float(norm.ppf([1 - statistics.ALPHA / 2, statistics.POWER]).sum() * error)
             return Trend(most, least, mean, below, above, p, sign, found, 1, "difference of independent gaps")
-        apart = {np.sign(a - b) for a in values[0] for b in values[1]}
+        values = [[(run.record.experiment.fold, quantity.of(run.record)) for run in group] for group in groups]
+        high, low = (float(np.mean([value for _, value in side])) for side in values)
+        apart = {np.sign(a - b) for fold, a in values[0] for other, b in values[1] if fold == other}
         sign = int(apart.pop()) if len(apart) == 1 else 0
-        return Trend(most, least, high - low, low, high, None, sign, 0.0, seeds, "counted")
+        seeds = int(rows["seeds"].iloc[[0, -1]].min())
+        return Trend(most, least, high - low, low, high, None, sign, 0.0, seeds, "counted", folds)
 
     def remaining_gain(self, backbone: str, plain: bool = False) -> Remaining | None:
         """Return what the control says of a network's fine-tuning; None where runs are missing.
@@ -397,11 +402,8 @@ class Results:
     @cached_property
     def overfitting(self) -> pd.DataFrame:
         """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
-        photos = self.data["photos"]
-        columns = []
-        for _, row in self.rows.iterrows():
-            accuracies = (row["train_accuracy"], photos["train"], row["validation_accuracy"], photos["validation"])
-            columns.append((*statistics.gap_interval(*accuracies), *statistics.loss_interval(self.of_row(row))))
+        groups = [self.of_row(row) for _, row in self.rows.iterrows()]
+        columns = [(*statistics.gap_interval(group), *statistics.loss_interval(group)) for group in groups]
         names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
         return pd.DataFrame(columns, columns=names, index=self.rows.index)
 
