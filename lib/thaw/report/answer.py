@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -421,14 +420,3 @@ class Answer:
         stated = {claim.id for claim in self.replication.stated}
         counts = Counter(self.replication.verdicts[id].word for id in stated)
         return counts + Counter(standing=len(stated & set(self.replication.standing)))
-
-    def searches(self) -> Iterator[tuple[str, str, str, pd.DataFrame, list]]:
-        """Each search for a learning rate: title, configuration, parameter, the values tried, the values used."""
-        groups = (
-            []
-            if self.results.search is None
-            else self.results.search.groupby(["backbone", "label", "parameter"], sort=False)
-        )
-        for (name, label, parameter), tried in groups:
-            used = {r.record.parameters[parameter] for n in self.networks if n.name == name for r in n.runs}
-            yield self.results.title(name), label, parameter, tried, sorted(used)

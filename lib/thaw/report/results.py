@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,13 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from thaw.errors import InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records.runs import IDENTITY, Run
 from thaw.report import statistics
 from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Family, Remaining, Spread
-from thaw.study import probe, search
+from thaw.study import probe, rates
 from thaw.study.claims import QUANTITIES, Claims
 from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
@@ -91,9 +89,8 @@ class Results:
         How many runs the whole study has.
     missing : dict of Job to str
         Why a job has no run: it failed, or diverged.
-    search : DataFrame or None
-        As `thaw.study.search.table` returns it; None where there is no search,
-        or no run of it is finished.
+    rates : DataFrame or None
+        What each learning rate that was tried came to, as `thaw.study.rates.table` returns it.
     claims : Claims or None
         What the profile claims; None where it names no claims.
     findings : DataFrame or None
@@ -109,7 +106,7 @@ class Results:
     margin: float = 0.02
     planned: int = 0
     missing: Mapping[Job, str] = field(default_factory=dict)
-    search: pd.DataFrame | None = None
+    rates: pd.DataFrame | None = None
     claims: Claims | None = None
     findings: pd.DataFrame | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
@@ -124,10 +121,6 @@ class Results:
             As `Study.outcomes` does.
         """
         finished, missing = study.outcomes()
-        tried = None
-        if searched := search.of(study):
-            with contextlib.suppress(InvalidRecord):  # the search's records are not part of this study
-                tried = search.table(searched)
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
@@ -137,7 +130,9 @@ class Results:
             for run in runs
         }
         probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
-        return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings, probes)
+        return cls(
+            runs, latency, study.margin, len(study.jobs), missing, rates.table(study), study.claims, findings, probes
+        )
 
     @cached_property
     def replication(self) -> Replication | None:

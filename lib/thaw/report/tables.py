@@ -13,7 +13,7 @@ from thaw.records.runs import runs_table, write_csv
 from thaw.report.answer import Answer
 from thaw.report.display import latex, markdown
 from thaw.report.results import Results
-from thaw.report.words import number, parameter, percent, weights_title
+from thaw.report.words import number, percent, weights_title
 
 NONE = "–"
 FEW = 20  # classes in a table
@@ -146,19 +146,6 @@ def costs(results: Results) -> pd.DataFrame:
 def hard(photos: pd.DataFrame) -> pd.DataFrame:
     """Tabulate `Answer.hard`, for a machine without the photos."""
     return photos.assign(wrong=photos["wrong"].map("{:.0%}".format)).rename(columns=str.capitalize)
-
-
-def searched(answer: Answer) -> pd.DataFrame:
-    """Tabulate what each learning rate that was tried came to."""
-    rows = []
-    for title, label, name, tried, used in answer.searches():
-        for _, row in tried.iterrows():
-            figures = NONE, NONE
-            if row["validation_loss"] == row["validation_loss"]:
-                figures = percent(row["validation_accuracy"]), f"{row['validation_loss']:.3f}"
-            words = ["best"] * row["chosen"] + ["used"] * (row["value"] in used)
-            rows.append((title, label, name, parameter(row["value"]), *figures, ", ".join(words)))
-    return pd.DataFrame(rows, columns=["Network", "Tried on", "Parameter", "Value", "Valid. acc.", "Valid. loss", ""])
 
 
 def provenance(answer: Answer) -> pd.DataFrame:
