@@ -328,7 +328,7 @@ class Results:
     def families(self) -> dict[str, Family]:
         """The configurations of each network, to compare them all."""
         return {
-            name: Family(rows, [run for run in self.runs if run.record.experiment.backbone == name], self.spreads)
+            name: Family.of(rows, [run for run in self.runs if run.record.experiment.backbone == name], self.spreads)
             for name, rows in self.backbones.items()
         }
 

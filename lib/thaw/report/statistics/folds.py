@@ -78,11 +78,16 @@ def by_photo(runs: Sequence[Run]) -> pd.DataFrame:
     """
     tables = []
     for group in folds_of(runs, in_common=False).values() if has_folds(runs) else [runs]:
-        shares = {each: np.mean(rows, axis=0) for each, rows in by_identity(group, rightness(group)).items()}
+        shares = shares_right(group)
         index = pd.MultiIndex.from_tuples(list(shares), names=IDENTITY)
         tables.append(pd.DataFrame(np.stack(list(shares.values())), index, group[0].correct.index))
     identities = list(dict.fromkeys(run.identity for run in runs))
     return pd.concat(tables, axis=1).reindex(pd.MultiIndex.from_tuples(identities, names=IDENTITY))
+
+
+def shares_right(runs: Sequence[Run]) -> dict[tuple, np.ndarray]:
+    """Return by configuration the share of its runs that classify a photo correctly; all tested on the same photos."""
+    return {each: np.mean(rows, axis=0) for each, rows in by_identity(runs, rightness(runs)).items()}
 
 
 def of_record(get) -> Measure:
