@@ -116,7 +116,7 @@ class Results:
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
-        runs = list(finished.values())
+        runs = [run for found in finished.values() for run in found]
         origins = {
             (run.record.experiment.backbone, run.record.data["sha256"], run.record.weights["tensors_sha256"])
             for run in runs
