@@ -199,10 +199,11 @@ class Study:
         Returns
         -------
         finished : dict of Job to list of Run
-            One run, or one for each fold that is finished.
+            One run, or one for each fold that is finished; some of these may
+            have diverged, but not all.
         missing : dict of Job to str
-            Why a job has no run to compare: it diverged, also if that was on
-            one fold only; it failed; or its files cannot be read.
+            Why a job has no run to compare: it diverged, it failed, or its
+            files cannot be read.
 
         Raises
         ------
@@ -220,8 +221,8 @@ class Study:
             except InvalidRecord as error:
                 missing[job] = str(error)
                 continue
-            if reason := next(filter(None, map(_diverged, found)), None):
-                missing[job] = reason
+            if all(run.record.diverged for run in found):
+                missing[job] = f"diverged: after epoch {found[0].record.diverged} its loss was no finite number"
             else:
                 finished[job] = found
         missing = {job: missing[job] for job in self.jobs if job in missing}
@@ -355,15 +356,6 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
 def fold_name(job: Job, fold: int) -> str:
     """Name a fold of a job where it is a job of its own."""
     return f"{job.name}-fold-{fold}"
-
-
-def _diverged(run: Run) -> str:
-    """Say how a run diverged; empty if it did not."""
-    if not run.record.diverged:
-        return ""
-    fold = run.record.experiment.fold
-    where = "" if fold is None else f"on fold {fold}, "
-    return f"diverged: {where}after epoch {run.record.diverged} its loss was no finite number"
 
 
 def _claims(settings: StudySettings, root: Path, jobs: list[Job]) -> Claims | None:
