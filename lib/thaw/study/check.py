@@ -92,12 +92,13 @@ def _check_photos(
 
 def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:
     """Refuse to go on with a study whose photos are not those of a finished run any more."""
-    before, done = digest, f"{job.label} was run"
+    before: object = digest
+    done = f"{job.label} was run"
     with contextlib.suppress(InvalidRecord):
         if job.folders:
             before = job.read()[0].record.data.get("files_sha256", digest)  # older records have none
     if job.choice and before == digest and (tried := job.choice.read()) is not None:
-        before, done = str(tried["files_sha256"].iloc[0]), f"the learning rates of {job.configuration} were chosen"
+        before, done = tried["files_sha256"].iloc[0], f"the learning rates of {job.configuration} were chosen"
     if before == digest:
         return
     how = ""

@@ -158,7 +158,9 @@ def _trial(setup: Setup, experiment: Experiment) -> dict[str, Any]:
     """Train on all photos but those that choose, and say what came of it."""
     from thaw.training import phases
 
-    chosen = setup.for_choosing(setup.experiment.folds, setup.experiment.choosing_folds, experiment)
+    folds = experiment.folds
+    assert folds is not None  # rates are chosen on them
+    chosen = setup.for_choosing(folds, experiment.choosing_folds, experiment)
     training = phases.train(chosen)
     kept = training.history.iloc[training.kept_epoch - 1]
     return {
