@@ -235,9 +235,8 @@ def _loss_over_rate(axes: Axes, trials: Trials, colour, is_head: bool) -> None:
     axes.plot(fine["value"], fine["loss"], "s--" if is_head else "o-", label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
-    if trials.chosen is not None:
-        place = trials.chosen["value"], trials.chosen["loss"]
-        axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
+    taken = trials.chosen
+    axes.plot(taken["value"], taken["loss"], "o", color=colour, markersize=8, markerfacecolor="none")
 
 
 def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, str, pd.DataFrame, tuple]]:
