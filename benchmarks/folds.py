@@ -29,9 +29,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=(2, 3), help="of the two phases (default: 2 3)")
     parser.add_argument("--only", default="mobilenet", help="configurations whose name holds this")
     options = parser.parse_args()
-    jobs = [
-        job for job in Study.load("quick").jobs if options.only in job.configuration and not job.experiment.control
-    ]
+    jobs = [job for job in Study.load("quick").jobs if options.only in job.configuration and not job.experiment.control]
     head, finetune = options.epochs
     changes = {"max_examples": options.photos, "image_size": options.size, "head_epochs": head, "output_dir": None}
     print("| | ten folds, s | ten times one run | ten times plain Keras | beside training, s a fold | loss, plain | ")
@@ -52,7 +50,8 @@ def main() -> None:
 def line(name: str, walls: list[float], beside: str, losses: str) -> str:
     """Write a row: seconds, and how many times as long the others take."""
     folds, runs, plain = walls
-    return f"| {name} | {folds:,.0f} | {runs:,.0f} ({runs / folds:.1f}) | {plain:,.0f} ({plain / folds:.1f}) | {beside} | {losses} |"
+    cells = [name, f"{folds:,.0f}", *(f"{wall:,.0f} ({wall / folds:.1f})" for wall in (runs, plain)), beside, losses]
+    return f"| {' | '.join(cells)} |"
 
 
 def seconds_of(script: str, experiment) -> dict:

@@ -76,7 +76,10 @@ def invented(
                 record, history, predictions = made_up_run(
                     seed * (folds or 1) + (fold or 0),
                     right,
-                    backbone=backbone, strategy=strategy, amount=amount, finetune_epochs=tuned,
+                    backbone=backbone,
+                    strategy=strategy,
+                    amount=amount,
+                    finetune_epochs=tuned,
                     **of_fold,
                 )
                 predictions["key"] = [f"photo-{key}" for key in keys]

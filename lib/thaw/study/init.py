@@ -258,7 +258,7 @@ def _repeats(choice: Choice) -> str:
     if choice.choosing:
         head, finetune = (f"[{', '.join(f'{rate:.1e}' for rate in rates)}]" for rates in (HEAD_RATES, FINETUNE_RATES))
         lines += (
-            f"\n  choosing_folds: {choice.choosing}  # are not tested: each configuration chooses its learning rates on them"
+            f"\n  choosing_folds: {choice.choosing}  # not tested: each configuration chooses its rates on them"
             f"\n  learning_rates: {{head: {head}, finetune: {finetune}}}"
         )
     return lines
