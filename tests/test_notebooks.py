@@ -161,7 +161,7 @@ def test_what_is_left_for_people_who_write_their_own(study):
     assert len(latency) == 2 * 2 * sum(ROUNDS.values())
     assert (latency["milliseconds"] > 0).all()
     assert {"results.csv", "results.md", "results.tex"} <= {path.name for path in study.outputs.iterdir()}
-    for run in study.outcomes()[0].values():
+    for (run,) in study.outcomes()[0].values():
         assert f"{run.record.test_accuracy:.1%}" in (study.outputs / "results.md").read_text(encoding="utf-8")
 
 

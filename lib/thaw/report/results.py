@@ -129,8 +129,7 @@ class Results:
         InvalidRecord
             As `Study.outcomes` does.
         """
-        outcomes, missing = study.outcomes()
-        finished = {job: runs if isinstance(runs, list) else [runs] for job, runs in outcomes.items()}
+        finished, missing = study.outcomes()
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
