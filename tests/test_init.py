@@ -60,8 +60,7 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
 
 
 @pytest.mark.parametrize(
-    "classes, divided, folds", [({"a": 60, "b": 60}, False, 5), ({"a": 60, "b": 4}, False, 4),
-                                ({"a": 60, "b": 2}, False, 0), ({"a": 60, "b": 60}, True, 0)]
+    "classes, divided, folds", [({"a": 60, "b": 60}, False, 5), ({"a": 60, "b": 3}, False, 3), ({"a": 60, "b": 60}, True, 0)]
 )  # fmt: skip
 def test_folds_are_as_many_as_the_smallest_class_and_the_owner_s_parts_allow(tmp_path, classes, divided, folds):
     parts = ("train", "test") if divided else ("",)
@@ -118,7 +117,7 @@ def test_a_network_whose_last_blocks_compute_nothing_is_measured_all_the_same(tm
 def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     lines = []
     folder = photos(tmp_path / "My photos")
-    path = init(str(folder), ["MobileNet"], 5, None, "none", "network", lines.append)
+    path = init(str(folder), ["MobileNet"], 600, None, "none", "network", lines.append)
     assert path == project / "params" / "profiles" / "My-photos.yaml"
     text = "\n".join(lines)
     assert "80 photos in 2 classes (40 photos each)" in text
@@ -132,7 +131,8 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     content = path.read_text(encoding="utf-8")
     assert all("#" in line for line in content.splitlines() if line.startswith(("image_size", "max_examples")))
     assert yaml.safe_load(content)["study"]["networks"] == ["mobilenet"]
-    assert {len(job.experiment.tested_folds) for job in study.jobs} == {5}, "folds show what is chance"
+    assert {len(job.experiment.tested_folds) for job in study.jobs} == {8}, "all that there is time for"
+    assert study.settings.learning_rates and not any("learning_rate:" in line for line in content.splitlines())
     with pytest.raises(InvalidParameter, match="there is such a profile"):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
 
@@ -147,7 +147,7 @@ def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_acce
     features = keras.layers.Conv2D(4, 4, strides=4, activation="relu")(inputs)
     features = keras.layers.Reshape((8, 8, 4))(features) if fixed else features
     keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features))).save(project / "mine.keras")
-    init(str(folder / "My table.csv"), ["mine.keras"], 5, None, None, "tf", lambda line: None)
+    init(str(folder / "My table.csv"), ["mine.keras"], 60, None, None, "tf", lambda line: None)
     study = Study.load("My-table", tmp_path / "outputs")
     assert {job.experiment.dataset for job in study.jobs} == {f"table:{folder / 'My table.csv'}"}
     assert {job.experiment.preprocessing for job in study.jobs} == {"tf"}

@@ -336,8 +336,8 @@ def _divided(choice: Choice, source: Source) -> Choice:
     """
     photos = _listing(source)
     smallest = int(photos["label"].value_counts().iloc[-1])
-    folds = min(choice.folds, smallest)
-    if "came divided" in source.splits or folds < FEWEST_FOLDS:
+    folds = min(choice.folds, smallest)  # a class has a photo to train, to validate and to test, so three at least
+    if "came divided" in source.splits:
         return replace(choice, folds=0, choosing=0, seeds=max(1, choice.tested // 3))
     return replace(choice, folds=folds, choosing=min(choice.choosing, folds - FEWEST_FOLDS))
 
