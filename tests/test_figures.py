@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from thaw.report import figures
+from thaw.report.display import VALUE
 from thaw.report.figures import study, style
 from thaw.report.results import Results
 
@@ -65,6 +66,30 @@ def test_every_accuracy_has_its_interval_and_the_original_s_value():
         assert len([c for axes in figure.axes for c in axes.containers]) >= len(results.rows)
     assert hollow(figures.accuracy_by_parameters(results)) == 14
     assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
+
+
+def said(figure) -> list[str]:
+    """What the marks of a figure say, each text once."""
+    gids = [artist.get_gid() for artist in figure.findobj(lambda artist: artist.get_gid())]
+    return list(dict.fromkeys(gid.removeprefix(VALUE) for gid in gids if gid.startswith(VALUE)))
+
+
+def test_every_mark_says_its_value():
+    results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" and (s, a) == (BLOCKS, 10) else 0.7)
+    values = said(figures.accuracy_by_parameters(results))
+    assert [text for text in values if text.startswith("ResNet50, Strategy B (10 blocks): 90.0% (86.")]
+    assert len([text for text in values if "in the original" in text]) == 14
+    assert len(said(figures.accuracy_by_cost(results))) == 16
+    assert "Strategy B (10 blocks) less Strategy A (5 layers): +20.0 points (" in " ".join(
+        said(figures.differences(results))
+    )
+    assert len([text for text in said(figures.gap(results)) if "test loss" in text]) >= 8
+    assert any(text.startswith("validation accuracy: ") for text in said(figures.learning_curves(results, "resnet50")))
+    pairs = said(figures.confusion({"run": predicted(40)}, [f"c{i}" for i in range(40)]))
+    assert pairs[0] == "c0 → c1: 100 photos"
+    cells = said(figures.confusion({"run": predicted(4)}, [f"c{i}" for i in range(4)]))
+    assert len(cells) == 16
+    assert "c0, predicted c1: 1000 photos" in [text.replace(",0", "0") for text in cells]
 
 
 def test_a_pair_of_curves_a_seed():

@@ -11,9 +11,10 @@ from thaw.experiment import FOUNDING, Experiment
 from thaw.records.record import Record
 from thaw.records.runs import runs_table, write_csv
 from thaw.report.answer import Answer
-from thaw.report.display import latex, markdown
+from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
 from thaw.report.words import number, parameter, percent, weights_title
+from thaw.study.study import Study
 
 NONE = "–"
 FEW = 20  # classes in a table
@@ -190,6 +191,20 @@ def provenance(answer: Answer) -> pd.DataFrame:
     rows["commit"] = each(lambda r: r.commit or "not recorded")
     rows["device"] = each(lambda r: f"{r.device['name']}, {r.device['cores']} core(s) a run, {r.device['gpus']} GPU(s)")
     return pd.DataFrame(rows.items(), columns=["What", "Value"])
+
+
+def files(study: Study) -> pd.DataFrame:
+    """Tabulate the files that each run has left, as links from the report's folder."""
+    names = {"Notebook": "experiment.ipynb", "Record": "record.json"}
+    names |= {"Curves": "history.csv", "Predictions": "predictions.csv"}
+    rows = []
+    for job in study.jobs:
+        paths = [job.directory / name for name in names.values()]
+        links = [
+            Link(path.name, path.relative_to(study.outputs).as_posix()) if path.is_file() else "" for path in paths
+        ]
+        rows.append((job.label, *links))
+    return pd.DataFrame(rows, columns=["Run", *names])
 
 
 def write_tables(study: Results, folder: Path) -> None:
