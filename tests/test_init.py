@@ -60,8 +60,9 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
 
 
 @pytest.mark.parametrize(
-    "classes, divided, folds", [({"a": 60, "b": 60}, False, 5), ({"a": 60, "b": 3}, False, 3), ({"a": 60, "b": 60}, True, 0)]
-)  # fmt: skip
+    "classes, divided, folds",
+    [({"a": 60, "b": 60}, False, 5), ({"a": 60, "b": 3}, False, 3), ({"a": 60, "b": 60}, True, 0)],
+)
 def test_folds_are_as_many_as_the_smallest_class_and_the_owner_s_parts_allow(tmp_path, classes, divided, folds):
     parts = ("train", "test") if divided else ("",)
     for name, count in classes.items():
