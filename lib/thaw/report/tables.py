@@ -153,19 +153,23 @@ def hard(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(answer: Answer) -> pd.DataFrame:
-    """Tabulate every trial of a learning rate; a head that configurations have in common stands once."""
+    """Tabulate the learning rates that were taken and tried; a head that configurations have in common stands once."""
     rows = []
     for of in answer.rates.networks if answer.rates else []:
         for trials in of.trials:
             everyone = of.is_head and len(trials.names) == of.total > 1
+            taken = trials.chosen
+            figures = parameter(taken["value"]), f"{taken['loss']:.3f}", percent(taken["accuracy"])
+            tried = [
+                f"{parameter(row['value'])}{' (added)' * row['extended']}: "
+                + ("diverged" if row["diverged"] else f"{row['loss']:.3f}")
+                for _, row in trials.table.iterrows()
+            ]
             named = "all" if everyone else ", ".join(trials.names.values())
-            for _, row in trials.table.iterrows():
-                figures = (NONE, NONE) if row["diverged"] else (f"{row['loss']:.3f}", percent(row["accuracy"]))
-                remarks = {"taken": row["chosen"], "added": row["extended"], "diverged": row["diverged"]}
-                remark = ", ".join(word for word, holds in remarks.items() if holds)
-                phase = "head alone" if of.is_head else "after unfreezing"
-                rows.append((of.title, named, phase, parameter(row["value"]), *figures, remark))
-    return pd.DataFrame(rows, columns=["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", ""])
+            phase = "head alone" if of.is_head else "after unfreezing"
+            rows.append((of.title, named, phase, *figures, "; ".join(tried)))
+    columns = ["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", "Rates tried, with their losses"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def provenance(answer: Answer) -> pd.DataFrame:
