@@ -89,6 +89,20 @@ def test_where_all_folds_say_the_same_their_photos_decide():
     assert (more.low, more.high) == pytest.approx((centre - 1.959964 * error, centre + 1.959964 * error), abs=1e-6)
 
 
+def test_one_photo_of_12_and_one_of_11_are_the_same():
+    """Folds are not all of one size. Else Student's t would take rounding for how far folds vary."""
+    sizes = (12, 11, 12)
+    first, second = (
+        [run(np.arange(size) >= wrong, fold, amount=wrong) for fold, size in enumerate(sizes)] for wrong in (1, 3)
+    )
+    effect = difference(first, second)
+    assert effect.freedom == np.inf
+    assert effect.high - effect.low > 0.2
+    assert statistics.accuracy_interval(first) == pytest.approx(statistics.wilson(32, 35))
+    (of_family,) = Family.of(statistics.by_configuration([*first, *second]), [*first, *second]).differences
+    assert of_family.high == pytest.approx(effect.high)
+
+
 def test_an_accuracy_s_interval_is_student_s_t_and_ends_at_0_and_1():
     counts = np.array([18, 17, 19, 16])
     known = stats.t.interval(0.9, 3, counts.mean() / 20, stats.sem(counts / 20))

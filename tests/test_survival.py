@@ -175,7 +175,11 @@ if amount == 2:
 if amount == 3:
     time.sleep(3600)
 if amount == 6:
-    keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(float("nan"))
+    class Diverging(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate * float("nan"))
+
+    keras.optimizers.Adam = Diverging
 """
 
 

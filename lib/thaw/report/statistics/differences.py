@@ -11,7 +11,7 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from thaw.records.runs import Run
-from thaw.report.statistics.folds import error_over, folds_of, has_folds, levels_of, vary
+from thaw.report.statistics.folds import error_over, folds_of, has_folds, least_step, levels_of, vary
 from thaw.report.statistics.photos import ALPHA, Measure, Spreads, by_identity, rightness, spreads
 from thaw.report.statistics.power import POWER
 
@@ -168,7 +168,7 @@ def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -
         return nothing_known(*of_all)
     levels = levels_of(parts)
     centre, error, freedom = levels.mean(), error_over(levels), len(levels) - 1
-    if not vary(levels):
+    if not vary(levels, least_step(parts, measure)):
         pooled = np.concatenate(parts)
         sums = (pooled.sum(), (pooled**2).sum(), np.count_nonzero(np.abs(pooled) > 1e-9), count)
         centre, error, freedom = estimated(*sums, (0.0, 0.0, np.inf))

@@ -30,7 +30,7 @@ from thaw.report.statistics.differences import (
     nothing_known,
     of_runs,
 )
-from thaw.report.statistics.folds import folds_of, has_folds, shares_right
+from thaw.report.statistics.folds import folds_of, has_folds, least_step, shares_right
 from thaw.report.statistics.photos import ALPHA, Spreads, rightness, runs_of, spreads
 
 AT_ONCE = 2_000_000  # numbers in one step of a large family
@@ -305,7 +305,7 @@ class FamilyOfFolds(Family):
         if folds < 2:
             return [nothing_known(photos, fewest, 1 - each, folds) for fewest, each in zip(seeds, alike.tolist())]
         mean = self._apart.mean(axis=1)
-        still = np.ptp(self._apart, axis=1) <= 1e-9
+        still = np.ptp(self._apart, axis=1) < least_step([fold[0] for fold in self._folds], rightness)
         of_photos = estimated(photos_sums, squares, photos - same, photos, (0.0, 0.0, np.inf))
         of_folds = mean, self._apart.std(axis=1, ddof=1) / np.sqrt(folds), np.full(len(mean), folds - 1.0)
         centre, error, freedom = (np.where(still, *both) for both in zip(of_photos, of_folds))

@@ -105,9 +105,17 @@ def levels_of(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([part.mean() for part in parts])
 
 
-def vary(levels: np.ndarray) -> bool:
+def least_step(parts: Sequence[np.ndarray], measure: Measure) -> float:
+    """Return by how much folds have to differ to differ at all: an accuracy by half a photo.
+
+    One photo of 36 and one of 37 are the same number of photos.
+    """
+    return 0.5 / min(map(len, parts)) if measure is rightness else 1e-9
+
+
+def vary(levels: np.ndarray, step: float = 1e-9) -> bool:
     """Whether levels differ from fold to fold. If they do not, Student's t has no error to go by."""
-    return len(levels) > 1 and float(np.ptp(levels)) > 1e-9
+    return len(levels) > 1 and float(np.ptp(levels)) >= step
 
 
 def error_over(levels: np.ndarray) -> float:
