@@ -12,7 +12,8 @@ What it speaks of is the procedure, trained on this share of the photos, and
 not one network (Bates, Hastie & Tibshirani, 2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,32 +42,6 @@ def folds_of(runs: Sequence[Run], in_common: bool = True) -> dict[int, list[Run]
     }
 
 
-def by_fold(runs: Sequence[Run], measure: Measure = rightness) -> pd.DataFrame:
-    """Return the mean of a measure over seeds and photos.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-    measure : callable
-        `rightness` for accuracy, `losses`, or what `of_record` makes.
-
-    Returns
-    -------
-    DataFrame, (configurations, folds)
-        Indexed by `IDENTITY`; NaN where a configuration lacks a fold. Without
-        folds it has no columns.
-    """
-    columns = {
-        fold: {each: np.mean(values) for each, values in by_identity(group, measure(group).mean(axis=1)).items()}
-        for fold, group in folds_of(runs, in_common=False).items()
-    }
-    identities = list(dict.fromkeys(run.identity for run in runs))
-    index = pd.MultiIndex.from_tuples(identities, names=IDENTITY)
-    return pd.DataFrame(
-        {fold: [column.get(each, np.nan) for each in identities] for fold, column in columns.items()}, index=index
-    )
-
-
 def by_photo(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the share of a configuration's runs that classify a photo correctly.
 
@@ -90,8 +65,8 @@ def shares_right(runs: Sequence[Run]) -> dict[tuple, np.ndarray]:
     return {each: np.mean(rows, axis=0) for each, rows in by_identity(runs, rightness(runs)).items()}
 
 
-def of_record(get) -> Measure:
-    """Make a measure of a quantity that a record has one of."""
+def of_record(get: Callable[[Any], Any]) -> Measure:
+    """Make a measure of a quantity of which each `Record` has one."""
     return lambda runs: np.array([[get(run.record)] for run in runs], float)
 
 
