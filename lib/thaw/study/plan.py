@@ -53,7 +53,9 @@ class Part:
 
     def heads(self) -> list[Experiment]:
         """List the heads that several of them share, of every fold, each as an experiment that trains nothing else."""
-        counts = Counter(head_alone(each) for job in self.jobs for each in job.experiment.in_turn())
+        counts = Counter(
+            head_alone(each) for job in self.jobs if not job.awaits_rates for each in job.experiment.in_turn()
+        )
         return [head for head, count in counts.items() if count > 1]
 
 
