@@ -170,7 +170,7 @@ def _for_screens(page: BeautifulSoup) -> None:
         wide.wrap(page.new_tag("div", attrs={"class": "report-scroll", "tabindex": "0"}))
     for image in main.select(".report-figure img[src^='data:image/svg']"):
         svg = BeautifulSoup(base64.b64decode(str(image["src"]).partition(",")[2]), "html.parser").select("svg")[0]
-        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": image["width"]}
+        svg.attrs |= {"role": "img", "aria-label": image.get("alt", ""), "width": image.get("width", "100%")}
         del svg["height"]
         image.replace_with(svg)
     script, policy = page.select("body > script")[0], page.select("meta[http-equiv]")[0]
