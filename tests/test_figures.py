@@ -1,9 +1,11 @@
 """Figures show what they are given: every configuration, its interval, and what differs clearly; and stay bounded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
-from invented import BLOCKS, flat, invented
+from invented import BLOCKS, flat, invented, with_rates
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
@@ -97,6 +99,26 @@ def test_a_pair_of_curves_a_seed():
     figure = figures.learning_curves(results, "resnet50")
     assert len(figure.axes) == 8
     assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
+
+
+def test_folds_have_thin_curves_and_their_mean_and_are_points_beside_their_accuracy():
+    results = invented(flat, photos=60, folds=4, swap=0.1)
+    figure = figures.learning_curves(results, "resnet50")
+    assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes)
+    singles = [line for axes in figures.accuracy_by_parameters(results).axes for line in axes.lines]
+    assert sum(len(line.get_xdata()) == 4 for line in singles) == len(results.rows)
+    none = [line for axes in figures.accuracy_by_parameters(invented(flat)).axes for line in axes.lines]
+    assert max(len(line.get_xdata()) for line in none) == 1
+
+
+def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
+    results = with_rates(invented(flat, photos=60, folds=4), lambda *w: 1e-4, lambda *w: 9.0 if w[2] == 40 else 0.1)
+    for axes in figures.rates(results).axes:
+        names = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert names == ["A-5", "A-10", "B-2", "B-4", "A-40", "B-10", "head alone"]
+        assert hollow(SimpleNamespace(axes=[axes])) == 7
+        crosses = [line for line in axes.lines if line.get_marker() == "x"]
+        assert sum(len(line.get_xdata()) for line in crosses) == 2, "the two rates at which 40 layers diverge"
 
 
 def test_the_strip_colours_the_layers_that_train_and_names_blocks_where_they_begin():

@@ -183,7 +183,7 @@ def test_the_reports_show_every_row_and_say_how_small_the_study_is(study):
             "Accuracy",
             "What these photos can show",
             "How it was measured",
-            "The photos that are wrong in most runs",
+            "The hardest photos",
             "Inference speed",
             "Training time and memory",
         ):

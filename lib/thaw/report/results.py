@@ -127,13 +127,12 @@ class Results:
         Raises
         ------
         InvalidRecord
-            As `Study.outcomes` does.
+            As `Study.outcomes` does, or if no configuration has three folds.
         """
-        finished, missing = study.outcomes()
+        found = compared(*study.outcomes())
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
-        found = compared(finished, missing)
         if not (runs := found.runs):
             lines = "".join(f"\n  {job.label}: {reason}" for job, reason in found.missing.items())
             raise InvalidRecord(

@@ -252,10 +252,9 @@ def _loss_over_rate(axes: Axes, trials: Trials, colour, is_head: bool) -> None:
     axes.plot(fine["value"], fine["loss"], "s--" if is_head else "o-", label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
-    if trials.chosen is not None:
-        place = trials.chosen["value"], trials.chosen["loss"]
-        taken = axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
-        says(f"{named}: loss {place[1]:.3f} at the rate taken, {place[0]:g}", *taken)
+    place = trials.chosen["value"], trials.chosen["loss"]
+    taken = axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
+    says(f"{named}: loss {place[1]:.3f} at the rate taken, {place[0]:g}", *taken)
 
 
 def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, str, pd.DataFrame, tuple]]:
