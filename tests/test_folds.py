@@ -4,14 +4,19 @@ import dataclasses
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import made_up_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_network import SMALL, setup
 
+from thaw.data import splits
 from thaw.data.augmentation import with_copies
 from thaw.data.splits import by_position
 from thaw.disk import places, status
-from thaw.errors import Diverged
+from thaw.errors import Diverged, InvalidParameter
+from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.records import runs
 from thaw.report import figures, tables, words
@@ -156,27 +161,26 @@ class Stopped(Exception):
     """A run that is killed, as far as training can tell."""
 
 
-def test_folds_are_saved_one_by_one_and_gathered_to_the_byte(forty, tmp_path, monkeypatch):
+def test_folds_are_saved_one_by_one_and_gathered_to_the_byte(forty, tmp_path):
     made = of_folds(forty, **LAST_THREE)
     there = {}
-    monkeypatch.setattr(runs, "gather", lambda directory, *_: there.update(_files(directory)))
-    run.run_all(made, tmp_path / "run")
-    monkeypatch.undo()
-    assert list(there) == [
-        f"folds/{n}/{name}" for n in (7, 8, 9) for name in ("history.csv", "predictions.csv", "record.json")
-    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "gather", lambda directory, *_: there.update(_files(directory)))
+        run.run_all(made, tmp_path / "run")
+    names = ["history.csv", "predictions.csv", "record.json"]
+    assert list(there) == [f"folds/{fold}/{name}" for fold in (7, 8, 9) for name in names]
     apart = runs.read(tmp_path / "run", made.experiment)
     runs.gather(tmp_path / "run", made.experiment)
     whole = _files(tmp_path / "run")
-    assert list(whole) == ["history.csv", "predictions.csv", "record.json"]
-    for name in ("history.csv", "predictions.csv"):
+    assert list(whole) == names
+    for name in names[:2]:
         parts = [there[f"folds/{fold}/{name}"].splitlines(keepends=True) for fold in (7, 8, 9)]
         assert whole[name] == b"".join([parts[0][0], *(line for part in parts for line in part[1:])])
     again = runs.read(tmp_path / "run", made.experiment)
     for one, other, fold in zip(apart, again, (7, 8, 9), strict=True):
         assert one.record == other.record and one.record.experiment.fold == fold
         assert one.history.equals(other.history) and one.predictions.equals(other.predictions)
-    assert not set(places.cache("checkpoints").glob("*.npz")) - _heads(made), "only the heads may serve others"
+    assert set(places.cache("checkpoints").glob("*.npz")) == _heads(made), "only the heads may serve others"
 
 
 def _heads(made) -> set:
@@ -316,7 +320,7 @@ def test_the_notebook_shows_folds_together(forty, tmp_path):
 # ---- shared parts -------------------------------------------------------------------------------
 
 
-def test_the_heads_of_all_folds_are_trained_in_the_shared_part(forty):
+def test_the_heads_of_all_folds_are_trained_in_the_shared_part(forty, tmp_path):
     made = of_folds(forty, **LAST_THREE)
     jobs = [
         plan.Job(name, name, made.experiment.model_copy(update={"amount": n}), None) for n, name in ((1, "a"), (2, "b"))
@@ -334,3 +338,132 @@ def test_the_heads_of_all_folds_are_trained_in_the_shared_part(forty):
         phases.train(dataclasses.replace(made, log=lines.append).of_fold(experiment))
     assert sum("head alone: epochs to 2 of 2 were trained before" in line for line in lines) == 3
     assert not any("(head alone)" in line for line in lines)
+
+
+# ---- how photos are divided ---------------------------------------------------------------------
+
+
+some = settings(deadline=None, max_examples=40)
+
+
+@st.composite
+def labelled(draw, most: int = 60):
+    """Names and labels of some photos, each class with at least so many photos as there are folds."""
+    folds = draw(st.integers(3, 10))
+    sizes = draw(st.lists(st.integers(folds, most), min_size=1, max_size=5))
+    labels = [f"class {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    salt = draw(st.integers(0, 10**6))
+    return folds, [f"{salt}-{number}" for number in range(len(labels))], labels
+
+
+def _of_all(place, folds):
+    return [splits.in_fold(place, folds, fold) for fold in range(folds)]
+
+
+def _whole(parts, count):
+    return sorted(np.concatenate(parts).tolist()) == list(range(count))
+
+
+@some
+@given(labelled())
+def test_every_photo_is_tested_once_and_the_parts_are_all_photos(photos):
+    folds, names, labels = photos
+    for place in splits.places_by_class(names, labels), splits.places_by_position(len(names)):
+        divided = _of_all(place, folds)
+        assert _whole([test for _, _, test in divided], len(names))
+        assert all(_whole(parts, len(names)) for parts in divided)
+        assert all(len(part) for parts in divided for part in parts[::2])
+
+
+@some
+@given(labelled())
+def test_each_class_is_spread_evenly_over_the_folds(photos):
+    folds, names, labels = photos
+    fold_of = np.floor(splits.places_by_class(names, labels) * folds + 1e-9).astype(int)
+    counts = pd.crosstab(pd.Series(labels), pd.Categorical(fold_of, range(folds)), dropna=False)
+    assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
+    tested = [splits.in_fold(splits.places_by_class(names, labels), folds, fold)[2] for fold in range(folds)]
+    assert all((fold_of[test] == fold).all() for fold, test in enumerate(tested)), "the fold that is written is tested"
+
+
+@some
+@given(labelled(), st.integers(2, 4))
+def test_photos_of_a_group_stay_together(photos, size):
+    folds, names, labels = photos
+    groups = [f"{label} {number // size}" for number, label in enumerate(labels)]
+    place = splits.places_by_class(groups, labels)
+    assert pd.Series(place).groupby(groups).nunique().max() == 1
+    divided = _of_all(place, folds)
+    assert _whole([test for _, _, test in divided], len(names))
+    for parts in divided:
+        part_of = pd.Series(np.repeat(range(3), [len(part) for part in parts]), np.concatenate(parts)).sort_index()
+        assert part_of.groupby(groups).nunique().max() == 1
+
+
+@some
+@given(labelled(), st.randoms(use_true_random=False))
+def test_a_photo_s_place_does_not_depend_on_the_order_of_all(photos, random):
+    _, names, labels = photos
+    order = random.sample(range(len(names)), len(names))
+    place = splits.places_by_class(names, labels)
+    moved = splits.places_by_class([names[i] for i in order], [labels[i] for i in order])
+    assert moved.tolist() == place[order].tolist()
+
+
+@some
+@given(st.integers(1, 200).map(lambda twenties: 20 * twenties))
+def test_fold_9_of_10_is_the_division_by_position(count):
+    divided = splits.in_fold(splits.places_by_position(count), 10, 9)
+    assert all(ours.tolist() == theirs.tolist() for ours, theirs in zip(divided, by_position(count), strict=True))
+
+
+@some
+@given(labelled(), st.data())
+def test_the_folds_for_choosing_are_those_that_are_not_tested(photos, data):
+    folds, names, labels = photos
+    choosing = data.draw(st.integers(1, folds - 1))
+    place = splits.places_by_class(names, labels)
+    train, validation = splits.for_choosing(place, folds, choosing)
+    assert _whole([train, validation], len(names))
+    left_out = np.concatenate([splits.in_fold(place, folds, fold)[2] for fold in range(choosing)])
+    assert sorted(left_out.tolist()) == validation.tolist()
+
+
+@pytest.mark.parametrize(
+    "parameters, said",
+    [
+        ({"fold": 3}, "there are no folds"),
+        ({"choosing_folds": 1}, "there are no folds. Set folds"),
+        ({"folds": 10, "fold": 10}, "folds count from 0, up to 9 of 10"),
+        ({"folds": 10, "fold": 1, "choosing_folds": 2}, "one fold alone is tested"),
+        ({"folds": 5, "choosing_folds": 3}, "3 of the 5 folds or more have to be left .* Give 2 or fewer"),
+        ({"folds": 2}, "folds = 2"),
+        ({"folds": 101}, "folds = 101"),
+        ({"folds": 10, "fold": -1}, "fold = -1"),
+    ],
+    ids=str,
+)
+def test_folds_that_make_no_sense_are_refused(parameters, said):
+    with pytest.raises(InvalidParameter, match=said):
+        Experiment.of({"backbone": "small", "strategy": "frozen"} | parameters)
+
+
+@some
+@given(st.integers(3, 20), st.data(), st.integers(0, 1000))
+def test_the_folds_of_an_experiment_in_turn(folds, data, seed):
+    choosing = data.draw(st.integers(0, folds - 3))
+    parameters = {"backbone": "small", "strategy": "frozen", "folds": folds, "choosing_folds": choosing, "seed": seed}
+    whole = Experiment.of(parameters)
+    in_turn = whole.in_turn()
+    assert [each.fold for each in in_turn] == list(whole.tested_folds) == list(range(choosing, folds))
+    assert {each.configuration for each in in_turn} == {whole.configuration}
+    assert len({each.digest for each in in_turn}) == len({each.seed for each in in_turn}) == folds - choosing
+    other = Experiment.of(parameters | {"seed": seed + 1}).in_turn()
+    assert not {each.seed for each in in_turn} & {each.seed for each in other}, "no seed is used twice"
+    assert all(each.in_turn() == [each] for each in in_turn)
+
+
+def test_a_class_with_fewer_photos_than_folds_is_refused():
+    splits.check_folds(["a"] * 5 + ["b"] * 5, 5, "mine")
+    with pytest.raises(InvalidParameter, match="class 'b' of 'mine' has 4 photos"):
+        splits.check_folds(["a"] * 5 + ["b"] * 4, 5, "mine")
