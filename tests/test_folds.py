@@ -115,14 +115,12 @@ def test_a_fold_in_turn_is_the_same_fold_alone(forty, way, traces, tmp_path, mon
     assert [experiment.seed for experiment in made.experiment.in_turn()] == [27, 28, 29]
     assert counts[0] > 0 and len(set(counts)) == 1, "the later folds trace nothing"
     monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "alone"))
-    for number in (1, 2):
-        alone = of_folds(forty, seed=27 + number, fold=7 + number, **WAYS[way])
-        expected = results(alone)
-        history, predictions, weights = in_turn[number]
-        assert history.equals(expected[0])
-        assert predictions.equals(expected[1])
-        for ours, theirs in zip(weights, expected[2], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+    expected = results(of_folds(forty, seed=29, fold=9, **WAYS[way]))
+    history, predictions, weights = in_turn[2]
+    assert history.equals(expected[0])
+    assert predictions.equals(expected[1])
+    for ours, theirs in zip(weights, expected[2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     assert np.isfinite(in_turn[0][0][["train_loss", "validation_loss"]]).all(axis=None)
     assert not in_turn[0][0].equals(in_turn[1][0])
     assert not in_turn[0][1]["key"].equals(in_turn[1][1]["key"])
