@@ -152,7 +152,7 @@ def _for_screens(page: BeautifulSoup) -> None:
     sections = [heading for heading in main.select(":is(h1, h2, h3)") if heading is not main.select_one("h1")]
     for heading in sections:
         item = page.new_tag("li", attrs={"class": heading.name})
-        item.append(page.new_tag("a", href=f"#{heading['id']}", string=heading.get_text(" ")))
+        item.append(page.new_tag("a", href=f"#{heading['id']}", string=" ".join(heading.get_text(" ").split())))
         nav.select("ul")[0].append(item)
         if not heading.select("a"):
             link = page.new_tag("a", attrs={"class": "anchor", "href": f"#{heading['id']}"})

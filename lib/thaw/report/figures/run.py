@@ -97,7 +97,7 @@ def curves(history: pd.DataFrame) -> Figure:
     figure, ((left, right),) = grid(2.8, columns=2)
     for axes, quantity in (left, "accuracy"), (right, "loss"):
         for rows in each if len(each) > 1 else []:
-            learning(axes, rows, quantity, (*PALETTE[0], 0.25), named=False)
+            learning(axes, rows, quantity, (*PALETTE[0], 0.25), named=False, who=f"fold {rows['fold'].iloc[0]}: ")
         learning(axes, mean, quantity, PALETTE[0])
     left.yaxis.set_major_formatter(PERCENT)
     left.set_ylabel("accuracy")

@@ -17,9 +17,12 @@ from thaw.report.display import VALUE, one_line
 
 WIDTH = 8  # inches, of every figure
 LETTERS, LEGEND = 190, 100  # that fit side by side over this width: of ticks, and of a legend
-FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
-# Blue and orange first: they differ in grey, too, and for colour-blind eyes.
-PALETTE = sns.color_palette("colorblind")
+FROZEN, UNFROZEN = "#8496a6", "#d1495b"
+# Blue and orange first: they differ in grey, too, and for colour-blind eyes. Each has a contrast of 3 on white,
+# and on the dark page, which turns figures over.
+PALETTE = sns.color_palette(
+    ["#0173b2", "#cc7a00", "#029e73", "#c44536", "#b460a6", "#9c6b45", "#d0609a", "#7f7f7f", "#8a8300", "#2e8bc0"]
+)
 MARKERS = {"frozen": "o", "layers": "s", "blocks": "^", "pattern": "D", "all": "P"}
 STRATEGIES = {
     "frozen": "frozen base",
@@ -41,7 +44,8 @@ PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  #
 def colours(networks: Iterable[str]) -> dict[str, tuple]:
     """Give each network its colour, in the order of their appearance in the study."""
     names = list(networks)
-    return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else sns.color_palette("viridis", len(names))))
+    many = sns.color_palette("viridis", 9 * len(names) // 5)  # without its light end
+    return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else many))
 
 
 def grid(height: float, lines: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
@@ -84,16 +88,16 @@ def point(
             bar.set_alpha(0.35)
 
 
-def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True, thin: bool = False) -> None:
-    """Draw a quantity of one run over its epochs: dashed in training, solid in validation; `thin` as one of many."""
+def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True, who: str = "") -> None:
+    """Draw a quantity of one run, `who` among several, over its epochs: dashed in training, solid in validation."""
     labels = ("training", "validation") if named else (None, None)
-    look = {"color": colour, "alpha": 0.3 if thin else 1}
-    widths = (0.5, 0.5) if thin else (1, None)
-    for of, dash, width, label in zip(("train", "validation"), ("--", "-"), widths, labels):
+    for of, dash, width, label in zip(("train", "validation"), ("--", "-"), (1, None), labels):
         values = history[f"{of}_{quantity}"]
-        drawn = axes.plot(history["epoch"], values, dash, linewidth=width, label=label, **look)
+        drawn = axes.plot(history["epoch"], values, dash, color=colour, linewidth=width, label=label)
         best, write = (values.max(), "{:.1%}") if quantity == "accuracy" else (values.min(), "{:.3f}")
-        text = f"{of.replace('train', 'training')} {quantity}: {write.format(values.iloc[-1])} after the last epoch"
+        text = (
+            f"{who}{of.replace('train', 'training')} {quantity}: {write.format(values.iloc[-1])} after the last epoch"
+        )
         says(f"{text}, best {write.format(best)} after epoch {history['epoch'][values == best].min()}", *drawn)
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
     if len(unfrozen) and named:
