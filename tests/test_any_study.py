@@ -1,6 +1,7 @@
 """Words, verdicts and figures of studies that are small, unfinished or one-sided: none fails, none says nan."""
 
 import html
+import json
 import re
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else, with_r
 from test_words import MAY_BE_EMPTY, SECTIONS
 
 from thaw.records.runs import runs_table
-from thaw.report import captions, figures, tables
+from thaw.report import advice, captions, figures, tables
 from thaw.report.answer import Answer
 from thaw.report.display import Figure
 from thaw.report.results import Results
@@ -69,6 +70,8 @@ def test_any_study_has_its_report(name):
     if results.replication:
         frames.append(results.replication.claims_table())
         texts.append(answer.write("replication"))
+    box = advice.box(answer)
+    texts += [*box.values(), json.dumps(advice.for_programs(answer), allow_nan=False)]
     for text in [*texts, *(frame.to_string() for frame in frames)]:
         assert text
         assert not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
@@ -97,6 +100,7 @@ def everything(results: Results) -> str:
     texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
     frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
     texts += [write(answer) for write in CAPTIONS] + [captions.curves(network) for network in answer.networks]
+    texts.append(str(advice.box(answer)))
     frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
     drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.gap(results)]
     drawn += [figures.differences(results), *(figures.learning_curves(results, name) for name in results.backbones)]

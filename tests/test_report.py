@@ -15,7 +15,7 @@ from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 
 from thaw.errors import ReportError
-from thaw.report.display import Figure, Table, TitlePage
+from thaw.report.display import Box, Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 
 NASTY = (
@@ -68,7 +68,8 @@ def wide() -> Table:
 def report(tmp_path_factory):
     """A report with all that can be in one, exported both ways."""
     folder = tmp_path_factory.mktemp("report")
-    title = TitlePage("How much to unfreeze?", NASTY, {"Weights": "0123456789abcdef" * 4, NASTY: NASTY}, NASTY)
+    title = TitlePage("How much to unfreeze?", NASTY, NASTY)
+    box = Box("What to do", {"Weights": "0123456789abcdef" * 4, NASTY: NASTY})
     nasty = pd.DataFrame({"#1 *n*|_m_": [NASTY, LONG], "$n$": ["1e-05", "–"]})
     words = pd.DataFrame(
         [["unbreakable_configuration"] * COLUMNS],
@@ -87,7 +88,7 @@ def report(tmp_path_factory):
         folder / "summary.ipynb",
         v4.new_markdown_cell("# Not in the report", metadata={"tags": ["remove"]}),
         displayed({"text/plain": "removed output"}, tags=["remove"]),
-        displayed(title),
+        displayed(title, box),
         v4.new_markdown_cell(prose),
         v4.new_markdown_cell(f"## Results\n\nA path `{'a_long_path/' * 20}` and {LONG * 3}."),
         displayed(v4.new_output("stream", name="stderr", text="a warning"), *tables),
@@ -130,8 +131,8 @@ def test_nothing_in_a_text_is_markup(report):
     literally = NASTY.split("\n")
     where = [
         ".subtitle",
-        ".report-title th",
-        ".report-title td",
+        ".report-box th",
+        ".report-box td",
         ".report-warning",
         "figcaption",
         "td",
@@ -211,10 +212,9 @@ def test_pdf_numbers_captions_and_repeats_the_header_row(report):
     assert all("Network" in page and "Trained" in page for page in pages)
 
 
-def test_pdf_begins_with_title_and_contents_and_has_a_running_title_and_page_numbers(report):
+def test_pdf_has_a_title_bookmarks_a_running_title_and_page_numbers(report):
     assert report.document.get_metadata_dict()["Title"] == "How much to unfreeze?"
-    assert "Contents" in report.pages[0]
-    assert "Method" in report.pages[0].split("Contents")[1]
+    assert [item.get_title() for item in report.document.get_toc()] == ["Method", "Results", "Words"]
     for number, page in enumerate(report.pages, start=1):
         assert f"{number} / {len(report.pages)}" in page
         assert "How much to unfreeze?" in page

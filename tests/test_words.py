@@ -20,7 +20,20 @@ from thaw.study.study import Job
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 
 TEMPLATES = sorted(Path(words.__file__).parent.glob("*.j2"))
-SECTIONS = ("question", "in_short", "networks", "method", "missing", "power", "accuracy", "hard", "speed", "cost")
+SECTIONS = (
+    "explained",
+    "answer",
+    "question",
+    "in_short",
+    "networks",
+    "method",
+    "missing",
+    "power",
+    "accuracy",
+    "hard",
+    "speed",
+    "cost",
+)
 SECTIONS += ("strategies", "fit", "choice", "conclusion", "photos", "balance", "rows", "curves", "learning_rates")
 MAY_BE_EMPTY = ("missing", "strategies", "photos", "balance", "learning_rates")
 
@@ -450,7 +463,12 @@ def test_the_hardest_photos_are_those_that_most_runs_get_wrong():
 def test_the_tables_for_people_who_write_their_own(tmp_path):
     results = invented(flat, seeds=2)
     tables.write_tables(results, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.md", "results.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answer.json",
+        "results.csv",
+        "results.md",
+        "results.tex",
+    ]
     runs = pd.read_csv(tmp_path / "results.csv")
     assert len(runs) == len(results.runs)
     assert {"seed", "test_accuracy", "head_seconds"} <= set(runs)

@@ -1,4 +1,4 @@
-"""What a notebook displays between its prose: a `TitlePage`, `Table`s and `Figure`s.
+"""What a notebook displays between its prose: a `TitlePage`, a `Box`, `Table`s and `Figure`s.
 
 Each has an HTML form, for JupyterLab and the report. ``template/report.css``
 and ``template/report.typ`` set how it looks, on a screen and in the PDF.
@@ -226,22 +226,18 @@ def _with_values(svg: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class TitlePage:
-    """The first page of a report.
+class Box:
+    """Facts in a frame, for what a reader looks for first.
 
     Parameters
     ----------
-    title, subtitle : str
+    title : str
     facts : dict of str to str
-        What the report is based on, for example the data set and the device.
-    warning : str or None
-        What a reader must not overlook.
+        A line each.
     """
 
     title: str
-    subtitle: str
     facts: dict[str, str]
-    warning: str | None = None
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         left = 'style="text-align: left; vertical-align: top"'
@@ -249,6 +245,31 @@ class TitlePage:
             f'<tr><th scope="row" {left}>{_html(name)}</th><td {left}>{_html(value)}</td></tr>'
             for name, value in self.facts.items()
         )
+        return {
+            "text/plain": one_line(self.title),
+            "text/html": (
+                f'<div class="report-box mathjax_ignore"><p><strong>{_html(self.title)}</strong></p>\n'
+                f"<table><tbody>\n{facts}\n</tbody></table>\n</div>"
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class TitlePage:
+    """The head of a report.
+
+    Parameters
+    ----------
+    title, subtitle : str
+    warning : str or None
+        What a reader must not overlook.
+    """
+
+    title: str
+    subtitle: str
+    warning: str | None = None
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         warning = (
             '<p class="report-warning" role="note" style="border: 1px solid #c77700; border-left-width: 4px; '
             f'padding: 0.7em 1em">{_html(self.warning)}</p>\n'
@@ -257,7 +278,7 @@ class TitlePage:
             "text/plain": one_line(self.title),
             "text/html": (
                 f'<header class="report-title mathjax_ignore">\n<h1>{_html(self.title)}</h1>\n'
-                f'<p class="subtitle">{_html(self.subtitle)}</p>\n<table><tbody>\n{facts}\n</tbody></table>\n'
+                f'<p class="subtitle">{_html(self.subtitle)}</p>\n'
                 f"{warning if self.warning else ''}</header>"
             ),
         }

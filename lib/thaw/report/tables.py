@@ -1,6 +1,7 @@
 """The tables of the reports, and the results as files for people who write their own text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 from thaw.disk.atomic import write_atomic
 from thaw.experiment import FOUNDING, Experiment
 from thaw.records.runs import Run, runs_table, write_csv
+from thaw.report import advice
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
@@ -212,9 +214,17 @@ def files(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Run", *names])
 
 
-def write_tables(study: Results, folder: Path) -> None:
-    """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``.tex``."""
+def write_tables(study: Results, folder: Path, names: Mapping[str, str] | None = None, made_from: str = "") -> None:
+    """Write the results as files.
+
+    ``results.csv`` has a run a row with every figure; its ``latency`` is that
+    of the whole network. ``results.md`` and ``results.tex`` have the table of
+    `configurations`, and ``answer.json`` what
+    `thaw.report.advice.for_programs` makes of `names` and `made_from`.
+    """
+    latency = {name: rows["latency"].median() for name, rows in study.backbones.items()}
     runs = runs_table(study.runs).assign(dataset=study.data["dataset"])
+    runs["latency"] = runs["backbone"].map(latency)
     write_csv(runs if study.has_folds else runs.drop(columns="fold"), folder / "results.csv")
     frame, _ = configurations(study, with_original=False)
     means = f", means over {study.folds_so_far}" if study.has_folds else ""
@@ -223,5 +233,7 @@ def write_tables(study: Results, folder: Path) -> None:
     texts = {"results.md": f"{caption.format(markdown(title))}\n\n{table}\n"}
     options = {"index": False, "escape": True, "label": "tab:results"}
     texts["results.tex"] = frame.to_latex(caption=latex(caption.format(title)), **options)
+    answer = advice.for_programs(Answer(study), names, made_from)
+    texts["answer.json"] = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for name, text in texts.items():
         write_atomic(folder / name, methodcaller("write_text", text, encoding="utf-8"))

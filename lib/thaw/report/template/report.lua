@@ -1,7 +1,7 @@
 -- Pandoc filter from the report's page to the functions of report.typ.
 -- The parts of the report are divs with a class; all other divs and spans only bear styles.
 
-local PARTS = { titlepage = true, title = true, subtitle = true, facts = true, warning = true, notes = true }
+local PARTS = { titlepage = true, title = true, subtitle = true, facts = true, box = true, warning = true, notes = true }
 local shift, anchors = 0, {}
 
 local function quoted(text)
