@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import yaml
 from test_record import made_up_run
 
+from thaw.data import splits
 from thaw.records.runs import Run
 from thaw.report.results import Results
 from thaw.study.claims import Claims
@@ -36,6 +38,8 @@ def invented(
     seeds: int = 1,
     latency: Which | None = None,
     swap: float = 0.0,
+    folds: int = 0,
+    wobble: float = 0.0,
     **figures: Which,
 ) -> Results:
     """Make up a finished study that names the original's claims.
@@ -50,6 +54,10 @@ def invented(
         Milliseconds of a single photo; None: not measured.
     swap : float
         The share of photos that are right at random.
+    folds : int
+        Divide the photos into so many folds, and test on each in turn; 0: none.
+    wobble : float
+        The standard deviation of an accuracy from fold to fold, beside that of the photos.
     **figures : callable
         Other fields of the records.
     """
@@ -59,19 +67,29 @@ def invented(
         for strategy, amount, control in CONFIGURATIONS:
             which = (backbone, strategy, amount, control)
             tuned = 15 if control or strategy != FROZEN else 0
-            for seed in range(seeds):
-                right = np.arange(photos) < round(photos * accuracy(*which))
-                right = np.where(rng.random(photos) < swap, rng.random(photos) < right.mean(), right)
+            for seed, fold in product(range(seeds), range(folds) if folds else [None]):
+                share = np.clip(accuracy(*which) + rng.normal(0, wobble), 0, 1) if wobble else accuracy(*which)
+                keys = np.arange(photos) if fold is None else np.arange(fold, photos, folds)
+                right = np.arange(len(keys)) < round(len(keys) * share)
+                right = np.where(rng.random(len(keys)) < swap, rng.random(len(keys)) < right.mean(), right)
+                of_fold = {"folds": folds, "fold": fold} if folds else {}
                 record, history, predictions = made_up_run(
-                    seed, right, backbone=backbone, strategy=strategy, amount=amount, finetune_epochs=tuned
+                    seed * (folds or 1) + (fold or 0),
+                    right,
+                    backbone=backbone, strategy=strategy, amount=amount, finetune_epochs=tuned,
+                    **of_fold,
                 )
+                predictions["key"] = [f"photo-{key}" for key in keys]
                 size = SIZES[strategy, amount] * (1000 if backbone == "mobilenet" else 7000)
                 totals = {"mobilenet": 3_233_989, "resnet50": 23_597_957}
                 changed = {"trainable_parameters": size, "total_parameters": totals[backbone]}
                 changed["test_loss"] = -np.log([0.9 if ok else 0.2 for ok in right]).mean()
                 changed |= {name: figure(*which) for name, figure in figures.items()}
-                data = record.data | {"photos": {"train": 3000, "validation": 600, "test": photos, "available": 4000}}
-                record = record.model_copy(update=changed | {"data": data | {"dataset": "tf_flowers"}})
+                parts = {"train": 3000, "validation": 600, "test": len(keys), "available": photos if folds else 4000}
+                data = record.data | {"photos": parts, "dataset": "tf_flowers"}
+                if folds:
+                    data["splits"] = splits.fold_sentence(folds, by_class=False)
+                record = record.model_copy(update=changed | {"data": data})
                 runs.append(Run(record=record, history=history, predictions=predictions))
             if latency is None:
                 continue
@@ -114,30 +132,40 @@ WAYS = [
 OWN = {"efficientnetv2b0": "EfficientNetV2B0", "/photos/own.keras": "own", "/other/own.keras": "own"}
 
 
-def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN)) -> Results:
-    """Make up a study of somebody's own photos and networks: `WAYS` to unfreeze, so many test photos a class."""
+def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN), folds: int = 0) -> Results:
+    """Make up a study of somebody's own photos and networks: `WAYS` to unfreeze, so many test photos a class.
+
+    With `folds` the photos are divided into them, and each is tested in its own.
+    """
     rng = np.random.default_rng(0)
     labels = np.repeat([f"class {number}" for number in range(len(sizes))], sizes)
     runs = []
     for backbone in networks:
-        for number, way in enumerate(WAYS):
-            right = rng.random(len(labels)) < 0.6 + 0.02 * number
+        for (number, way), fold in product(enumerate(WAYS), range(folds) if folds else [None]):
+            names = labels if fold is None else labels[fold::folds]
+            right = rng.random(len(names)) < 0.6 + 0.02 * number
             named = {"backbone": backbone, "amount": 0, "dataset": "folder:/photos/mine"} | way
-            record, history, predictions = made_up_run(0, right, **named)
+            of_fold = {"folds": folds, "fold": fold} if folds else {}
+            record, history, predictions = made_up_run(fold or 0, right, **named, **of_fold)
+            parts = "The parts are divided by a hash of each photo."
             data = {
                 "dataset": "folder:/photos/mine",
                 "version": "",
                 "title": "mine",
                 "description": "",
                 "sha256": "0",
-                "photos": {"train": 3000, "validation": 600, "test": len(labels), "available": 4000},
-                "splits": "The parts are divided by a hash of each photo.",
+                "photos": {"train": 3000, "validation": 600, "test": len(names), "available": 4000},
+                "splits": splits.fold_sentence(folds, by_class=True) if folds else parts,
                 "left_out": [{"path": "a/*b*.jpg", "reason": "no photo"}],
             }
             changed = {"data": data, "network": {"title": OWN[backbone], "about": "a network"}}
             changed |= {"trainable_parameters": 10 + 5 * number, "total_parameters": 100}
-            predictions = predictions[["key"]].assign(
-                label=labels, predicted=np.where(right, labels, np.where(labels == "class 0", "class 1", "class 0"))
+            predictions = pd.DataFrame(
+                {
+                    "key": [f"photo-{key}" for key in range(len(labels))[fold or 0 :: folds or 1]],
+                    "label": names,
+                    "predicted": np.where(right, names, np.where(names == "class 0", "class 1", "class 0")),
+                }
             )
             scores = pd.DataFrame(1 / len(sizes), predictions.index, [f"p_class {n}" for n in range(len(sizes))])
             record = record.model_copy(update=changed)

@@ -180,11 +180,10 @@ def test_a_parameter_that_joins_changes_no_digest_unless_it_is_used():
 
 
 @pytest.mark.parametrize("model", [Experiment, WithOneMore])
-@pytest.mark.parametrize("profile", ["paper", "search"])
-def test_the_committed_runs_are_found_as_they_are(profile, model, monkeypatch):
+def test_the_committed_runs_are_found_as_they_are(model, monkeypatch):
     monkeypatch.setattr("thaw.study.study.Experiment", model)
     monkeypatch.setattr("thaw.records.record.Experiment", model)
-    jobs = Study.load(profile).jobs
-    assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", profile, "runs").iterdir()}
+    jobs = Study.load("paper").jobs
+    assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", "paper", "runs").iterdir()}
     for job in jobs:
         assert job.read().record.experiment.digest[:8] == job.name[-8:]

@@ -53,12 +53,6 @@ def test_what_is_alone_shares_nothing(tmp_path):
     settings = {"configurations": ["mobilenet-blocks-2", "resnet50-blocks-2"]}
     made = planned(tmp_path, study=settings)
     assert made.parts == {} and made.needs == {}
-    tried = {"tries": {"mobilenet-blocks-2": {"finetune_learning_rate": [1e-3, 1e-4]}}}
-    (part,) = planned(tmp_path, study=tried).parts.values()
-    assert len(part.heads()) == 1
-    tried = {"tries": {"mobilenet-frozen": {"head_learning_rate": [1e-3, 1e-4]}}}
-    (part,) = planned(tmp_path, study=tried).parts.values()
-    assert part.heads() == [], "two heads of different rates"
 
 
 def test_other_parameters_are_other_parts(tmp_path):

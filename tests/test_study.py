@@ -15,7 +15,7 @@ from thaw.study import study as study_module
 from thaw.study.profile import read_parameters
 from thaw.study.study import Job, Study
 
-PROFILES = ("demo", "paper", "quick", "search")  # a user may have made others
+PROFILES = ("demo", "paper", "quick")  # a user may have made others
 
 
 def profile(folder, **parameters):
@@ -90,6 +90,13 @@ def test_seeds_for_all_or_by_backbone(tmp_path):
         Study.load(profile(tmp_path, study={"seeds": {"resnet50": [7]}}), tmp_path)
 
 
+def test_values_of_a_backbone(tmp_path):
+    settings = {"backbones": {"mobilenet": {"finetune_learning_rate": 1e-4}}}
+    study = Study.load(profile(tmp_path, finetune_learning_rate=1e-3, study=settings), tmp_path)
+    rates = {job.experiment.backbone: job.experiment.finetune_learning_rate for job in study.jobs}
+    assert rates == {"mobilenet": 1e-4, "resnet50": 1e-3}
+
+
 def test_finished_jobs_are_those_with_a_record(tmp_path):
     study = Study.load(
         profile(tmp_path, study={"configurations": ["mobilenet-frozen", "mobilenet-blocks-2"]}), tmp_path
@@ -108,6 +115,8 @@ def test_finished_jobs_are_those_with_a_record(tmp_path):
         ({"study": {"seeds": []}}, "study.seeds"),
         ({"study": {"seeds": ["one"]}}, "study.seeds"),
         ({"study": [1]}, "study"),
+        ({"study": {"backbones": {"mobilenet": {"epochs": 8}}}}, "study.backbones = 'epochs': not allowed"),
+        ({"study": {"backbones": {"mobilenet": {"batch_size": 0}}}}, "batch_size = 0"),
         ({"batch_size": 0}, "configuration mobilenet-blocks-10:\nbatch_size = 0"),
     ],
     ids=str,

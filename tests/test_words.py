@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_corrections")
 
 TEMPLATES = sorted(Path(words.__file__).parent.glob("*.j2"))
 SECTIONS = ("question", "in_short", "networks", "method", "missing", "power", "accuracy", "hard", "speed", "cost")
-SECTIONS += ("strategies", "fit", "choice", "conclusion", "learning_rates", "photos", "balance")
+SECTIONS += ("strategies", "fit", "choice", "conclusion", "photos", "balance")
 MAY_BE_EMPTY = ("missing", "strategies", "photos", "balance")
 
 

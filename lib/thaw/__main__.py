@@ -19,7 +19,7 @@ from thaw.disk.streams import stderr_to
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.experiment import Experiment
 from thaw.network import backbones
-from thaw.study import freshness, graph, plan, search, watch
+from thaw.study import freshness, graph, plan, watch
 from thaw.study.study import Study
 
 
@@ -114,7 +114,6 @@ def report(study, outputs, cores, cluster):
     """
     if cores and cluster:
         raise click.UsageError("--cores and --cluster exclude each other: the cluster's settings say how many cores.")
-    search.of(study)  # its mistakes, too, are found before anything runs
     check_writable(study.outputs)
     for folder in (places.project(), study.outputs, places.cache()):
         if special := set("{}<>") & set(str(folder)):
@@ -146,10 +145,7 @@ def _report(study: Study, jobs: graph.Graph) -> int:
         if subprocess.run(command).returncode:
             return 1  # it has said why
     missing = jobs.make()
-    if study.is_search and study.finished():
-        found = search.table(study).drop(columns=["label", "at_edge"])
-        print(f"What the validation photos favour:\n{found.to_string(index=False)}")
-    elif study.finished() and "report" not in missing:
+    if study.finished() and "report" not in missing:
         print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
     if missing:
         reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
@@ -174,7 +170,6 @@ def check(study, outputs):
     Example:
       thaw check paper
     """
-    search.of(study)
     print("Checking the data, the weights and the networks.", flush=True)
     with stderr_to(os.devnull):
         from thaw.study import check

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -15,6 +14,7 @@ from thaw.experiment import Experiment
 from thaw.records.record import Record
 from thaw.records.runs import Run
 from thaw.report import statistics, words
+from thaw.report.rates import Rates
 from thaw.report.replication import Replication
 from thaw.report.results import TRAINING, Results, Trend
 from thaw.report.statistics import Difference, Remaining, Step
@@ -23,6 +23,13 @@ from thaw.study.probe import Probe
 BOTH = ("blocks", "layers")  # the two strategies that are compared
 LIKE = ("skip", "extras")  # what their configurations have in common when they are
 SMALL = 100  # with fewer test photos than this, the first page says how little they can decide
+TWO_SIDED = 6  # folds: with fewer, their signs have too few turns to show anything at 5 %
+MAX_T = (
+    "Where many are compared, p is corrected for all of them together: by the largest t that chance shows among them "
+    "when it turns round the differences of whole folds (Westfall and Young, 1993)."
+)
+HOLM = "Where many are compared, p is corrected for their number (Holm, 1979): so few folds allow nothing closer{}."
+ONE_SIDED = ", other than in the steps to the cheapest choice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,21 @@ class NetworkAnswer:
         """Its configurations, a row each; ``gap`` is training less validation accuracy."""
         rows = self.results.backbones[self.name]
         return rows.assign(gap=rows["train_accuracy"] - rows["validation_accuracy"])
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that are compared; none without folds."""
+        return self.results.folds[self.name]
+
+    @cached_property
+    def tested(self) -> int:
+        """How many photos were tested, in folds of all folds together."""
+        return len({key for run in self.runs for key in run.predictions["key"]})
+
+    @cached_property
+    def agreement(self) -> tuple[int, int, int]:
+        """How many photos all runs classify correctly, how many none does, and on how many they differ."""
+        return _agreement(self.runs)
 
     def least(self, column: str) -> pd.Series:
         """Find the configuration with the smallest value of a column."""
@@ -264,6 +286,39 @@ class Answer:
 
     results: Results
 
+    @property
+    def folds(self) -> bool:
+        """Whether photos were tested in folds."""
+        return self.results.has_folds
+
+    @property
+    def share(self) -> float:
+        """The share of the photos that trains."""
+        return self.record.data["photos"]["train"] / self.used
+
+    @property
+    def used(self) -> int:
+        """How many photos train, validate and test."""
+        photos = self.record.data["photos"]
+        return photos["train"] + photos["validation"] + photos["test"]
+
+    @property
+    def choosing(self) -> list[int]:
+        """The folds that are not tested, since learning rates were chosen on them."""
+        planned = {fold for folds in self.results.planned_folds.values() for fold in folds}
+        return [fold for fold in range(self.record.experiment.folds or 0) if planned and fold not in planned]
+
+    @cached_property
+    def rates(self) -> Rates | None:
+        """The trials of learning rates; None where none was tried."""
+        return None if self.results.rates is None else Rates(self.results, self.results.rates)
+
+    @property
+    def correction(self) -> str:
+        """Say how comparisons of many configurations are corrected, where there are folds."""
+        few = min(map(len, self.results.folds.values()))
+        return MAX_T if few >= TWO_SIDED else HOLM.format(ONE_SIDED if few == TWO_SIDED - 1 else "")
+
     def write(self, section: str) -> str:
         """Write a section of the report as Markdown: see `thaw.report.words.write`."""
         return words.write(section, answer=self)
@@ -301,7 +356,7 @@ class Answer:
     @property
     def warning(self) -> str | None:
         """What a reader must know first: how little so few test photos decide; None where there are enough."""
-        photos, rows = self.record.data["photos"]["test"], self.results.rows
+        photos, rows = len(self.results.tested), self.results.rows
         if photos >= SMALL:
             return None
         return (
@@ -313,13 +368,18 @@ class Answer:
     def facts(self, profile: str) -> dict[str, str]:
         """Gather the facts of the first page."""
         data, device, photos = self.record.data, self.record.device, self.record.data["photos"]
+        parts = f"{photos['train']:,} photos train, {photos['validation']:,} validate, {photos['test']:,} test"
+        finished = f"{len(self.results.runs)} of {self.results.planned} finished, {self.results.seeds} a configuration"
+        if self.folds:
+            parts = f"{self.used:,} photos in {self.record.experiment.folds} folds; each time {parts}"
+            jobs = self.results.planned - len(self.results.missing)
+            finished = f"{self.results.folds_so_far} are finished and compared, of {jobs} of "
+            finished += words.count(self.results.planned, "configuration")
         return {
             "Profile": profile,
-            "Data": f"{data['title']}: {photos['train']:,} photos train, {photos['validation']:,} validate, "
-            f"{photos['test']:,} test",
+            "Data": f"{data['title']}: {parts}",
             **{f"{n.title} weights": words.weights_title(n.runs[0].record.weights) for n in self.networks},
-            "Experiments": f"{len(self.results.runs)} of {self.results.planned} finished, {self.results.seeds} "
-            "a configuration",
+            "Experiments": finished,
             "Photos": f"{self.record.parameters['image_size']} pixels square",
             "Device": f"{device['name']}, {words.count(device['cores'], 'core')} a run",
         }
@@ -386,9 +446,7 @@ class Answer:
     @cached_property
     def agreement(self) -> tuple[int, int, int]:
         """How many test photos all runs classify correctly, how many none does, and on how many they differ."""
-        right = statistics.rightness(self.results.runs)
-        always, never = int(right.all(axis=0).sum()), int((~right.any(axis=0)).sum())
-        return always, never, right.shape[1] - always - never
+        return _agreement(self.results.runs)
 
     @cached_property
     def hard(self) -> pd.DataFrame:
@@ -404,11 +462,10 @@ class Answer:
         results = self.results
         said = pd.concat([run.predictions[["key", "label", "predicted"]] for run in results.runs])
         grouped = said[said["label"] != said["predicted"]].groupby("key", sort=True)
-        right = [statistics.rightness(results.of_row(row)).mean(axis=0) for _, row in results.rows.iterrows()]
         columns = {
             "label": grouped["label"].first(),
             "said": grouped["predicted"].agg(lambda names: names.value_counts().index[0]),
-            "wrong": pd.Series(1 - np.mean(right, axis=0), index=sorted(results.runs[0].predictions["key"])).round(6),
+            "wrong": (1 - statistics.by_photo(results.runs).mean()).round(6),
         }
         table = pd.DataFrame(columns).rename_axis("key")
         return table[table["wrong"] >= 0.5].nlargest(10, "wrong").reset_index()
@@ -422,13 +479,9 @@ class Answer:
         counts = Counter(self.replication.verdicts[id].word for id in stated)
         return counts + Counter(standing=len(stated & set(self.replication.standing)))
 
-    def searches(self) -> Iterator[tuple[str, str, str, pd.DataFrame, list]]:
-        """Each search for a learning rate: title, configuration, parameter, the values tried, the values used."""
-        groups = (
-            []
-            if self.results.search is None
-            else self.results.search.groupby(["backbone", "label", "parameter"], sort=False)
-        )
-        for (name, label, parameter), tried in groups:
-            used = {r.record.parameters[parameter] for n in self.networks if n.name == name for r in n.runs}
-            yield self.results.title(name), label, parameter, tried, sorted(used)
+
+def _agreement(runs: list[Run]) -> tuple[int, int, int]:
+    """Count the photos that all runs classify correctly, those that none does, and those on which they differ."""
+    shares = statistics.by_photo(runs)
+    always, never = int((shares == 1).all().sum()), int((shares == 0).all().sum())
+    return always, never, shares.shape[1] - always - never

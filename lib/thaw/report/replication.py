@@ -19,11 +19,15 @@ from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Tes
 if TYPE_CHECKING:  # results hold their replication
     from thaw.report.results import Results
 
-NOTES = (
-    "Differences are in the claim's direction: positive is as the claim says. They have 95 % intervals. The control is "
-    "a frozen base whose head trains for as many epochs as the fine-tuned configurations.",
+DIRECTION = "Differences are in the claim's direction: positive is as the claim says. They have 95 % intervals."
+CONTROL = "The control is a frozen base whose head trains for as many epochs as the fine-tuned configurations."
+OF_FOLDS = (
+    "* The verdict stands when all tested verdicts are corrected as one family (Holm, 1979). What is counted has no "
+    "star."
+)
+OF_SEEDS = (
     "* The verdict stands when all tested verdicts on several seeds are corrected as one family (Holm). What rests on "
-    "one seed speaks of these runs only, and has no star; nor has what is counted.",
+    "one seed speaks of these runs only, and has no star; nor has what is counted."
 )
 
 
@@ -86,7 +90,8 @@ class Replication:
     @property
     def notes(self) -> tuple[str, ...]:
         """What goes below `claims_table`."""
-        return NOTES + self.claims.notes
+        about = f"{DIRECTION} {CONTROL}" if self.results.rows["control"].any() else DIRECTION
+        return about, OF_FOLDS if self.results.has_folds else OF_SEEDS, *self.claims.notes
 
     def row_of(self, row: pd.Series) -> pd.Series | None:
         """Return the source's own row of a configuration, if it has one; a control has none."""
@@ -114,7 +119,9 @@ class Replication:
     def _without(self, claim: Claim) -> list[str]:
         """Name the missing runs that a claim depends on, in a line of its own."""
         lacking = [job.experiment for job in self.results.missing if claim.test.covers(job.experiment)]
-        names = [f"{self.results.title(e.backbone)} {e.short} (seed {e.seed})" for e in lacking]
+        names = [
+            f"{self.results.title(e.backbone)} {e.short}" + ("" if e.folds else f" (seed {e.seed})") for e in lacking
+        ]
         return [f"Without {', '.join(names)}."] if names else []
 
     def own(self, test: Test) -> str:

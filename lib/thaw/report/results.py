@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,12 +13,13 @@ import pandas as pd
 from scipy.stats import norm
 
 from thaw.errors import InvalidRecord
-from thaw.experiment import Experiment
+from thaw.experiment import FEWEST_FOLDS, Experiment
 from thaw.records.runs import IDENTITY, Run
 from thaw.report import statistics
+from thaw.report.folds import compared
 from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Family, Remaining, Spread
-from thaw.study import probe, search
+from thaw.study import probe, rates
 from thaw.study.claims import QUANTITIES, Claims
 from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
@@ -49,6 +49,8 @@ class Trend:
     seeds : int
         The fewest of any; 1 where runs are not in the interval.
     test : str
+    folds : int
+        On how many folds it was measured; 0 without folds.
     """
 
     most: pd.Series
@@ -61,6 +63,12 @@ class Trend:
     detectable: float
     seeds: int
     test: str
+    folds: int = 0
+
+    @property
+    def these_runs(self) -> bool:
+        """Whether it speaks of these runs only, as `Difference.these_runs`."""
+        return self.seeds == 1 and not self.folds
 
     @property
     def opposite(self) -> Trend:
@@ -83,9 +91,8 @@ class Results:
         How many runs the whole study has.
     missing : dict of Job to str
         Why a job has no run: it failed, or diverged.
-    search : DataFrame or None
-        As `thaw.study.search.table` returns it; None where there is no search,
-        or no run of it is finished.
+    rates : DataFrame or None
+        What each learning rate that was tried came to, as `thaw.study.rates.table` returns it.
     claims : Claims or None
         What the profile claims; None where it names no claims.
     findings : DataFrame or None
@@ -94,6 +101,11 @@ class Results:
     probes : dict of str to Probe
         What was predicted before training, by network; those of other photos
         or weights than the runs' are left out.
+    planned_folds : dict of str to tuple of int
+        The folds that each network is to be tested on; empty without folds.
+    lacking : dict of str to dict of int to list of str
+        By network and fold: the finished folds that are left out, and which
+        configurations lack them.
     """
 
     runs: list[Run]
@@ -101,10 +113,12 @@ class Results:
     margin: float = 0.02
     planned: int = 0
     missing: Mapping[Job, str] = field(default_factory=dict)
-    search: pd.DataFrame | None = None
+    rates: pd.DataFrame | None = None
     claims: Claims | None = None
     findings: pd.DataFrame | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    planned_folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lacking: Mapping[str, Mapping[int, list[str]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -115,21 +129,36 @@ class Results:
         InvalidRecord
             As `Study.outcomes` does.
         """
-        finished, missing = study.outcomes()
-        tried = None
-        if searched := search.of(study):
-            with contextlib.suppress(InvalidRecord):  # the search's records are not part of this study
-                tried = search.table(searched)
+        outcomes, missing = study.outcomes()
+        finished = {job: runs if isinstance(runs, list) else [runs] for job, runs in outcomes.items()}
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
-        runs = list(finished.values())
+        found = compared(finished, missing)
+        if not (runs := found.runs):
+            lines = "".join(f"\n  {job.label}: {reason}" for job, reason in found.missing.items())
+            raise InvalidRecord(
+                f"profile {study.profile}: no configuration has results of {FEWEST_FOLDS} folds, which a report needs."
+                f"{lines}\nRun make report PROFILE={study.profile}."
+            )
         origins = {
             (run.record.experiment.backbone, run.record.data["sha256"], run.record.weights["tensors_sha256"])
             for run in runs
         }
         probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
-        return cls(runs, latency, study.margin, len(study.jobs), missing, tried, study.claims, findings, probes)
+        return cls(
+            runs,
+            latency,
+            study.margin,
+            len(study.jobs),
+            found.missing,
+            rates.table(study),
+            study.claims,
+            findings,
+            probes,
+            planned_folds={job.experiment.backbone: job.experiment.tested_folds for job in study.jobs},
+            lacking=found.lacking,
+        )
 
     @cached_property
     def replication(self) -> Replication | None:
@@ -162,6 +191,26 @@ class Results:
         """Return what the report calls a network; where it has no run, its name or that of its file."""
         return self.titles.get(backbone, Path(backbone).stem)
 
+    @cached_property
+    def folds(self) -> dict[str, tuple[int, ...]]:
+        """The folds of each network that are compared; none where its photos are not divided into folds."""
+        found: dict[str, set[int]] = {name: set() for name in self.backbones}
+        for run in self.runs:
+            if run.record.experiment.fold is not None:
+                found[run.record.experiment.backbone].add(run.record.experiment.fold)
+        return {name: tuple(sorted(folds)) for name, folds in found.items()}
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether any network was tested in folds."""
+        return any(self.folds.values())
+
+    def by_network(self, words: Mapping[str, str]) -> str:
+        """Write what is said of each network: once, where it is the same of all."""
+        if len({*words.values()}) == 1:
+            return next(iter(words.values()))
+        return ", ".join(f"{text} ({self.title(name)})" for name, text in words.items())
+
     @property
     def seeds(self) -> str:
         """How many seeds the configurations were run with, in words; by network where these differ."""
@@ -169,14 +218,25 @@ class Results:
         for name, rows in self.backbones.items():
             few, most = rows["seeds"].min(), rows["seeds"].max()
             words[name] = f"{few} to {most} seeds" if few < most else f"{most} seed{'s' if most > 1 else ''}"
-        if len({*words.values()}) == 1:
-            return next(iter(words.values()))
-        return ", ".join(f"{count} ({self.title(name)})" for name, count in words.items())
+        return self.by_network(words)
+
+    @property
+    def folds_so_far(self) -> str:
+        """How many of the planned folds are compared, in words; by network where these differ."""
+        return self.by_network(
+            {name: f"{len(own)} of {len(self.planned_folds.get(name, own))} folds" for name, own in self.folds.items()}
+        )
+
+    @cached_property
+    def tested(self) -> pd.Series:
+        """The class of each photo that was tested, by its key; in folds, of all folds together."""
+        photos = pd.concat([run.predictions[["key", "label"]] for run in self.runs]).drop_duplicates("key")
+        return photos.set_index("key")["label"]
 
     @cached_property
     def photos_of_class(self) -> pd.Series:
         """How many test photos each class has, by its name; the largest class first."""
-        return self.runs[0].predictions["label"].value_counts()
+        return self.tested.value_counts()
 
     @property
     def uneven(self) -> bool:
@@ -185,8 +245,10 @@ class Results:
         return len(counts) > 1 and counts.iloc[0] > UNEVEN * counts.iloc[-1]
 
     def recall(self, row: pd.Series) -> pd.Series:
-        """Return a configuration's recall by class, the lowest first: means over its seeds."""
-        return pd.concat([run.recall for run in self.of_row(row)], axis=1).mean(axis=1).sort_values(kind="stable")
+        """Return a configuration's recall by class, the lowest first, of all its runs together."""
+        photos = self.predictions(row)
+        right = (photos["label"] == photos["predicted"]).groupby(photos["label"])
+        return right.mean().sort_values(kind="stable")
 
     def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
         """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
@@ -200,11 +262,11 @@ class Results:
         return [run for run in of_network if wanted(run.record.experiment)]
 
     def of_row(self, row: pd.Series) -> list[Run]:
-        """Return the runs of a configuration, by seed."""
+        """Return the runs of a configuration, by seed and fold."""
         return statistics.runs_of(row, self.runs)
 
     def predictions(self, row: pd.Series) -> pd.DataFrame:
-        """Return the predictions of a configuration, of all its seeds."""
+        """Return the predictions of a configuration, of all its seeds and folds."""
         return pd.concat([run.predictions for run in self.of_row(row)])
 
     @cached_property
@@ -216,6 +278,7 @@ class Results:
         graph's median milliseconds a photo (NaN where it was not measured).
         """
         rows = _told_apart(statistics.by_configuration(self.runs), self.runs)
+        rows["balanced_accuracy"] = [self.recall(row).mean() for _, row in rows.iterrows()]  # of few photos a fold
         measured = [self.calls(row, "graph", 1) for _, row in rows.iterrows()]
         return rows.assign(latency=[np.nan if calls is None else np.median(calls) for calls in measured])
 
@@ -327,29 +390,26 @@ class Results:
             return None
         most, least, quantity = rows.iloc[-1], rows.iloc[0], QUANTITIES[name]
         groups = [self.of_row(row) for row in (most, least)]
-        values = [[quantity.of(run.record) for run in group] for group in groups]
-        high, low = (float(np.mean(side)) for side in values)
-        seeds = min(map(len, values))
-        if quantity.chance == "photos":
-            effect = statistics.difference(groups[0], groups[1], self.loss_spreads, statistics.losses)
+        folds = len(statistics.folds_of([*groups[0], *groups[1]]))
+        if quantity.chance == "photos" or (folds and quantity.chance):
+            measure = statistics.losses if quantity.chance == "photos" else statistics.of_record(quantity.of)
+            effect = statistics.difference(groups[0], groups[1], self.loss_spreads, measure)
             ends = (effect.mean, effect.low, effect.high, effect.p, effect.sign, effect.detectable)
-            return Trend(most, least, *ends, effect.seeds, effect.test)
+            return Trend(most, least, *ends, effect.seeds, effect.test, folds)
         if quantity.chance == "parts":
-            photos = self.data["photos"]
-            gaps = [
-                (r["train_accuracy"], photos["train"], r["validation_accuracy"], photos["validation"])
-                for r in (most, least)
-            ]
-            mean, below, above = statistics.gap_difference(*gaps)
+            mean, below, above = statistics.gap_difference(*groups)
             error = max((above - below) / 2 / norm.ppf(1 - statistics.ALPHA / 2), 1e-9)
             sign = 0 if below <= 0 <= above else int(np.sign(mean))
             p = float(2 * norm.sf(abs(mean) / error))
             # How far the runs move is not in it.
             found = float(norm.ppf([1 - statistics.ALPHA / 2, statistics.POWER]).sum() * error)
             return Trend(most, least, mean, below, above, p, sign, found, 1, "difference of independent gaps")
-        apart = {np.sign(a - b) for a in values[0] for b in values[1]}
+        values = [[(run.record.experiment.fold, quantity.of(run.record)) for run in group] for group in groups]
+        high, low = (float(np.mean([value for _, value in side])) for side in values)
+        apart = {np.sign(a - b) for fold, a in values[0] for other, b in values[1] if fold == other}
         sign = int(apart.pop()) if len(apart) == 1 else 0
-        return Trend(most, least, high - low, low, high, None, sign, 0.0, seeds, "counted")
+        seeds = int(rows["seeds"].iloc[[0, -1]].min())
+        return Trend(most, least, high - low, low, high, None, sign, 0.0, seeds, "counted", folds)
 
     def remaining_gain(self, backbone: str, plain: bool = False) -> Remaining | None:
         """Return what the control says of a network's fine-tuning; None where runs are missing.
@@ -397,11 +457,8 @@ class Results:
     @cached_property
     def overfitting(self) -> pd.DataFrame:
         """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
-        photos = self.data["photos"]
-        columns = []
-        for _, row in self.rows.iterrows():
-            accuracies = (row["train_accuracy"], photos["train"], row["validation_accuracy"], photos["validation"])
-            columns.append((*statistics.gap_interval(*accuracies), *statistics.loss_interval(self.of_row(row))))
+        groups = [self.of_row(row) for _, row in self.rows.iterrows()]
+        columns = [(*statistics.gap_interval(group), *statistics.loss_interval(group)) for group in groups]
         names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
         return pd.DataFrame(columns, columns=names, index=self.rows.index)
 
@@ -413,7 +470,7 @@ def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
         differ = [
             name
             for name in Experiment.model_fields
-            if name not in ("seed", "output_dir") and len({getattr(each, name) for each in every}) > 1
+            if name not in ("seed", "fold", "output_dir") and len({getattr(each, name) for each in every}) > 1
         ]
         for index, each in zip(same.index if differ else (), every):
             named = ", ".join(f"{name} {getattr(each, name)}" for name in differ)

@@ -124,7 +124,7 @@ def original_note(results: Results) -> list[str]:
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Tabulate training time by phase and memory, a configuration a row; means over seeds."""
+    """Tabulate training time by phase and memory, a configuration a row; means over seeds and folds."""
     rows = results.rows.assign(network=results.rows["backbone"].map(results.titles))
     tuned = rows["strategy"] != "frozen"
     epochs = rows["epochs"] - min(run.record.experiment.head_epochs for run in results.runs)
@@ -148,17 +148,20 @@ def hard(photos: pd.DataFrame) -> pd.DataFrame:
     return photos.assign(wrong=photos["wrong"].map("{:.0%}".format)).rename(columns=str.capitalize)
 
 
-def searched(answer: Answer) -> pd.DataFrame:
-    """Tabulate what each learning rate that was tried came to."""
+def rates(answer: Answer) -> pd.DataFrame:
+    """Tabulate every trial of a learning rate; a head that configurations have in common stands once."""
     rows = []
-    for title, label, name, tried, used in answer.searches():
-        for _, row in tried.iterrows():
-            figures = NONE, NONE
-            if row["validation_loss"] == row["validation_loss"]:
-                figures = percent(row["validation_accuracy"]), f"{row['validation_loss']:.3f}"
-            words = ["best"] * row["chosen"] + ["used"] * (row["value"] in used)
-            rows.append((title, label, name, parameter(row["value"]), *figures, ", ".join(words)))
-    return pd.DataFrame(rows, columns=["Network", "Tried on", "Parameter", "Value", "Valid. acc.", "Valid. loss", ""])
+    for of in answer.rates.networks if answer.rates else []:
+        for trials in of.trials:
+            everyone = of.is_head and len(trials.names) == of.total > 1
+            named = "all" if everyone else ", ".join(trials.names.values())
+            for _, row in trials.table.iterrows():
+                figures = (NONE, NONE) if row["diverged"] else (f"{row['loss']:.3f}", percent(row["accuracy"]))
+                remarks = {"taken": row["chosen"], "added": row["extended"], "diverged": row["diverged"]}
+                remark = ", ".join(word for word, holds in remarks.items() if holds)
+                phase = "head alone" if of.is_head else "after unfreezing"
+                rows.append((of.title, named, phase, parameter(row["value"]), *figures, remark))
+    return pd.DataFrame(rows, columns=["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", ""])
 
 
 def provenance(answer: Answer) -> pd.DataFrame:
@@ -191,9 +194,11 @@ def provenance(answer: Answer) -> pd.DataFrame:
 
 def write_tables(study: Results, folder: Path) -> None:
     """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``.tex``."""
-    write_csv(runs_table(study.runs).assign(dataset=study.data["dataset"]), folder / "results.csv")
+    runs = runs_table(study.runs).assign(dataset=study.data["dataset"])
+    write_csv(runs if study.has_folds else runs.drop(columns="fold"), folder / "results.csv")
     frame, _ = configurations(study, with_original=False)
-    title, caption = study.data["title"], "Test accuracy with 95% intervals, {}."
+    means = f", means over {study.folds_so_far}" if study.has_folds else ""
+    title, caption = study.data["title"], f"Test accuracy with 95% intervals, {{}}{means}."
     table = frame.to_markdown(index=False, disable_numparse=True)
     texts = {"results.md": f"{caption.format(markdown(title))}\n\n{table}\n"}
     options = {"index": False, "escape": True, "label": "tab:results"}

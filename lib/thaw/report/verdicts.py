@@ -103,7 +103,7 @@ def best_of(test: Test, results: Results) -> Verdict | None:
     text += f"{points(named[closest])} from {closest}, the strongest of the others"
     if named[closest].mean == 0:
         text += " (a tie)"
-    alone = any(effect.seeds == 1 for effect in effects)
+    alone = any(effect.these_runs for effect in effects)
     worse = statistics.holm([effect.p if effect.mean < 0 else 1.0 for effect in effects])
     equal = statistics.holm([effect.equivalence(margin) for effect in effects])
     if all(effect.sign > 0 for effect in effects) and equal.min() >= ALPHA:
@@ -145,7 +145,7 @@ def in_range(test: Test, results: Results) -> Verdict | None:
     wide = [statistics.accuracy_interval(results.of_row(r), alpha, results.spreads) for _, r in rows.iterrows()]
     outside = sum(ends[1] < test.low or ends[0] > test.high for ends in wide)
     effect = f"{rows['test_accuracy'].min():.1%} to {rows['test_accuracy'].max():.1%}"
-    alone = bool((rows["seeds"] == 1).any())
+    alone = bool(((rows["seeds"] == 1) & (rows["folds"] == 0)).any())
     if inside.all():
         return Verdict(HOLDS, effect, "All intervals lie inside the range.", these_runs=alone)
     if outside:
@@ -202,7 +202,7 @@ def gain_over_control(test: Test, results: Results) -> Verdict | None:
 
 def _signed(effect: Difference, margin: float, after: str = "") -> Verdict:
     """Judge a difference that the claim says is positive."""
-    text, alone = f"{points(effect)}{after}", effect.seeds == 1
+    text, alone = f"{points(effect)}{after}", effect.these_runs
     if (equal := effect.equivalence(margin)) < ALPHA:
         beside = ", though not nothing" if effect.sign else ""
         return Verdict(
@@ -222,7 +222,7 @@ def _inside(named: dict[str, Difference], margin: float) -> Verdict:
     """Judge the claim that all of these differences are within the margin."""
     effects = list(named.values())
     text = "; ".join(f"{name} {points(effect)}" for name, effect in named.items())
-    alone = any(effect.seeds == 1 for effect in effects)
+    alone = any(effect.these_runs for effect in effects)
     # All must be inside, so the largest p counts. That one of them is outside is a family of tests.
     p = max(effect.equivalence(margin) for effect in effects)
     outside = float(statistics.holm([effect.outside(margin) for effect in effects]).min())
@@ -333,7 +333,7 @@ def trend(test: Test, results: Results) -> Verdict | None:
             word = {claimed: HOLDS, -claimed: REFUTED, 0: TOO_CLOSE}[found.sign]
             if found.p is None and found.mean == 0:
                 word, why = ALIKE, "Counted: a tie."
-            parts.append((results.title(backbone), Verdict(word, effect, why, found.p, found.seeds == 1, least)))
+            parts.append((results.title(backbone), Verdict(word, effect, why, found.p, found.these_runs, least)))
     return _whole(parts)
 
 

@@ -52,8 +52,9 @@ class Quantity:
     in_table : bool
         Whether `TABLE` holds it too.
     chance : str
-        What is left to chance in it: the test ``photos``, the training and
-        validation photos (``parts``), or nothing: it is counted.
+        What is left to chance in it: the test ``photos``; the training and
+        validation photos (``parts``); which ``folds`` it is trained on, else
+        nothing; or nothing at all: it is counted.
     """
 
     of: Callable[[Any], Any]
@@ -63,7 +64,7 @@ class Quantity:
 
 
 QUANTITIES = {
-    "training loss": Quantity(lambda record: record.train_loss, "nats", in_table=True),  # all its photos are known
+    "training loss": Quantity(lambda record: record.train_loss, "nats", in_table=True, chance="folds"),
     "loss on unseen photos": Quantity(lambda record: record.validation_loss, "nats", in_table=True, chance="photos"),
     "lead of training over validation accuracy": Quantity(
         lambda record: record.train_accuracy - record.validation_accuracy, "points", in_table=True, chance="parts"

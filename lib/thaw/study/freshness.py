@@ -12,7 +12,6 @@ import pandas as pd
 
 from thaw.disk import places
 from thaw.experiment import Experiment
-from thaw.study import search
 from thaw.study.study import FINDINGS, Study
 
 RUN = ("record.json", "history.csv", "predictions.csv")
@@ -68,8 +67,7 @@ def made_from(study: Study) -> str:
 
 def _files(study: Study) -> Iterator[Path]:
     root = places.project()
-    searched = search.of(study)
-    for job in study.jobs + (searched.jobs if searched else ()):
+    for job in study.jobs:
         yield from (job.directory / name for name in RUN)
     yield study.outputs / "latency.csv"
     if (study.outputs / FINDINGS).is_file():

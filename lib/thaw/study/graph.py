@@ -49,7 +49,7 @@ class Graph:
             # The part that they wait for has failed. Each of them can make what it needs itself.
             self.run("experiments", shared=False)
         plan.forget(study)
-        if study.finished() and not study.is_search:
+        if study.finished():
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
                 self.run("latency")
@@ -60,7 +60,7 @@ class Graph:
         missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
         if missing:  # a shared part that failed does not matter if all experiments are finished
             missing |= failures
-        if study.finished() and not study.is_search:
+        if study.finished():
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing

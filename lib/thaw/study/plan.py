@@ -116,7 +116,7 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
     from thaw.training.setup import Setup, with_head_of
 
     setup, folder = Setup.of(part.jobs[0].experiment, log), ""
-    to_probe = not study.is_search and probe.is_due(study, setup)
+    to_probe = probe.is_due(study, setup)
     if is_kept(setup.experiment):
         phases.provide_activations(setup, [job.experiment for job in part.jobs], for_probe=to_probe)
         folder = str(activations.folder(setup))

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
 from thaw.experiment import in_words, is_file, shown
 from thaw.network import backbones
 
-# What a search may try: numbers, so that it can be told whether one lies at the edge; and what may differ between
-# backbones.
-Tried = Literal["head_learning_rate", "finetune_learning_rate", "batch_size"]
-Tuned = Literal[Tried, "weights", "preprocessing"]
+# What may differ between backbones.
+Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
-Values = Annotated[list[Any], Field(min_length=1)]
 
 
 class StudySettings(BaseModel):
@@ -47,11 +44,6 @@ class StudySettings(BaseModel):
     claims : str or None
         A folder of ``params``, or the path of one, with claims that the study
         decides: see `thaw.study.claims`.
-    search : str or None
-        The profile of the search that they come from: the report's appendix.
-    tries : dict of str to dict, or None
-        Makes the study a search: by configuration, parameters out of `Tried`,
-        each with the values to try, one at a time.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,14 +55,6 @@ class StudySettings(BaseModel):
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[Tuned, Any]] = {}
     claims: str | None = None
-    search: str | None = None
-    tries: dict[str, Annotated[dict[Tried, Values], Field(min_length=1)]] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _tries_or_configurations(self) -> StudySettings:
-        if self.tries and self.configurations:
-            raise ValueError("study: has both tries and configurations. Remove one: tries names its configurations.")
-        return self
 
     def seeds_of(self, backbone: str) -> list[int]:
         """Return the seeds that a backbone's configurations are run with."""
@@ -121,17 +105,11 @@ class Profile:
                     f"{path}: {name} = {shown(parameters[name])}: a study has many. Give {instead} instead."
                 )
         settings = _settings(path, parameters.pop("study", {}))
-        if settings.search is not None and settings.search not in profiles:
-            raise UnknownProfile(
-                f"{path}: study.search = {shown(settings.search)}: no such profile. "
-                f"{did_you_mean(settings.search, profiles)}"
-            )
         chosen = {}
-        for name in settings.tries or settings.configurations or sorted(configurations):
+        for name in settings.configurations or sorted(configurations):
             if name not in named:
                 raise UnknownProfile(
-                    f"study.{'tries' if settings.tries else 'configurations'}: {shown(name)}: no such configuration. "
-                    f"{did_you_mean(name, named)}"
+                    f"study.configurations: {shown(name)}: no such configuration. {did_you_mean(name, named)}"
                 )
             _check_name(named[name])
             own = read_parameters(named[name])

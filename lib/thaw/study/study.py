@@ -35,13 +35,11 @@ class Job:
     configuration: str
     experiment: Experiment  # output_dir: <outputs>/<profile>/runs/<name>, relative to the project's root
     directory: Path  # the same folder, as an absolute path
-    tried: str = ""  # in a search, the parameter whose value it tries
 
     @property
     def label(self) -> str:
         """The job in words, for example 'mobilenet-blocks-2, seed 0'."""
-        tried = f", {self.tried} {getattr(self.experiment, self.tried):g}" if self.tried else ""
-        return f"{self.configuration}{tried}, seed {self.experiment.seed}"
+        return f"{self.configuration}, seed {self.experiment.seed}"
 
     @property
     def effort(self) -> int:
@@ -114,7 +112,7 @@ class Study:
         jobs = [job for name in read.configurations for job in _jobs(read, name, Path(outputs), root)]
         rows: dict[str, Job] = {}
         for job in jobs:
-            same = rows.setdefault(job.name if job.tried else job.experiment.digest, job)
+            same = rows.setdefault(job.experiment.digest, job)
             if same is not job:
                 raise InvalidParameter(
                     f"configurations {same.configuration} and {job.configuration}, seed {job.experiment.seed}: the "
@@ -130,11 +128,6 @@ class Study:
     def margin(self) -> float:
         """A difference of accuracy that would not matter."""
         return self.settings.margin
-
-    @property
-    def is_search(self) -> bool:
-        """Whether its runs try values. A search makes no report."""
-        return self.settings.tries is not None
 
     def job(self, name: str) -> Job:
         """Find a job by its name."""
@@ -261,21 +254,19 @@ class Study:
 
 
 def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> list[Job]:
-    """Make the jobs of one configuration: one for each seed and, in a search, for each value."""
+    """Make the jobs of one configuration: one for each seed."""
     settings, own = profile.settings, profile.configurations[configuration]
     jobs = []
     try:
         backbone = Experiment.of(profile.parameters | own).backbone
         backbones.get(backbone)
         merged = profile.parameters | settings.backbones.get(backbone, {}) | own
-        tries = settings.tries[configuration] if settings.tries else {}
-        for variant in [{tried: value} for tried, values in tries.items() for value in values] or [{}]:
-            for seed in settings.seeds_of(backbone):
-                experiment = Experiment.of(merged | variant | {"seed": seed})
-                name = f"{configuration}-seed-{seed}-{experiment.digest[:8]}"
-                output_dir = outputs / profile.path.stem / "runs" / name
-                experiment = experiment.model_copy(update={"output_dir": output_dir})
-                jobs.append(Job(name, configuration, experiment, root / output_dir, "".join(variant)))
+        for seed in settings.seeds_of(backbone):
+            experiment = Experiment.of(merged | {"seed": seed})
+            name = f"{configuration}-seed-{seed}-{experiment.digest[:8]}"
+            output_dir = outputs / profile.path.stem / "runs" / name
+            experiment = experiment.model_copy(update={"output_dir": output_dir})
+            jobs.append(Job(name, configuration, experiment, root / output_dir))
     except InvalidParameter as error:
         raise type(error)(f"profile {profile.path.stem}, configuration {configuration}:\n{error}") from None
     return jobs

@@ -9,4 +9,5 @@ from thaw.report.figures.study import (
     gap,
     learning_curves,
     probe,
+    rates,
 )

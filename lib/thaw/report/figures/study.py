@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point
+from thaw.report.rates import Rates, Trials
 from thaw.report.replication import Replication
 from thaw.report.results import Results
 
@@ -22,6 +24,7 @@ MOST = 24  # configurations of a network in a figure that grows with each
 def accuracy_by_parameters(results: Results) -> Figure:
     """Show each configuration's test accuracy with its interval, by the number of trainable parameters.
 
+    Small points beside it are its single folds or seeds, where it has several.
     In a replication the original's values are hollow marks.
     """
     lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
@@ -30,6 +33,9 @@ def accuracy_by_parameters(results: Results) -> Figure:
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = rows.sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
+            singles = [float(run.correct.mean()) for run in results.of_row(row)]
+            if len(singles) > 1:
+                axes.plot([x - 0.25] * len(singles), singles, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
             point(axes, x, row["test_accuracy"], (row["test_low"], row["test_high"]), colour, row["strategy"])
             match = replication.row_of(row) if replication else None
             if match is not None:
@@ -44,7 +50,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
 
 def learning_curves(results: Results, network: str) -> Figure:
-    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed.
+    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed; of folds thin ones, and their mean.
 
     Of more than `MOST` configurations only the most accurate are shown.
     """
@@ -55,8 +61,14 @@ def learning_curves(results: Results, network: str) -> Figure:
     for axes in panels.flat[len(rows) :]:
         axes.axis("off")
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
-        for number, run in enumerate(results.of_row(row)):
-            style.learning(axes, run.history, "accuracy", _colour(results, network), named=number == 0)
+        runs, colour = results.of_row(row), _colour(results, network)
+        folds = len(runs) > 1 and bool(results.folds[network])
+        for number, run in enumerate(runs):
+            style.learning(axes, run.history, "accuracy", colour, named=number == 0 and not folds, thin=folds)
+        if folds:
+            history = pd.concat([run.history for run in runs])
+            of_epoch = history.groupby(["epoch", "phase"], sort=False).mean(numeric_only=True).reset_index()
+            style.learning(axes, of_epoch, "accuracy", colour)
         axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
         axes.label_outer()
     _percents(panels, "accuracy")
@@ -185,6 +197,47 @@ def probe(results: Results) -> Figure:
             axes.set_xlim(0.5, len(made.depths) + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def rates(results: Results) -> Figure:
+    """Show the loss over the learning rate, a line a configuration, the rate taken marked; a panel a network.
+
+    Of more than `MOST` configurations only the first are shown, from the fewest trainable parameters up.
+    """
+    tried = Rates(results, results.rates).networks
+    networks = list(dict.fromkeys(of.title for of in tried))
+    columns = min(2, len(networks))
+    lines = -(-len(networks) // columns)
+    figure, panels = grid(3.6 * lines, lines, columns, sharey=True)
+    for axes in panels.flat[len(networks) :]:
+        axes.axis("off")
+    for axes, title in zip(panels.flat, networks):
+        for of in (of for of in tried if of.title == title):
+            lines_of = of.trials[:MOST]
+            for number, trials in enumerate(lines_of):
+                colour = "0.5" if of.is_head else sns.color_palette("viridis", len(lines_of) + 1)[number]
+                _loss_over_rate(axes, trials, colour, of.is_head)
+        axes.set(xscale="log", yscale="log", title=plain(title), xlabel="learning rate")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axes.tick_params(axis="y", which="minor", labelsize=7)
+        axes.legend(frameon=False, fontsize=6.5, ncols=2)
+    for line in panels:
+        line[0].set_ylabel("loss on the choosing photos (nats)")
+    return figure
+
+
+def _loss_over_rate(axes: Axes, trials: Trials, colour, is_head: bool) -> None:
+    """Draw the trials of one line: where one diverged there is a cross at the upper edge."""
+    named = "head alone" if is_head else ", ".join(trials.names.values())
+    fine = trials.table[~trials.table["diverged"]]
+    look = {"color": colour, "linewidth": 1, "markersize": 3}
+    axes.plot(fine["value"], fine["loss"], "s--" if is_head else "o-", label=plain(named, 24), **look)
+    lost = trials.table.loc[trials.table["diverged"], "value"]
+    axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
+    if trials.chosen is not None:
+        place = trials.chosen["value"], trials.chosen["loss"]
+        axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
 
 
 def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, str, pd.DataFrame, tuple]]:

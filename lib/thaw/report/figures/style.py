@@ -74,11 +74,13 @@ def point(axes: Axes, x: float, y: float, ends: Sequence[float], colour, strateg
             bar.set_alpha(0.35)
 
 
-def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True) -> None:
-    """Draw a quantity of one run over its epochs: dashed in training, solid in validation."""
+def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True, thin: bool = False) -> None:
+    """Draw a quantity of one run over its epochs: dashed in training, solid in validation; `thin` as one of many."""
     labels = ("training", "validation") if named else (None, None)
-    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", color=colour, linewidth=1, label=labels[0])
-    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", color=colour, label=labels[1])
+    look = {"color": colour, "alpha": 0.3 if thin else 1}
+    widths = (0.5, 0.5) if thin else (1, None)
+    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", linewidth=widths[0], label=labels[0], **look)
+    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", linewidth=widths[1], label=labels[1], **look)
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
     if len(unfrozen) and named:
         ends = unfrozen.min() - 0.5, history["epoch"].max() + 0.5

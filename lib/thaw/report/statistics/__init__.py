@@ -1,8 +1,10 @@
 """What the numbers can show: intervals, paired comparisons, and the smallest difference that could be found.
 
-All runs of a study are tested on the same photos. Two things vary by chance in
-an accuracy: which photos are in the test set, and the run. From a single seed
-only the first can be estimated: what it shows is true of these runs only.
+Two things vary by chance in an accuracy: which photos are in the test set, and
+the run. Where photos are in folds, each fold has both anew. Without folds all
+runs of a study are tested on the same photos. From a single seed, only the
+choice of photos can then be estimated: what it shows is true of these runs
+only.
 """
 
 # ruff: noqa: F401
@@ -16,11 +18,13 @@ from thaw.report.statistics.families import (
     upwards,
     what_more_gains,
 )
+from thaw.report.statistics.folds import by_fold, by_photo, folds_of, has_folds, of_record
 from thaw.report.statistics.intervals import (
     accuracy_interval,
     by_configuration,
     gap_difference,
     gap_interval,
+    lead,
     loss_interval,
     ratio_of_medians,
     wilson,

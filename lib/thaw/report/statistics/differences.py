@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom, norm
+from scipy.stats import binom
 from scipy.stats import t as student
 
 from thaw.records.runs import Run
+from thaw.report.statistics.folds import error_over, folds_of, has_folds, levels_of, vary
 from thaw.report.statistics.photos import ALPHA, Measure, Spreads, by_identity, rightness, spreads
 from thaw.report.statistics.power import POWER
 
 FLIPS = 10_000  # draws of a test that flips signs
+OVER_FOLDS = "t test over folds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,12 @@ class Difference:
     p, test : float, str
         The p value of the test for no difference, and its name.
     photos, seeds : int
-        What it was measured on; the fewest seeds of any configuration in it.
-        With one it speaks of these runs only.
+        What it was measured on; the fewest seeds of any configuration in it,
+        or of any fold of it.
     disagree : float
         The share of photos on which the two sides differ.
+    folds : int
+        On how many folds it was measured; 0 without folds.
     """
 
     mean: float
@@ -48,6 +52,12 @@ class Difference:
     photos: int
     seeds: int
     disagree: float
+    folds: int = 0
+
+    @property
+    def these_runs(self) -> bool:
+        """Whether it speaks of these runs only: with one seed, nothing shows how far runs vary. Folds show it."""
+        return self.seeds == 1 and not self.folds
 
     @property
     def sign(self) -> int:
@@ -75,6 +85,13 @@ def difference(
 ) -> Difference:
     """Compare two groups of runs; the configurations of a group have equal weights.
 
+    - With folds, each fold is a measurement of the difference, and the
+      interval and the test are Student's t over those that all configurations
+      have (see `thaw.report.statistics.folds`). Of fewer than two nothing is
+      known. If all folds say the same, it is the interval over their photos.
+
+    Without folds:
+
     - The interval is of the mean over photos. Two photos of the usual
       difference are added, one on each side: for two runs this is the
       interval of Bonett and Price (2012).
@@ -92,7 +109,7 @@ def difference(
     within : mapping of str to Spread, optional
         By network; by default, what these runs say of it.
     measure : callable
-        `rightness`, or `losses`.
+        `rightness`, `losses`, or with folds what `of_record` makes.
 
     Raises
     ------
@@ -100,14 +117,10 @@ def difference(
         If they were not tested on the same photos.
     """
     runs = [*first, *second]
+    if has_folds(runs):
+        return _over_folds(first, second, measure)
     values = measure(runs)
-    photos, weights = np.zeros(values.shape[1]), []
-    for side, group, part in ((1, first, values[: len(first)]), (-1, second, values[len(first) :])):
-        configurations = by_identity(group, zip(group, part))
-        for identity, of_configuration in configurations.items():
-            photos += side / len(configurations) * np.mean([row for _, row in of_configuration], axis=0)
-            seeds_of = tuple(sorted(run.record.experiment.seed for run, _ in of_configuration))
-            weights.append((identity[0], side / len(configurations), seeds_of))
+    photos, weights = _weighed(first, second, values)
     seeds = min(len(seeds_of) for *_, seeds_of in weights)
     sums, squares = photos.sum(), (photos**2).sum()
     nonzero = np.count_nonzero(np.abs(photos) > 1e-9)
@@ -125,6 +138,44 @@ def difference(
     disagree = float((values != values[0]).any(axis=0).mean())
     ends = (float(centre - half), float(centre + half), float(error), float(freedom))
     return Difference(float(sums / len(photos)) + 0.0, *ends, float(p), test, len(photos), seeds, disagree)
+
+
+def _weighed(first: Sequence[Run], second: Sequence[Run], values: np.ndarray) -> tuple[np.ndarray, list[tuple]]:
+    """Return each photo's difference, and of each configuration its network, weight and seeds."""
+    photos, weights = np.zeros(values.shape[1]), []
+    for side, group, part in ((1, first, values[: len(first)]), (-1, second, values[len(first) :])):
+        configurations = by_identity(group, zip(group, part))
+        for identity, of_configuration in configurations.items():
+            photos += side / len(configurations) * np.mean([row for _, row in of_configuration], axis=0)
+            seeds_of = tuple(sorted(run.record.experiment.seed for run, _ in of_configuration))
+            weights.append((identity[0], side / len(configurations), seeds_of))
+    return photos, weights
+
+
+def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> Difference:
+    """Compare two groups of runs on the folds that all of their configurations have."""
+    parts, seeds, differing = [], [], 0
+    for fold in folds_of([*first, *second]):
+        left, right = ([run for run in side if run.record.experiment.fold == fold] for side in (first, second))
+        values = measure([*left, *right])
+        photos, weights = _weighed(left, right, values)
+        parts.append(photos)
+        seeds.append(min(len(seeds_of) for *_, seeds_of in weights))
+        differing += int((values != values[0]).any(axis=0).sum())
+    count = sum(map(len, parts))
+    of_all = (OVER_FOLDS, count, min(seeds, default=1), differing / max(count, 1), len(parts))
+    if len(parts) < 2:
+        return Difference(0.0, -1.0, 1.0, float(1 / student.ppf(1 - ALPHA / 2, 1)), 1.0, 1.0, *of_all)
+    levels = levels_of(parts)
+    centre, error, freedom = levels.mean(), error_over(levels), len(levels) - 1
+    if not vary(levels):
+        pooled = np.concatenate(parts)
+        sums = (pooled.sum(), (pooled**2).sum(), np.count_nonzero(np.abs(pooled) > 1e-9), count)
+        centre, error, freedom = estimated(*sums, (0.0, 0.0, np.inf))
+    half = student.ppf(1 - ALPHA / 2, freedom) * error
+    p = 2 * student.sf(abs(centre) / error, freedom)
+    ends = (float(centre - half), float(centre + half), float(error), float(freedom), float(p))
+    return Difference(float(levels.mean()) + 0.0, *ends, *of_all)
 
 
 def of_runs(weights: Sequence[tuple[str, float, tuple]], within: Spreads) -> tuple[float, float, float]:
@@ -253,7 +304,8 @@ def remaining_gain(
     lost = difference(control, short, within).error ** 2
     a, b = gain.mean, rest.mean
     together = (gain.error**2 + rest.error**2 - lost) / 2
-    bound = min((norm.ppf(1 - ALPHA / 2)), 0.999 * a / gain.error) ** 2  # the gain is shown: its error is small
+    freedom = gain.freedom if gain.folds else np.inf
+    bound = min(student.ppf(1 - ALPHA / 2, freedom), 0.999 * a / gain.error) ** 2  # the gain is shown: a small error
     square, linear, constant = a**2 - bound * gain.error**2, a * b - bound * together, b**2 - bound * rest.error**2
     root = np.sqrt(max(linear**2 - square * constant, 0.0))
     return Remaining(gain, rest, b / a, float((linear - root) / square), float((linear + root) / square))

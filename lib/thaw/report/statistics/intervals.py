@@ -9,9 +9,10 @@ from scipy.stats import t as student
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from thaw.records.runs import IDENTITY, NAMES, Run, runs_table
+from thaw.report.statistics.folds import has_folds, interval_over, levels_of, of_record, photo_means, vary
 from thaw.report.statistics.photos import ALPHA, LEVEL, Spreads, losses, rightness, runs_of, spreads
 
-Gap = tuple[float, int, float, int]  # accuracy and photos of training, then of validation
+lead = of_record(lambda record: record.train_accuracy - record.validation_accuracy)
 
 
 def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
@@ -35,7 +36,8 @@ def wilson(correct, photos, alpha: float = ALPHA) -> tuple:
 def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads | None = None) -> tuple[float, float]:
     """Return the interval of a configuration's accuracy.
 
-    For one run this is `wilson`. For several seeds it is the interval of their
+    With folds it is Student's t over the folds; if all of them say the same,
+    `wilson` on the photos of all. For one run this is `wilson`. For several seeds it is the interval of their
     mean over photos and runs, with Student's t. Two correct and two wrong
     photos are added first (Agresti & Coull, 1998). Otherwise it would have no
     width where every photo, or none, is classified correctly.
@@ -43,7 +45,7 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads
     Parameters
     ----------
     runs : sequence of Run
-        One a seed.
+        One a seed, or a fold and seed.
     alpha : float
         How often the interval may miss.
     within : mapping of str to Spread, optional
@@ -54,6 +56,13 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads
     low, high : float
         From 0 to 1.
     """
+    if has_folds(runs):
+        parts = photo_means(runs, rightness)
+        levels, all_photos = levels_of(parts), np.concatenate(parts)
+        if not vary(levels):
+            return wilson(all_photos.sum(), all_photos.size, alpha)
+        low, high = interval_over(levels, alpha)
+        return max(0.0, low), min(1.0, high)
     right = rightness(runs)
     if len(runs) == 1:
         return wilson(right[0].sum(), right[0].size, alpha)
@@ -67,47 +76,54 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads
     return max(0.0, float(photos.mean() - half)), min(1.0, float(photos.mean() + half))
 
 
-def gap_interval(train: float, train_photos: int, validation: float, validation_photos: int) -> tuple[float, float]:
-    """Return the interval of training minus validation accuracy.
+def gap_interval(runs: Sequence[Run]) -> tuple[float, float]:
+    """Return the interval of a configuration's training minus validation accuracy.
 
-    Newcombe (1998), method 10, for independent samples.
-
-    Parameters
-    ----------
-    train, validation : float
-        Accuracies from 0 to 1.
-    train_photos, validation_photos : int
-        How many photos each was measured on.
+    With folds it is Student's t over the folds. Else, and if all folds say
+    the same, it is that of Newcombe (1998), method 10, for independent
+    samples: the training and the validation photos.
     """
-    counts = (train * train_photos, train_photos, validation * validation_photos, validation_photos)
-    return confint_proportions_2indep(*counts, method="newcomb", compare="diff", alpha=ALPHA)
+    levels = levels_of(photo_means(runs, lead))
+    return interval_over(levels) if vary(levels) else _gap(runs)[1:]
 
 
-def gap_difference(first: Gap, second: Gap) -> tuple[float, float, float]:
-    """Return the difference of two gaps with its interval, from the intervals of both (Zou & Donner, 2008).
+def _gap(runs: Sequence[Run]) -> tuple[float, float, float]:
+    """Return how far training is ahead of validation, with its interval."""
+    photos = runs[0].record.data["photos"]
+    train, validation = (
+        float(np.mean([getattr(run.record, f"{part}_accuracy") for run in runs])) for part in ("train", "validation")
+    )
+    counts = (train * photos["train"], photos["train"], validation * photos["validation"], photos["validation"])
+    low, high = confint_proportions_2indep(*counts, method="newcomb", compare="diff", alpha=ALPHA)
+    return train - validation, low, high
+
+
+def gap_difference(first: Sequence[Run], second: Sequence[Run]) -> tuple[float, float, float]:
+    """Return the difference of two configurations' gaps with its interval, without folds (Zou & Donner, 2008).
 
     It takes the photos of both as independent. They are the same photos, so
-    that the interval is rather too wide.
-
-    Parameters
-    ----------
-    first, second : tuple
-        As `gap_interval` takes them.
+    that the interval is rather too wide. With folds, `difference` compares
+    the `lead` of each.
 
     Returns
     -------
     difference, low, high : float
     """
-    gaps = [gap[0] - gap[2] for gap in (first, second)]
-    (low, high), (other_low, other_high) = gap_interval(*first), gap_interval(*second)
-    middle = gaps[0] - gaps[1]
-    below = np.hypot(gaps[0] - low, other_high - gaps[1])
-    return middle, float(middle - below), float(middle + np.hypot(high - gaps[0], gaps[1] - other_low))
+    (gap, low, high), (other, other_low, other_high) = _gap(first), _gap(second)
+    middle = gap - other
+    below = np.hypot(gap - low, other_high - other)
+    return middle, float(middle - below), float(middle + np.hypot(high - gap, other - other_low))
 
 
 def loss_interval(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return the interval of a configuration's mean test loss in nats, over photos, with Student's t."""
-    values = losses(runs).mean(axis=0)
+    """Return the interval of a configuration's mean test loss in nats, with Student's t.
+
+    It is over folds, if they differ; else over photos.
+    """
+    parts = photo_means(runs, losses) if has_folds(runs) else [losses(runs).mean(axis=0)]
+    if vary(levels := levels_of(parts)):
+        return interval_over(levels)
+    values = np.concatenate(parts)
     if len(values) == 1:
         return float(values[0]), float(values[0])
     half = student.ppf(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
@@ -138,18 +154,28 @@ def ratio_of_medians(first: np.ndarray, second: np.ndarray) -> tuple[float, floa
 
 
 def by_configuration(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a row for each configuration: means over its seeds, and the interval of its test accuracy.
+    """Return a row for each configuration: means over its seeds and folds, and the interval of its test accuracy.
 
     Returns
     -------
     DataFrame
-        In the order of `runs`: the columns of `thaw.records.record.runs_table`;
-        ``seeds``, how many; ``test_sd``, the standard deviation of test
-        accuracy over seeds (NaN for one seed); ``test_low`` and ``test_high``.
+        In the order of `runs`: the columns of `thaw.records.record.runs_table`
+        without seed and fold, with the photos of all folds together;
+        ``folds``, how many, 0 without; ``seeds``, the fewest of any fold;
+        ``test_sd``, the standard deviation of test accuracy over folds, or
+        without folds over seeds (NaN for one seed); ``test_low`` and
+        ``test_high``.
     """
-    groups = runs_table(runs).groupby([*IDENTITY, *NAMES], sort=False)
-    means = groups.mean(numeric_only=True).drop(columns="seed")
-    means["seeds"], means["test_sd"] = groups.size(), groups["test_accuracy"].std()
+    configuration = [*IDENTITY, *NAMES]
+    table = runs_table(runs)
+    of_fold = table.groupby([*configuration, "fold"], sort=False, dropna=False)
+    folds = of_fold.mean(numeric_only=True).drop(columns="seed").assign(seeds=of_fold.size()).reset_index()
+    groups = folds.groupby(configuration, sort=False)
+    means = groups.mean(numeric_only=True).drop(columns="fold")
+    means["seeds"], means["folds"] = groups["seeds"].min(), groups["fold"].count()
+    means[["test_photos", "test_correct"]] = groups[["test_photos", "test_correct"]].sum()
+    over_seeds = table.groupby(configuration, sort=False)["test_accuracy"].std()
+    means["test_sd"] = groups["test_accuracy"].std().where(means["folds"] > 0, over_seeds)
     means = means.reset_index()
     within = spreads(runs)
     intervals = [accuracy_interval(runs_of(row, runs), within=within) for _, row in means.iterrows()]

@@ -60,7 +60,7 @@ def losses(runs: Sequence[Run]) -> np.ndarray:
     return np.stack(values)
 
 
-Measure = Callable[[Sequence[Run]], np.ndarray]  # `rightness` or `losses`
+Measure = Callable[[Sequence[Run]], np.ndarray]  # to (runs, photos): `rightness` or `losses`
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ Spreads = Mapping[tuple[str, bool], Spread]  # of a network, and whether beside 
 def spreads(runs: Sequence[Run], measure: Measure = rightness) -> dict[tuple[str, bool], Spread]:
     """Estimate for each network how far its configurations move from run to run; without those of one seed.
 
+    Of folds there is nothing to estimate: how they differ holds the runs, too.
+
     The estimate is pooled over the configurations of a network: a few seeds of
     one say little. Two runs also differ on single photos by chance, which the
     spread over photos holds already. So that is taken off here: the estimate
@@ -104,7 +106,7 @@ def spreads(runs: Sequence[Run], measure: Measure = rightness) -> dict[tuple[str
     """
     groups: dict[tuple, list[np.ndarray]] = {}
     for of_configuration in by_identity(runs, runs).values():
-        by_seed = {run.record.experiment.seed: run for run in of_configuration}
+        by_seed = {run.record.experiment.seed: run for run in of_configuration if run.record.experiment.fold is None}
         if len(by_seed) > 1:
             seeds = tuple(sorted(by_seed))
             ordered = [by_seed[seed] for seed in seeds]

@@ -60,7 +60,7 @@ def detectable_from(pairs: pd.DataFrame) -> float:
     """Return the smallest difference that comparisons like these find with a power of 80 %; NaN if there is none.
 
     For single runs this is `detectable` at the median disagreement. For
-    several seeds it is `Difference.detectable` of the median pair. Neither is
+    several seeds, and for folds, it is `Difference.detectable` of the median pair. Neither is
     corrected for the number of pairs.
 
     Parameters
@@ -69,7 +69,7 @@ def detectable_from(pairs: pd.DataFrame) -> float:
         As `thaw.report.statistics.pairwise` returns them.
     """
     effects = list(pairs["difference"])
-    if all(effect.seeds == 1 for effect in effects):
+    if all(effect.these_runs for effect in effects):
         return detectable(effects[0].photos, float(np.median([effect.disagree for effect in effects])))
     middle = sorted(effects, key=lambda effect: effect.error)[len(effects) // 2]
     return middle.detectable

@@ -1,0 +1,109 @@
+"""The captions of the report's figures and tables: true of the study that they show."""
+
+from thaw.report.answer import Answer, NetworkAnswer
+
+
+def _names(answer: Answer) -> str:
+    """Explain the short names, with one of each kind that occurs."""
+    rows = answer.results.rows[answer.results.rows["plain"]]
+    said = [
+        f"{row['short']}: {row['phrase']}"
+        for strategy in ("layers", "blocks")
+        for _, row in rows[rows["strategy"] == strategy].head(1).iterrows()
+    ]
+    if (rows["strategy"] == "frozen").any():
+        said.append("a frozen base is named by its epochs")
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def accuracy(answer: Answer) -> str:
+    """Of the accuracies by configuration."""
+    several = len(answer.results.runs) > len(answer.results.rows)
+    small = f"Small points are single {'folds' if answer.folds else 'seeds'}. " if several else ""
+    same = "folds" if answer.folds else "photos"
+    pairs = any(len(pairs) for pairs in answer.results.pairs.values())
+    compared = (
+        f"Configurations of a network were tested on the same {same}, so two can differ clearly although their "
+        "intervals overlap: the next figure has the comparisons."
+    )
+    return (
+        "Test accuracy of each configuration with its 95% interval, in the order of the parameters that train"
+        f"{_names(answer)}. {small}{compared if pairs else ''}"
+    ).strip()
+
+
+def differences(answer: Answer) -> str:
+    """Of the differences of every two configurations."""
+    counts = "how far they move from fold to fold" if answer.folds else "on how many photos the two disagree"
+    runs = "" if answer.folds or answer.results.rows["seeds"].max() == 1 else ", and how far runs move"
+    return (
+        "Differences of test accuracy in points: the configuration of the line less that of the column. Framed and "
+        "bold: clear differences, corrected for all pairs of the network. All others may be chance. Of two equal "
+        f"numbers one can be clear and the other not: what counts is {counts}{runs}."
+    )
+
+
+def curves(network: NetworkAnswer) -> str:
+    """Of the learning curves of a network."""
+    shaded = " The shaded epochs come after unfreezing." if (network.rows["strategy"] != "frozen").any() else ""
+    thick = " The thick lines are means over the thin ones, the folds." if network.folds else ""
+    return (
+        f"Learning curves of {network.title}.{shaded}{thick} A dashed line far above its solid line means overfitting."
+    )
+
+
+def confusion(answer: Answer) -> str:
+    """Of the confused classes."""
+    several = answer.results.rows["seeds"].max() > 1
+    together = " All folds are counted together." if answer.folds else ""
+    seeds = " All seeds are counted together, so a photo counts once for each seed." if several else ""
+    return (
+        "Test photos by class and prediction, for the most accurate configuration of each network." + together + seeds
+    )
+
+
+def hard(answer: Answer) -> str:
+    """Of the hardest photos."""
+    what = "by most configurations" if answer.folds else "in most runs (configurations weigh the same)"
+    return f"The test photos that are wrong {what}, with their class and the class that they are most often taken for."
+
+
+def costs(answer: Answer) -> str:
+    """Of the table of times and memory."""
+    means = " Figures are means over folds: what one training costs." if answer.folds else ""
+    return (
+        "Training time by phase, and peak memory of the process. The phases are the one pass over the frozen part, the "
+        f"head alone, and the epochs after unfreezing.{means}"
+    )
+
+
+def cost(answer: Answer) -> str:
+    """Of accuracy over training time."""
+    of = "one training, the mean over folds" if answer.folds else "training"
+    return (
+        f"Accuracy and the time of {of}. No other configuration is both more accurate and faster to train than one on "
+        "the line (named). The line goes through the measured values; given their intervals, others may belong on it "
+        "too."
+    )
+
+
+def gap(answer: Answer) -> str:
+    """Of the figure of overfitting."""
+    chance = "are over folds" if answer.folds else "cover the choice of photos, not seeds"
+    return (
+        "How far training accuracy is ahead of validation accuracy, and the loss on photos that training has not seen, "
+        f"by the share of the network that trains. The 95% intervals {chance}. With overfitting, both would rise to "
+        "the right."
+    )
+
+
+def rates(answer: Answer) -> str:
+    """Of the loss over the learning rate."""
+    tried = answer.rates.networks if answer.rates else []
+    dashed = " Dashed: the head alone." if any(of.is_head for of in tried) else ""
+    crosses = any(trials.table["diverged"].any() for of in tried for trials in of.trials)
+    return (
+        "The loss on the choosing photos over the learning rate, a line a configuration. Circles: the rate that was "
+        f"taken.{dashed}{' A cross at the upper edge: the loss was no finite number.' if crosses else ''} "
+        "Where a line rises steeply away from its circle, the rate needs care; where it is flat, most rates do."
+    )
