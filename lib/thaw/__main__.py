@@ -147,6 +147,8 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     missing = jobs.make()
     if study.finished() and "report" not in missing:
         print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
+    if study.finished() and study.settings.deliver and "model" not in missing:
+        print("The network, to use:", study.outputs / "model", sep="\n  ")
     if missing:
         reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
         lines = "".join(f"\n  {what}: {reason}" for what, reason in reasons.items())
@@ -225,6 +227,32 @@ def blocks(backbone, image_size):
     print(of_network.as_text(base, network))
 
 
+@cli.command()
+@click.argument("model", callback=_one_line)
+@click.argument("photos", nargs=-1, required=True)
+@click.option("--csv", "form", flag_value="csv", help="Print CSV: path, class, probability.")
+@click.option("--json", "form", flag_value="json", help="Print JSON, with the probability of each class.")
+def predict(model, photos, form):
+    """Say what a network that a study has left sees in photos.
+
+    MODEL is the folder outputs/<profile>/model, or a file in it: model.keras
+    or model.tflite. PHOTOS are files, or folders with photos in them.
+
+    \b
+    Examples:
+      thaw predict outputs/quick/model photo.jpg
+      thaw predict outputs/quick/model holiday/ --csv > holiday.csv
+    """
+    with stderr_to(os.devnull) as terminal:
+        from thaw.delivery.predict import Predictions
+        from thaw.network.saved import Saved
+
+        warn = functools.partial(print, file=terminal, flush=True)
+        found = Predictions(Saved.load(model), click.echo, warn, form or "table")
+        found.predict(photos)
+    return 1 if found.unreadable else 0
+
+
 @cli.command(hidden=True)
 @on_study
 @click.argument("name")
@@ -283,6 +311,21 @@ def latency(study, outputs):
         stream = Labelled(terminal, "latency")
         measured = measure(study.networks(), lambda line: print(line, file=stream))
         write_csv(measured, study.outputs / "latency.csv")
+
+
+@cli.command(hidden=True)
+@on_study
+@THREADS
+def deliver(study, outputs, threads):
+    """Train the network that a study leaves, on all photos."""
+    from thaw.study.execute import Labelled
+
+    _limit_threads(threads)
+    with locked([study.outputs / "model"]), study.noting_failure("model"), stderr_to(os.devnull) as terminal:
+        from thaw.delivery.deliver import deliver
+
+        stream = Labelled(terminal, "model")
+        deliver(study, lambda line: print(line, file=stream))
 
 
 @cli.command(hidden=True)

@@ -176,8 +176,7 @@ def _configuration(where: str, file: Path) -> dict:
             return json.loads(content.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise UnknownBackbone(
-            f"{where}: not a .keras file ({first_line(error)}). "
-            "Save the network with model.save('x.keras') in Keras 3."
+            f"{where}: not a .keras file ({first_line(error)}). Save the network with model.save('x.keras') in Keras 3."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Run a study with Snakemake in three stages: experiments, latency, report. The Snakefile has the jobs."""
+"""Run a study with Snakemake in stages: experiments, latency, report, model. The Snakefile has the jobs."""
 
 import contextlib
 import json
@@ -56,12 +56,16 @@ class Graph:
             if not freshness.report_is_current(study):
                 freshness.remove_report(study)
                 self.run("report")
+            if study.settings.deliver and not freshness.model_is_current(study):
+                self.run("model")
         failures = study.failures()
         missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
         if missing:  # a shared part that failed does not matter if all experiments are finished
             missing |= failures
         if study.finished():
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
+            if study.settings.deliver:
+                there["model"] = freshness.model_is_current(study)
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
 
@@ -70,7 +74,7 @@ class Graph:
 
         Parameters
         ----------
-        stage : {'experiments', 'latency', 'report'}
+        stage : {'experiments', 'latency', 'report', 'model'}
         shared : bool
             Whether jobs of their own make what experiments share.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
 from thaw.experiment import in_words, is_file, shown
@@ -18,6 +18,9 @@ from thaw.network import backbones
 # What may differ between backbones.
 Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
+
+
+RECOMMENDED = "recommended"  # to deliver what the report recommends
 
 
 class StudySettings(BaseModel):
@@ -44,6 +47,10 @@ class StudySettings(BaseModel):
     claims : str or None
         A folder of ``params``, or the path of one, with claims that the study
         decides: see `thaw.study.claims`.
+    deliver : str or None
+        The configuration whose network is trained once more on all photos, and
+        left in the folder ``model``: its name, ``recommended``, or None
+        (``none``).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -55,6 +62,7 @@ class StudySettings(BaseModel):
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[Tuned, Any]] = {}
     claims: str | None = None
+    deliver: Annotated[str | None, BeforeValidator(lambda name: None if name == "none" else name)] = RECOMMENDED
 
     def seeds_of(self, backbone: str) -> list[int]:
         """Return the seeds that a backbone's configurations are run with."""
@@ -119,6 +127,11 @@ class Profile:
                         f"study: two configurations are called {full_name}. Rename a configuration or a .keras file."
                     )
                 chosen[full_name] = own | more
+        if settings.deliver not in (None, RECOMMENDED, *chosen):
+            raise InvalidParameter(
+                f"{path}: study.deliver = {shown(settings.deliver)}: no configuration of this study. "
+                f"{did_you_mean(settings.deliver, [RECOMMENDED, 'none', *chosen])}"
+            )
         return cls(path.resolve(), parameters, settings, chosen)
 
 

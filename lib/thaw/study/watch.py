@@ -23,7 +23,11 @@ from thaw.study.study import Job, Study
 INTERVAL = 0.5  # seconds between two looks
 EPOCH = re.compile(r"\d\d:\d\d:\d\d  .*: epoch \d+ of \d+ ")  # a job's line; the table below shows the same
 WHOLE = 150  # layers of a whole network, roughly
-STAGES = {"latency": "Measuring the latency of each network", "report": "Writing the report"}
+STAGES = {
+    "latency": "Measuring the latency of each network",
+    "report": "Writing the report",
+    "model": "Training the network to keep, on all photos",
+}
 
 
 def status_file(study: Study, name: str) -> Path:
@@ -41,7 +45,7 @@ class Watch:
     Parameters
     ----------
     study : Study
-    stage : {'experiments', 'latency', 'report'}
+    stage : {'experiments', 'latency', 'report', 'model'}
     console : Console
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -257,6 +258,7 @@ def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
         **{name: getattr(experiment, name) for name in of_unfreezing if phases[-1].layers},
         **setup.network_key,
         "data": setup.data.digest,
+        "photos": [hashlib.sha256(rows.tobytes()).hexdigest() for rows in (setup.data.epochs, setup.data.validation)],
         "weights": setup.pretrained["tensors_sha256"],
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
