@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
+from thaw.experiment import OWN_PHOTOS
 from thaw.records.record import Record
 from thaw.report import words
 from thaw.report.display import markdown, one_line
@@ -20,12 +22,10 @@ photo = np.asarray(Image.open("photo.jpg").convert("RGB"))
 classes = open("labels.txt", encoding="utf-8").read().splitlines()
 print(dict(zip(classes, model(photo[None]).numpy()[0].round(3))))
 ```"""
-# As far as it is known: licences of data sets and of Keras' weights, by name.
-DATA_LICENCES = {
-    "tf_flowers": "Creative Commons Attribution 2.0 (CC BY 2.0), each photo by a member of Flickr",
-    "demo_flowers": "Creative Commons Attribution 2.0 (CC BY 2.0), each photo by a member of Flickr",
-}
-WEIGHTS_LICENCES = {"mobilenet": "Apache License 2.0"}
+FLOWERS = Markup("Creative Commons Attribution 2.0 (CC BY 2.0), each photo by a member of Flickr")
+# As far as they are known. A description beside a weights file may name another.
+DATA_LICENCES = {"tf_flowers": FLOWERS, "demo_flowers": FLOWERS}
+WEIGHTS_LICENCES = {"mobilenet": Markup("Apache License 2.0")}
 
 
 def write(record: Record, row: pd.Series, about: Mapping[str, Any]) -> str:
@@ -40,7 +40,8 @@ def write(record: Record, row: pd.Series, about: Mapping[str, Any]) -> str:
     about : mapping
         What ``model.json`` says.
     """
-    experiment, tested = about["experiment"], about["tested"]
+    experiment, tested, dataset = about["experiment"], about["tested"], record.data["dataset"]
+    known = WEIGHTS_LICENCES.get(record.experiment.backbone)
     text = words.write(
         "card",
         about=about,
@@ -51,9 +52,11 @@ def write(record: Record, row: pd.Series, about: Mapping[str, Any]) -> str:
         weights=record.weights,
         row=row,
         title=one_line(record.data["title"]),
-        data_licence=DATA_LICENCES.get(record.data["dataset"].split("/")[0]),
-        weights_licence=WEIGHTS_LICENCES.get(record.experiment.backbone) if record.weights["official"] else None,
-        versions=[f"{name} {version}" for name, version in about["network"]["versions"].items()],
+        name=dataset if dataset.partition(":")[0] not in OWN_PHOTOS else "",  # the folder concerns nobody else
+        data_licence=DATA_LICENCES.get(dataset),
+        weights_licence=record.weights.get("licence") or (known if record.weights["official"] else None),
+        rates=[Markup(words.parameter(experiment[f"{phase}_learning_rate"])) for phase in ("head", "finetune")],
+        versions=[Markup(f"{name} {version}") for name, version in about["network"]["versions"].items()],
     )
     recall = pd.DataFrame(
         [

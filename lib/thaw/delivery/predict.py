@@ -12,7 +12,7 @@ from thaw.data import decoding, folder
 from thaw.data.files import shown
 from thaw.network.saved import Saved
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is a formula to a spreadsheet
+FORMULA = tuple("=+-@＝＋－＠")  # a cell that begins so is a formula to a spreadsheet
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Predictions:
             }
         )
         if self.form == "csv":
-            self.write(_csv(shown(str(path)), named, f"{probabilities[best]:.6f}"))
+            self.write(_csv(shown(str(path)), shown(named), f"{probabilities[best]:.6f}"))
         elif self.form == "table":
             width = max(map(len, self.network.classes))
             self.write(f"{probabilities[best]:6.1%}  {shown(named):<{width}}  {shown(str(path))}")
@@ -100,7 +100,7 @@ class Predictions:
             self.write(json.dumps(about, indent=1, ensure_ascii=False))
         for name, counts in self.summaries.items() if self.form == "table" else ():
             self.write(f"\n{name}: {counts.total():,} photos")
-            self.write("\n".join(f"{count:6,}  {shown(each)}" for each, count in counts.most_common()))
+            self.write("\n".join(f"{count:6,}  {shown(each)}" for each, count in counts.most_common() if count))
 
 
 def _csv(*cells: str) -> str:

@@ -56,8 +56,8 @@ def plain(model: keras.Model, preprocess: Callable, image_size: int) -> keras.Mo
         whole = keras.Model(photos, graph.rebuilt(model, _prepared(resized, preprocess), _renewed))
     finally:
         keras.config.set_dtype_policy(policy)
-    # So that a user can evaluate it at once. On a GPU, XLA could not compile the resizing.
-    whole.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    # So that a user can evaluate it at once. On a GPU, XLA could not compile the resizing. SGD has no state to be saved.
+    whole.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return whole
 
 
