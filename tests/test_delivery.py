@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, TINY, made_up_data
-from invented import BLOCKS, FROZEN, invented, of_somebody_else
+from conftest import ROOT, TINY
+from invented import BLOCKS, invented, of_somebody_else
 
 from thaw.data.augmentation import with_copies
+from thaw.data.photos import photos_of
 from thaw.delivery import card
 from thaw.delivery import deliver as delivering
 from thaw.delivery.deliver import Choice, deliver
@@ -162,11 +164,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
-def test_other_photos_than_the_study_s_are_refused(study, monkeypatch):
+@pytest.mark.parametrize("what", ["photos", "weights"])
+def test_other_photos_or_weights_than_the_study_s_are_refused(study, monkeypatch, what):
     shutil.rmtree(study.outputs / "model")
-    monkeypatch.setattr(delivering, "photos_of", lambda experiment: made_up_data(32))
-    monkeypatch.setattr(delivering.Setup, "of", lambda *_: None)
-    with pytest.raises((ThawError, AttributeError)):
+    choice = Choice.of(study, Results.of(study))
+    data = photos_of(choice.experiment)
+    changed = replace(data, provenance=data.provenance | ({"sha256": "0"} if what == "photos" else {}))
+    monkeypatch.setattr(delivering, "photos_of", lambda experiment: changed)
+    weights = "0" if what == "weights" else choice.record.weights["tensors_sha256"]
+    setup = Namespace(pretrained={"tensors_sha256": weights})
+    monkeypatch.setattr(delivering.Setup, "of", lambda *_: setup)
+    with pytest.raises(ThawError, match=f"the {what} are others than those of the study's runs"):
         deliver(study, lambda line: None)
     assert not (study.outputs / "model").exists()
 
@@ -225,4 +233,3 @@ def test_no_name_of_a_class_means_anything_in_the_card():
 def test_the_profiles_of_the_project_deliver_what_they_recommend():
     for path in (ROOT / "params" / "profiles").glob("*.yaml"):
         assert Study.load(path.stem).settings.deliver == "recommended"
-    assert FROZEN == "frozen"
