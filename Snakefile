@@ -1,5 +1,6 @@
-# The jobs of a study, and what each waits for. `thaw report` runs stages, one after the other: experiments,
-# latency, report, model. An experiment's folder is named by a digest of its parameters, so file times decide nothing.
+# The jobs of a study, and what each waits for. `thaw report` runs stages, one after the other: rates, experiments,
+# latency, report, model. An experiment's folder is named by a digest of its parameters, its learning rates among them,
+# so file times decide nothing.
 import os
 import shlex
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 from thaw.study.plan import Plan, marker, plan
-from thaw.study.study import Study
+from thaw.study.study import Study, fold_name
 
 root = Path(workflow.basedir)
 study = Study.load(config["profile"], config["outputs"], root)
@@ -19,9 +20,24 @@ runs = f"{study.outputs}/runs"
 settings = workflow.resource_settings  # cores, and what a cluster's profile sets
 
 
+def parts_of(jobs):
+    return sorted({str(marker(study, shared.needs[job.name])) for job in jobs if job.name in shared.needs})
+
+
+def before(job):
+    if study.settings.spread == "folds" and job.unfinished_folds():
+        return [str(marker(study, fold_name(job, fold))) for fold in job.unfinished_folds()]
+    return parts_of([job])
+
+
+rule rates:
+    input:
+        [str(choice.path) for choice in study.to_choose()],
+
+
 rule experiments:
     input:
-        [str(job.record) for job in study.unfinished()],
+        [str(job.record) for job in study.ready()],
 
 
 for part in shared.parts.values():
@@ -42,9 +58,36 @@ for part in shared.parts.values():
     workflow.get_rule(part.name).resources.update(settings.overwrite_resources.get("shared", {}))
 
 
+rule choice:
+    input:
+        lambda wildcards: parts_of(job for job in study.jobs if job.choice == study.choice(wildcards.choice)),
+    output:
+        f"{study.outputs}/rates/{{choice}}.csv",
+    threads: settings.overwrite_threads.get("experiment", 1)
+    shell:
+        "{thaw} rates {of_study} {wildcards.choice:q} --threads {threads}"
+
+
+rule fold:
+    input:
+        lambda wildcards: parts_of([study.job(wildcards.job)]),
+    output:
+        marker(study, "{job}-fold-{fold}"),
+    priority: lambda wildcards: study.job(wildcards.job).effort
+    threads: settings.overwrite_threads.get("experiment", 1)
+    shell:
+        "{thaw} fold {of_study} {wildcards.job:q} {wildcards.fold} --threads {threads}"
+
+
+# These two train as experiments do: a cluster's profile that does not name them sets their resources as those.
+for name in "choice", "fold":
+    of_experiments = settings.overwrite_resources.get("experiment", {})
+    workflow.get_rule(name).resources.update(settings.overwrite_resources.get(name, of_experiments))
+
+
 rule experiment:
     input:
-        lambda wildcards: [marker(study, shared.needs[name]) for name in [wildcards.job] if name in shared.needs],
+        lambda wildcards: before(study.job(wildcards.job)),
     output:
         update(f"{runs}/{{job}}/record.json"),
         update(f"{runs}/{{job}}/history.csv"),

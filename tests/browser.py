@@ -1,10 +1,12 @@
 """A headless Chromium, where one is installed."""
 
+import itertools
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -42,13 +44,20 @@ def watched(page) -> tuple[list[str], list[str]]:
 
 
 def assert_clean(browser, html: Path):
-    """Return the page, checked at two widths: nothing too wide, no complaint, nothing fetched, every image there."""
-    for width in (1280, 390):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+    """Return the page, checked at two widths in both themes.
+
+    It is small, nothing is too wide, nothing is fetched, every image is there,
+    and neither the browser nor the accessibility checker complains.
+    """
+    assert html.stat().st_size < 5_000_000
+    for width, theme in itertools.product((1280, 390), ("light", "dark")):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
         requests, complaints = watched(page)
         page.goto(html.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert not [url for url in requests if not url.startswith(("file:", "data:"))]
-        assert not complaints
         assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        found = Axe().run(page)
+        assert not found.violations_count, found.generate_report()
+        assert all(url.startswith("data:") for url in requests if url != html.as_uri())
+        assert not complaints
     return page

@@ -76,7 +76,10 @@ def invented(
                 record, history, predictions = made_up_run(
                     seed * (folds or 1) + (fold or 0),
                     right,
-                    backbone=backbone, strategy=strategy, amount=amount, finetune_epochs=tuned,
+                    backbone=backbone,
+                    strategy=strategy,
+                    amount=amount,
+                    finetune_epochs=tuned,
                     **of_fold,
                 )
                 predictions["key"] = [f"photo-{key}" for key in keys]
@@ -85,7 +88,10 @@ def invented(
                 changed = {"trainable_parameters": size, "total_parameters": totals[backbone]}
                 changed["test_loss"] = -np.log([0.9 if ok else 0.2 for ok in right]).mean()
                 changed |= {name: figure(*which) for name, figure in figures.items()}
-                parts = {"train": 3000, "validation": 600, "test": len(keys), "available": photos if folds else 4000}
+                parts = {"train": 3000, "validation": 600, "test": len(keys), "available": 4000}
+                if folds:
+                    parts |= {"validation": max(1, photos * 15 // 100), "available": photos}
+                    parts["train"] = photos - parts["validation"] - len(keys)
                 data = record.data | {"photos": parts, "dataset": "tf_flowers"}
                 if folds:
                     data["splits"] = splits.fold_sentence(folds, by_class=False)
@@ -105,7 +111,7 @@ def invented(
                     calls.append((*row, "abacus", 2))
     columns = ["backbone", "strategy", "amount", "epochs", "call", "photos", "round", "milliseconds", "device", "cores"]
     measured = pd.DataFrame(calls, columns=columns) if calls else None
-    return Results(runs, measured, planned=len(runs), claims=CLAIMS)
+    return Results(runs, measured, planned=len(runs) // (folds or 1), claims=CLAIMS)
 
 
 def with_losses(results: Results, of_right: Which) -> Results:
@@ -116,6 +122,28 @@ def with_losses(results: Results, of_right: Which) -> Results:
         chance = of_right(e.backbone, e.strategy, e.amount, e.control) + np.linspace(-0.05, 0.05, len(run.predictions))
         runs.append(run.model_copy(update={"predictions": run.predictions.assign(p_rose=chance)}))
     return replace(results, runs=runs)
+
+
+def with_rates(results: Results, best: Which, care: Which, folds: int = 10, choosing: int = 2) -> Results:
+    """Give a study trials of learning rates: each has its best, and loses `care` a power of ten beside it.
+
+    A loss above 2 has diverged.
+    """
+    rows = []
+    for _, row in results.rows.iterrows():
+        which = row["backbone"], row["strategy"], row["amount"], row["control"]
+        grids = {"head_learning_rate": (3e-3, 1.0, [1e-3, 3e-3, 1e-2])}
+        if row["strategy"] != FROZEN:
+            grids["finetune_learning_rate"] = best(*which), care(*which), [3e-5, 1e-4, 3e-4]
+        for name, (lowest, loses, values) in grids.items():
+            loss = np.array([0.3 + loses * np.log10(value / lowest) ** 2 for value in values])
+            for value, each in zip(values, loss):
+                found = {"loss": each, "accuracy": 0.9, "photos": 80, "epochs": 15, "seconds": 60.0}
+                found |= {"diverged": each > 2, "extended": False, "chosen": each == loss.min()}
+                named = {"backbone": row["backbone"], "configuration": f"{row['backbone']} {row['short']}"}
+                rows.append(named | {"label": row["label"], "parameter": name, "value": value} | found)
+    planned = {name: tuple(range(choosing, folds)) for name in results.backbones}
+    return replace(results, rates=pd.DataFrame(rows), planned_folds=planned)
 
 
 WAYS = [
@@ -170,7 +198,7 @@ def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN),
             scores = pd.DataFrame(1 / len(sizes), predictions.index, [f"p_class {n}" for n in range(len(sizes))])
             record = record.model_copy(update=changed)
             runs.append(Run(record=record, history=history, predictions=predictions.join(scores)))
-    return Results(runs, planned=len(runs))
+    return Results(runs, planned=len(runs) // (folds or 1))
 
 
 def flat(*which) -> float:

@@ -3,14 +3,15 @@
 import html
 import re
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else
+from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else, with_rates
 from test_words import MAY_BE_EMPTY, SECTIONS
 
 from thaw.records.runs import runs_table
-from thaw.report import figures, tables
+from thaw.report import captions, figures, tables
 from thaw.report.answer import Answer
 from thaw.report.display import Figure
 from thaw.report.results import Results
@@ -23,6 +24,12 @@ def part(keep, seeds: int = 1) -> Results:
     whole = invented(flat, photos=40, seeds=seeds, swap=0.2, latency=lambda *which: 10.0)
     runs = [run for run in whole.runs if keep(run.record.experiment)]
     return Results(runs, whole.latency, whole.margin, whole.planned, claims=whole.claims)
+
+
+def in_folds(keep) -> Results:
+    """Of a study of eight folds the runs for whose experiments `keep` is true."""
+    whole = invented(flat, photos=80, swap=0.2, folds=8, latency=lambda *which: 10.0)
+    return replace(whole, runs=[run for run in whole.runs if keep(run.record.experiment)])
 
 
 STUDIES = {
@@ -40,6 +47,16 @@ STUDIES = {
     "one configuration": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4, 2),
     "one run": lambda: part(lambda e: e.backbone == "mobilenet" and e.amount == 4),
     "no claims": lambda: Results(invented(flat).runs),
+    "ten folds": lambda: invented(flat, folds=10, swap=0.2, latency=lambda *which: 10.0),
+    "three folds": lambda: invented(flat, photos=60, folds=3, swap=0.2),
+    "five folds, two seeds each": lambda: invented(flat, photos=60, folds=5, swap=0.2, seeds=2),
+    "all right in all folds": lambda: invented(lambda *which: 1.0, photos=40, folds=4),
+    "a photo a fold": lambda: invented(flat, photos=3, folds=3, swap=0.5),
+    "folds of one configuration": lambda: in_folds(lambda e: e.backbone == "mobilenet" and e.amount == 4),
+    "other folds of each network": lambda: in_folds(lambda e: (e.fold > 3) == (e.backbone == "resnet50")),
+    "folds that share rates": lambda: with_rates(
+        invented(flat, photos=60, folds=6, swap=0.2), lambda *which: 1e-4, lambda *which: 0.1
+    ),
 }
 
 
@@ -62,7 +79,16 @@ def test_any_study_has_its_report(name):
     ]
     if any(len(pairs) for pairs in results.pairs.values()):
         shown.append(figures.differences(results))
+    if answer.rates:
+        shown.append(figures.rates(results))
+        assert len(tables.rates(answer))
+        assert captions.rates(answer)
+    assert all(write(answer) for write in CAPTIONS)
     assert all(figure.axes for figure in shown)
+
+
+CAPTIONS = (captions.accuracy, captions.differences, captions.confusion, captions.hard, captions.costs)
+CAPTIONS += (captions.cost, captions.gap)
 
 
 def everything(results: Results) -> str:
@@ -70,6 +96,7 @@ def everything(results: Results) -> str:
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
     frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    texts += [write(answer) for write in CAPTIONS] + [captions.curves(network) for network in answer.networks]
     frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
     drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.gap(results)]
     drawn += [figures.differences(results), *(figures.learning_curves(results, name) for name in results.backbones)]
@@ -79,6 +106,17 @@ def everything(results: Results) -> str:
         said = [text.get_text() for text in figure.findobj(lambda each: hasattr(each, "get_text"))]
         frames.append(pd.DataFrame({"said": said}))
     return html.unescape("\n".join([*texts, *(frame.to_string(max_colwidth=None) for frame in frames)]))
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_study_in_folds_speaks_of_folds_and_one_without_does_not():
+    """Nobody reads of tests and photos that there are not."""
+    folds, none = everything(of_somebody_else([60, 50, 8], folds=4)), everything(of_somebody_else([60, 50, 8]))
+    of_one_set = "Wilson|McNemar|these runs only|one split|with one seed|the [0-9,]+ test photos|on the test photos"
+    assert re.search(of_one_set, none) and not re.search(of_one_set, folds)
+    assert re.search("procedure.*Bates", folds) and not re.search("procedure|Bates", none)
+    assert len(re.findall(r"\bfolds?\b", folds)) > 10
+    assert re.findall(r"\bfolds?\b", none) == ["fold"], "the column of the table of runs"
 
 
 @pytest.mark.filterwarnings("default")

@@ -57,20 +57,20 @@ def test_the_verdicts_of_the_committed_study_stay_what_they_are():
         assert all(figure in said for figure in figures), said
 
 
-@pytest.mark.parametrize(
-    "id, better",
-    [
-        ("resnet50-accuracy", lambda b, s, a, c: b == "resnet50"),
-        ("mobilenet-frozen", lambda b, s, a, c: s != FROZEN),
-        ("mobilenet-layers", lambda b, s, a, c: s == FROZEN),
-        ("resnet50-blocks", lambda b, s, a, c: s == BLOCKS),
-        ("blocks-layers", lambda b, s, a, c: s == BLOCKS),
-        ("blocks-layers-like", lambda b, s, a, c: s == BLOCKS),
-        ("resnet50-best", lambda b, s, a, c: (s, a) == (BLOCKS, 10)),
-        ("mobilenet-best", lambda b, s, a, c: s == BLOCKS and a in (2, 4)),
-        ("control", lambda b, s, a, c: s != FROZEN),
-    ],
-)
+OF_ACCURACY = [
+    ("resnet50-accuracy", lambda b, s, a, c: b == "resnet50"),
+    ("mobilenet-frozen", lambda b, s, a, c: s != FROZEN),
+    ("mobilenet-layers", lambda b, s, a, c: s == FROZEN),
+    ("resnet50-blocks", lambda b, s, a, c: s == BLOCKS),
+    ("blocks-layers", lambda b, s, a, c: s == BLOCKS),
+    ("blocks-layers-like", lambda b, s, a, c: s == BLOCKS),
+    ("resnet50-best", lambda b, s, a, c: (s, a) == (BLOCKS, 10)),
+    ("mobilenet-best", lambda b, s, a, c: s == BLOCKS and a in (2, 4)),
+    ("control", lambda b, s, a, c: s != FROZEN),
+]
+
+
+@pytest.mark.parametrize("id, better", OF_ACCURACY)
 def test_a_claim_of_accuracy_holds_is_refuted_does_not_matter_or_is_too_close(id, better):
     assert verdict(invented(lambda *which: 0.9 if better(*which) else 0.8), id) == HOLDS
     assert verdict(invented(lambda *which: 0.8 if better(*which) else 0.9), id) == REFUTED
@@ -78,6 +78,38 @@ def test_a_claim_of_accuracy_holds_is_refuted_does_not_matter_or_is_too_close(id
     few = judged(invented(lambda *which: 0.9 if better(*which) else 0.8, photos=20), id)
     assert few.word == TOO_CLOSE
     assert re.search(r"[\d.]+ points would (have been|be) found", "\n".join(_lines(few)))
+
+
+@pytest.mark.parametrize("id, better", OF_ACCURACY)
+def test_a_claim_of_accuracy_is_decided_over_folds_as_it_is_true(id, better):
+    """Each photo tested once, in its fold, with chance in every fold."""
+
+    def study(right, wrong, photos):
+        return invented(lambda *which: right if better(*which) else wrong, photos=photos, folds=8, swap=0.05)
+
+    for results, word in (
+        (study(0.9, 0.8, 1000), HOLDS),
+        (study(0.8, 0.9, 1000), REFUTED),
+        (study(0.9, 0.9, 2000), ALIKE),
+        (study(0.9, 0.8, 40), TOO_CLOSE),
+    ):
+        found = judged(results, id)
+        assert (found.word, found.these_runs) == (word, False)
+
+
+def test_verdicts_over_folds_may_have_a_star_and_one_graph_stays_impossible():
+    results = invented(
+        lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8, photos=1000, folds=8, swap=0.05, latency=lambda *which: 10
+    )
+    assert judged(results, "resnet50-blocks-latency").word == IMPOSSIBLE
+    found = judged(results, "resnet50-blocks")
+    assert "over folds" in found.why
+    assert "resnet50-blocks" in results.replication.standing
+    said = results.replication.claims_table().to_string() + " ".join(results.replication.notes)
+    assert "these runs" not in said and "seed" not in said
+    assert "control" in results.replication.notes[0]
+    without = [run for run in results.runs if not run.record.experiment.control]
+    assert "control" not in replace(results, runs=without).replication.notes[0]
 
 
 def test_best_is_better_than_each_and_not_than_the_mean_of_the_others():

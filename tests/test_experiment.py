@@ -186,4 +186,4 @@ def test_the_committed_runs_are_found_as_they_are(model, monkeypatch):
     jobs = Study.load("paper").jobs
     assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", "paper", "runs").iterdir()}
     for job in jobs:
-        assert job.read().record.experiment.digest[:8] == job.name[-8:]
+        assert [run.record.experiment.digest[:8] for run in job.read()] == [job.name[-8:]]

@@ -1,13 +1,16 @@
 """Figures show what they are given: every configuration, its interval, and what differs clearly; and stay bounded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
-from invented import BLOCKS, flat, invented
+from invented import BLOCKS, flat, invented, with_rates
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from thaw.report import figures
+from thaw.report.display import VALUE
 from thaw.report.figures import study, style
 from thaw.report.results import Results
 
@@ -67,11 +70,55 @@ def test_every_accuracy_has_its_interval_and_the_original_s_value():
     assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
 
 
+def said(figure) -> list[str]:
+    """What the marks of a figure say, each text once."""
+    gids = [artist.get_gid() for artist in figure.findobj(lambda artist: artist.get_gid())]
+    return list(dict.fromkeys(gid.removeprefix(VALUE) for gid in gids if gid.startswith(VALUE)))
+
+
+def test_every_mark_says_its_value():
+    results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" and (s, a) == (BLOCKS, 10) else 0.7)
+    values = said(figures.accuracy_by_parameters(results))
+    assert [text for text in values if text.startswith("ResNet50, Strategy B (10 blocks): 90.0% (86.")]
+    assert len([text for text in values if "in the original" in text]) == 14
+    assert len(said(figures.accuracy_by_cost(results))) == 16
+    assert "Strategy B (10 blocks) less Strategy A (5 layers): +20.0 points (" in " ".join(
+        said(figures.differences(results))
+    )
+    assert len([text for text in said(figures.gap(results)) if "test loss" in text]) >= 8
+    assert any(text.startswith("validation accuracy: ") for text in said(figures.learning_curves(results, "resnet50")))
+    pairs = said(figures.confusion({"run": predicted(40)}, [f"c{i}" for i in range(40)]))
+    assert pairs[0] == "c0 → c1: 100 photos"
+    cells = said(figures.confusion({"run": predicted(4)}, [f"c{i}" for i in range(4)]))
+    assert len(cells) == 16
+    assert "c0, predicted c1: 1000 photos" in [text.replace(",0", "0") for text in cells]
+
+
 def test_a_pair_of_curves_a_seed():
     results = invented(flat, seeds=3)
     figure = figures.learning_curves(results, "resnet50")
     assert len(figure.axes) == 8
     assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
+
+
+def test_folds_have_thin_curves_and_their_mean_and_are_points_beside_their_accuracy():
+    results = invented(flat, photos=60, folds=4, swap=0.1)
+    figure = figures.learning_curves(results, "resnet50")
+    assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes)
+    singles = [line for axes in figures.accuracy_by_parameters(results).axes for line in axes.lines]
+    assert sum(len(line.get_xdata()) == 4 for line in singles) == len(results.rows)
+    none = [line for axes in figures.accuracy_by_parameters(invented(flat)).axes for line in axes.lines]
+    assert max(len(line.get_xdata()) for line in none) == 1
+
+
+def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
+    results = with_rates(invented(flat, photos=60, folds=4), lambda *w: 1e-4, lambda *w: 9.0 if w[2] == 40 else 0.1)
+    for axes in figures.rates(results).axes:
+        names = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert names == ["A-5", "A-10", "B-2", "B-4", "A-40", "B-10", "head alone"]
+        assert hollow(SimpleNamespace(axes=[axes])) == 7
+        crosses = [line for line in axes.lines if line.get_marker() == "x"]
+        assert sum(len(line.get_xdata()) for line in crosses) == 2, "the two rates at which 40 layers diverge"
 
 
 def test_the_strip_colours_the_layers_that_train_and_names_blocks_where_they_begin():

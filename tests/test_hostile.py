@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pypdfium2
 import pytest
-from browser import chromium, has_chromium
+from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +144,12 @@ def test_nothing_in_html_runs_or_leads_anywhere(exported):
         for name in ("href", "src"):
             assert element.get(name, "#").startswith(("#", "data:image/")), element
     assert not exported.soup.select("main :is(h2, h3, del, s, code:-soup-contains('tick'), a)")
+
+
+@has_chromium
+def test_a_browser_runs_none_of_it_and_finds_nothing_to_complain_about(exported):
+    with chromium() as browser:
+        assert_clean(browser, exported.folder / "n.html")
 
 
 @pytest.mark.parametrize("name", NAMES)

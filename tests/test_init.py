@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from thaw.data.source import find_source
 from thaw.errors import DataNotFound, InvalidParameter, ThawError
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.study import check, estimate
-from thaw.study.init import LADDER, _quoted, choose, init
+from thaw.study.init import LADDER, _divided, _quoted, choose, init
 from thaw.study.study import Study
 
 PHOTOS = {"train": 3000, "validation": 600, "test": 400}
@@ -47,9 +48,8 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
     costs = sorted(costs, reverse=True)
 
     def seconds(choice):
-        rung = next(rung for rung in LADDER if rung.image_size == choice.image_size and rung.epochs == choice.epochs
-                    and rung.seeds == choice.seeds and rung.configurations == choice.configurations)  # fmt: skip
-        return costs[LADDER.index(rung)] * ((choice.max_examples or 4000) / 4000)  # times 1 exactly
+        cost = costs[LADDER.index(choice)] if choice in LADDER else costs[-1]  # one division costs no more than folds
+        return cost * ((choice.max_examples or 4000) / 4000)  # times 1 exactly
 
     choice = choose(LADDER, seconds, limit, PHOTOS)
     if costs[-1] <= limit:
@@ -57,6 +57,21 @@ def test_the_most_work_that_fits_is_chosen(costs, limit):
         assert choice == next(rung for rung, cost in zip(LADDER, costs, strict=True) if cost <= limit)
     else:
         assert 260 <= choice.max_examples < 4000, "fewer photos, and enough to train on"
+
+
+@pytest.mark.parametrize(
+    "classes, divided, folds",
+    [({"a": 60, "b": 60}, False, 5), ({"a": 60, "b": 3}, False, 3), ({"a": 60, "b": 60}, True, 0)],
+)
+def test_folds_are_as_many_as_the_smallest_class_and_the_owner_s_parts_allow(tmp_path, classes, divided, folds):
+    parts = ("train", "test") if divided else ("",)
+    for name, count in classes.items():
+        for part in parts:
+            photos(tmp_path / part, [name], count)
+    source = find_source(f"folder:{tmp_path}")
+    choice = _divided(LADDER[5], source)
+    assert choice.folds == folds
+    assert choice.tested == (folds or 1), "runs of each configuration"
 
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1) | st.sampled_from(["no", "On"]))
@@ -103,7 +118,7 @@ def test_a_network_whose_last_blocks_compute_nothing_is_measured_all_the_same(tm
 def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     lines = []
     folder = photos(tmp_path / "My photos")
-    path = init(str(folder), ["MobileNet"], 5, None, "none", "network", lines.append)
+    path = init(str(folder), ["MobileNet"], 600, None, "none", "network", lines.append)
     assert path == project / "params" / "profiles" / "My-photos.yaml"
     text = "\n".join(lines)
     assert "80 photos in 2 classes (40 photos each)" in text
@@ -117,6 +132,8 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     content = path.read_text(encoding="utf-8")
     assert all("#" in line for line in content.splitlines() if line.startswith(("image_size", "max_examples")))
     assert yaml.safe_load(content)["study"]["networks"] == ["mobilenet"]
+    assert {len(job.experiment.tested_folds) for job in study.jobs} == {8}, "all that there is time for"
+    assert study.settings.learning_rates and not any("learning_rate:" in line for line in content.splitlines())
     with pytest.raises(InvalidParameter, match="there is such a profile"):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
 
@@ -131,7 +148,7 @@ def test_a_table_and_a_network_of_one_s_own_become_a_profile_that_its_check_acce
     features = keras.layers.Conv2D(4, 4, strides=4, activation="relu")(inputs)
     features = keras.layers.Reshape((8, 8, 4))(features) if fixed else features
     keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(features))).save(project / "mine.keras")
-    init(str(folder / "My table.csv"), ["mine.keras"], 5, None, None, "tf", lambda line: None)
+    init(str(folder / "My table.csv"), ["mine.keras"], 60, None, None, "tf", lambda line: None)
     study = Study.load("My-table", tmp_path / "outputs")
     assert {job.experiment.dataset for job in study.jobs} == {f"table:{folder / 'My table.csv'}"}
     assert {job.experiment.preprocessing for job in study.jobs} == {"tf"}
@@ -167,9 +184,9 @@ def test_more_work_takes_longer():
     first = Experiment.of({"backbone": "mobilenet", "strategy": "blocks", "amount": 2, "image_size": 64})
     speeds = {"mobilenet": estimate.measure(first, 3)}
 
-    def seconds(at_once=1, seeds=1, **changes):
+    def seconds(at_once=1, seeds=1, tried=(0, 0), **changes):
         experiments = [first.model_copy(update={"seed": seed} | changes) for seed in range(seeds)]
-        return estimate.seconds(experiments, PHOTOS, speeds, imports=1.0, at_once=at_once)
+        return estimate.seconds(experiments, PHOTOS, speeds, 1.0, at_once, tried)
 
     base = seconds()
     assert base > 0
@@ -180,8 +197,12 @@ def test_more_work_takes_longer():
         {"seeds": 2},
         {"strategy": "all", "amount": 0},
         {"augmentation": "standard"},
+        {"folds": 5},
+        {"folds": 5, "choosing_folds": 2, "tried": (5, 3)},
     ):
         assert seconds(**more) > base, more
+    assert seconds(folds=10) > 1.5 * seconds(folds=5)
+    assert seconds(folds=7, choosing_folds=2, tried=(5, 3)) > seconds(folds=7, choosing_folds=2)
     assert seconds(max_examples=1000) < base
     assert seconds(strategy="frozen", amount=0) < base
     assert seconds(seeds=4, at_once=2) < seconds(seeds=4)

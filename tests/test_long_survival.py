@@ -60,7 +60,7 @@ def numbers(study: Study) -> dict[str, tuple]:
             run.history.drop(columns="seconds").to_csv(),
             run.predictions.to_csv(),
         )
-        for job, run in study.outcomes()[0].items()
+        for job, (run,) in study.outcomes()[0].items()
     }
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
@@ -161,7 +162,7 @@ def test_what_is_left_for_people_who_write_their_own(study):
     assert len(latency) == 2 * 2 * sum(ROUNDS.values())
     assert (latency["milliseconds"] > 0).all()
     assert {"results.csv", "results.md", "results.tex"} <= {path.name for path in study.outputs.iterdir()}
-    for run in study.outcomes()[0].values():
+    for (run,) in study.outcomes()[0].values():
         assert f"{run.record.test_accuracy:.1%}" in (study.outputs / "results.md").read_text(encoding="utf-8")
 
 
@@ -182,7 +183,7 @@ def test_the_reports_show_every_row_and_say_how_small_the_study_is(study):
             "Accuracy",
             "What these photos can show",
             "How it was measured",
-            "The photos that are wrong in most runs",
+            "The hardest photos",
             "Inference speed",
             "Training time and memory",
         ):
@@ -203,6 +204,13 @@ def test_the_reports_show_every_row_and_say_how_small_the_study_is(study):
     assert all(captions)
     assert len(re.findall(r"Table \d", pdf)) >= 3
     assert len(re.findall(r"Figure \d+\.", pdf)) >= 8
+
+
+def test_the_html_report_leads_to_the_files_of_every_run(study):
+    html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser")
+    links = [unquote(link["href"]) for link in html.select(".report-folded a")]
+    assert len(links) == 4 * len(study.jobs)
+    assert all((study.outputs / link).is_file() for link in links)
 
 
 @has_chromium

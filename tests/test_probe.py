@@ -382,7 +382,7 @@ def test_results_take_the_probe_of_their_photos_and_weights_alone(tmp_path):
     whole = study(tmp_path, ["mobilenet-frozen", "mobilenet-blocks-2"])
     for job in whole.jobs:
         runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
-    record = whole.jobs[0].read().record
+    record = whole.jobs[0].read()[0].record
     key = {"data": record.data["sha256"], "weights": record.weights["tensors_sha256"]}
     path = probe.path(whole, "mobilenet")
     assert Results.of(whole).probes == {}

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -9,11 +11,12 @@ from invented import flat, invented
 from test_record import made_up_run
 from test_study import profile
 
-from thaw.errors import InvalidParameter
+from thaw.errors import InvalidParameter, InvalidRecord
 from thaw.records import runs
+from thaw.report.folds import Compared, compared
 from thaw.report.results import Results
 from thaw.study.claims import Selection
-from thaw.study.study import Study
+from thaw.study.study import Job, Study
 
 
 def test_what_a_study_has_left(tmp_path):
@@ -67,3 +70,70 @@ def test_configurations_are_compared_at_like_numbers_of_parameters():
 def test_results_and_verdicts_are_computed_without_tensorflow():
     code = "import sys, thaw.report.replication; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- folds --------------------------------------------------------------------------------------
+
+
+def of_folds(finished: dict[str, dict[int, str]], folds: int = 8) -> Compared:
+    """Compare jobs of which some folds are finished: by configuration and fold, '' or 'diverged'."""
+    runs = defaultdict(list)
+    for run in invented(flat, photos=80, backbones=("mobilenet",), folds=folds).runs:
+        runs[run.record.experiment.short].append(run)
+    jobs = {}
+    for name, of_fold in finished.items():
+        whole = runs[name][0].record.experiment.model_copy(update={"fold": None})
+        jobs[Job(name, name, whole, Path(name))] = [
+            run.model_copy(update={"record": run.record.model_copy(update={"diverged": 3 if of_fold[fold] else None})})
+            for fold, run in enumerate(runs[name])
+            if fold in of_fold
+        ]
+    return compared(jobs, {})
+
+
+def folds_in(found: Compared) -> dict[str, list[int]]:
+    folds: dict[str, list[int]] = {}
+    for run in found.runs:
+        folds.setdefault(run.record.experiment.short, []).append(run.record.experiment.fold)
+    return folds
+
+
+def test_the_folds_that_all_configurations_have_are_compared_and_the_others_are_named():
+    found = of_folds({"A-5": dict.fromkeys(range(8), ""), "B-2": dict.fromkeys((0, 1, 2, 5), "")})
+    assert folds_in(found) == {"A-5": [0, 1, 2, 5], "B-2": [0, 1, 2, 5]}
+    assert found.missing == {}
+    assert found.lacking == {"mobilenet": {fold: ["B-2, seed 0"] for fold in (3, 4, 6, 7)}}
+
+
+def test_a_configuration_with_fewer_than_three_folds_is_missing():
+    found = of_folds({"A-5": dict.fromkeys(range(8), ""), "B-2": {0: "", 1: ""}})
+    assert folds_in(found) == {"A-5": list(range(8))}
+    assert list(found.missing.values()) == ["2 of 8 folds are finished"]
+    assert found.lacking == {}
+
+
+def test_a_fold_that_diverged_is_lacking_and_this_is_said():
+    found = of_folds({"A-5": dict.fromkeys(range(5), ""), "B-2": dict.fromkeys(range(4), "") | {4: "diverged"}})
+    assert folds_in(found)["A-5"] == [0, 1, 2, 3]
+    assert found.lacking == {"mobilenet": {4: ["B-2, seed 0 (diverged)"]}}
+    most = of_folds({"A-5": dict.fromkeys(range(5), ""), "B-2": {0: "", 1: "diverged", 2: "diverged"}})
+    assert list(most.missing.values()) == ["1 of 8 folds are finished; folds 1, 2 diverged"]
+
+
+def test_where_no_three_folds_are_shared_the_configuration_with_the_fewest_goes():
+    found = of_folds(
+        {"A-5": dict.fromkeys(range(6), ""), "B-2": dict.fromkeys(range(5, 8), ""), "B-4": dict.fromkeys(range(4), "")}
+    )
+    assert folds_in(found) == {"A-5": [0, 1, 2, 3], "B-4": [0, 1, 2, 3]}
+    (reason,) = found.missing.values()
+    assert reason == "3 of 8 folds are finished (5, 6, 7): too few in common with the other configurations"
+
+
+def test_a_study_of_which_no_configuration_has_three_folds_has_no_report_yet(tmp_path, monkeypatch):
+    study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path, ROOT)
+    whole = study.jobs[0].experiment.model_copy(update={"folds": 10})
+    job = Job("job", "mobilenet-frozen", whole, tmp_path)
+    runs = invented(flat, photos=80, backbones=("mobilenet",), folds=10).runs[:2]
+    monkeypatch.setattr(Study, "outcomes", lambda self: ({job: runs}, {}))
+    with pytest.raises(InvalidRecord, match="no configuration has results of 3 folds.*\n  .*2 of 10 folds are fini"):
+        Results.of(study)

@@ -242,7 +242,7 @@ def test_rows_are_in_the_order_of_what_they_train():
 
 
 def test_a_profile_has_seeds_and_no_seed(tmp_path):
-    with pytest.raises(InvalidParameter, match="seed = 5: a study has many"):
+    with pytest.raises(InvalidParameter, match="seed = 5: the whole study sets it. Give study"):
         Study.load(profile(tmp_path, seed=5), tmp_path)
 
 

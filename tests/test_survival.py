@@ -95,7 +95,7 @@ class Project:
                 run.history.drop(columns="seconds").to_csv(),
                 run.predictions.to_csv(),
             )
-            for job, run in finished.items()
+            for job, (run,) in finished.items()
         }
 
 
@@ -332,4 +332,4 @@ def test_a_full_cache_costs_time_and_no_run(tmp_path):
         run = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "the disk is full" in run.stderr
-    assert np.isfinite(job.read().record.test_loss)
+    assert np.isfinite(job.read()[0].record.test_loss)

@@ -17,7 +17,7 @@ from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
 from thaw.training import checkpoint, evaluation, phases
-from thaw.training.setup import Setup, with_head_of
+from thaw.training.setup import Setup
 
 MEASURED = ["seconds"]
 LOSSES = ["train_loss", "validation_loss"]
@@ -216,7 +216,7 @@ def test_the_heads_of_all_seeds_are_trained_on_one_network(tiny, tmp_path, monke
     made = setup(tiny, seed=0, finetune_epochs=0)
     seeds = [made.experiment.model_copy(update={"seed": seed}) for seed in (0, 1)]
     for experiment in seeds:
-        phases.train_head(with_head_of(made, experiment))
+        phases.train_head(made.begin(experiment))
     for seed in (0, 1):
         monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
         given, lines = trained(tiny, strategy="blocks", amount=1, seed=seed)
@@ -290,10 +290,19 @@ def test_a_checkpoint_of_other_photos_or_weights_is_not_taken(tiny, other):
     assert not any("trained before" in line for line in lines)
 
 
+class Diverging(keras.optimizers.SGD):
+    """An optimizer whose first step makes every weight no number."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(gradient, variable, learning_rate * np.nan)
+
+
 @pytest.mark.parametrize("phase, epoch", [("head", 1), ("finetune", 3)])
 def test_a_loss_that_is_not_a_number_ends_the_run(tiny, monkeypatch, phase, epoch):
     rate = {f"{phase}_learning_rate": 1.0}
-    monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: keras.optimizers.SGD(np.nan if rate == 1.0 else rate))
+    monkeypatch.setattr(
+        keras.optimizers, "Adam", lambda rate: Diverging(rate) if rate == 1.0 else keras.optimizers.SGD(rate)
+    )
     result, lines = trained(tiny, strategy="blocks", amount=1, **rate)
     assert result.diverged == epoch == len(result.history), "no epoch after it"
     assert any("diverged" in line for line in lines)

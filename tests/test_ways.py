@@ -13,7 +13,6 @@ from thaw.network.normalization import FusedBatchNormalization
 from thaw.study import plan
 from thaw.training import activations, phases
 from thaw.training.optimizer import adam
-from thaw.training.setup import with_head_of
 
 LOSSES = ["train_loss", "validation_loss"]
 
@@ -110,7 +109,7 @@ def test_what_stays_frozen_behind_or_trains_nothing_is_said(base):
 def test_a_head_that_is_trained_for_all_is_found_by_each(tiny, parameters):
     """What the plan takes for one head has the checkpoint that the experiment itself looks for."""
     own = setup(tiny, **{"strategy": "blocks", "amount": 1} | parameters)
-    shared = with_head_of(own, plan.head_alone(own.experiment))
+    shared = own.begin(plan.head_alone(own.experiment))
     keys = [phases._key(made, phases.phases(made)[:1]) for made in (own, shared)]
     assert keys[0] == keys[1]
 

@@ -2,13 +2,14 @@
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented, with_losses
+from invented import BLOCKS, CONFIGURATIONS, FROZEN, LAYERS, SIZES, flat, invented, with_losses, with_rates
 
 from thaw.report import tables, words
 from thaw.report.answer import Answer
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("quick_corrections")
 
 TEMPLATES = sorted(Path(words.__file__).parent.glob("*.j2"))
 SECTIONS = ("question", "in_short", "networks", "method", "missing", "power", "accuracy", "hard", "speed", "cost")
-SECTIONS += ("strategies", "fit", "choice", "conclusion", "photos", "balance")
-MAY_BE_EMPTY = ("missing", "strategies", "photos", "balance")
+SECTIONS += ("strategies", "fit", "choice", "conclusion", "photos", "balance", "rows", "curves", "learning_rates")
+MAY_BE_EMPTY = ("missing", "strategies", "photos", "balance", "learning_rates")
 
 
 def said(results: Results, section: str) -> str:
@@ -288,6 +289,78 @@ def test_unequal_seeds_are_said_and_what_one_cannot_tell():
     text = said(Results(runs), "power")
     assert "run with 1 seed (ResNet50), 3 seeds (MobileNet)" in text
     assert "The 8 configurations with one seed (ResNet50) cannot include it" in text
+
+
+def test_a_study_in_folds_says_what_its_folds_are_and_what_its_results_speak_of():
+    results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8, photos=400, folds=10, swap=0.05)
+    planned = {name: tuple(range(2, 10)) for name in results.backbones}
+    some = [run for run in results.runs if 2 <= run.record.experiment.fold < 8]
+    part = replace(
+        results, runs=some, planned_folds=planned, lacking={"mobilenet": {8: ["mobilenet-blocks-2 (diverged)"]}}
+    )
+    answer = Answer(part)
+    assert answer.choosing == [0, 1]
+    assert answer.facts("mine")["Experiments"] == "16 of 16 configurations, tested on 6 of 8 folds"
+    assert "400 photos in 10 folds; each time 300 photos train, 60 validate, 40 test" in answer.facts("mine")["Data"]
+    method = said(part, "method")
+    assert "tested once on each photo, by a network that has not seen it" in method
+    assert "6 of 8 folds are finished and compared. They speak of the procedure" in method
+    assert "on about 75% of these photos" in method
+    assert "turns round the differences of whole folds (Westfall and Young, 1993)" in method
+    assert "1 finished fold of MobileNet is left out" in said(part, "missing")
+    assert "Fold 8 is missing for mobilenet-blocks-2 (diverged)." in said(part, "missing")
+    assert "Over 6 folds it classifies 90" in said(part, "in_short")
+    assert "standard deviation of" in said(part, "power")
+    assert "240 tested photos" in said(part, "power") and "240 tested photos" in said(part, "hard")
+    assert Answer(invented(flat, photos=120, folds=10)).warning is None
+    assert Answer(invented(flat, photos=60, folds=3)).warning.startswith("Only 60 test photos"), "of all folds together"
+
+
+@pytest.mark.parametrize(
+    "folds, how", [(6, "by the largest t"), (5, "Holm's method (1979), for the steps"), (4, "by Bonferroni's")]
+)
+def test_how_many_comparisons_are_corrected_goes_by_the_number_of_folds(folds, how):
+    text = said(invented(flat, photos=120, folds=folds, swap=0.1, backbones=("mobilenet",)), "method")
+    assert how in text
+    assert ("Bonferroni" in text) == (folds < 5) and ("Holm" in text) == (folds < 6)
+
+
+def test_learning_rates_say_what_was_taken_and_who_needs_care():
+    def best(b, s, a, c):
+        return 3e-4 if a == 5 else 1e-4
+
+    def care(b, s, a, c):
+        return 0.1 if b == "mobilenet" else 5.0 if a == 40 else 0.3
+
+    results = with_rates(invented(flat, photos=60, folds=10, swap=0.1), best, care)
+    text = said(results, "method")
+    assert "lowest loss on 80 photos (folds 0 and 1) that took no part in the test" in text
+    assert "5 of ResNet50's 6 configurations took 0.0001, 1 took 0.0003; 5 of MobileNet's" in text
+    assert "2 choices are still the largest or smallest rate that was tried" in text
+    assert "at a learning rate of" not in text, "there is none that all share"
+    chapter = said(results, "learning_rates")
+    assert chapter.count("All 8 configurations took 0.003.") == 2
+    assert "For the last 5 layers it is still the largest that was tried" in chapter
+    resnet50, mobilenet = chapter.split("ResNet50, after")[1].split("MobileNet, after")
+    assert "the loss of the last 40 layers rises most of all, from 0.300 to 1.6" in resnet50
+    assert "the training of the last 40 layers diverges" in said(
+        with_rates(invented(flat, photos=60, folds=10), best, lambda *w: 9.0 if w[2] == 40 else 0.1), "learning_rates"
+    )
+    assert "None needs much care" in mobilenet
+    table = tables.rates(Answer(results))
+    assert len(table) == 2 * (6 + 1), "the head that all have in common stands once"
+    assert table["What trains"].to_list().count("all") == 2
+    assert said(invented(flat), "learning_rates") == ""
+
+
+def test_the_results_of_a_study_in_folds_name_the_fold(tmp_path):
+    for results in (invented(flat), invented(flat, photos=60, folds=3)):
+        tables.write_tables(results, tmp_path)
+        runs = pd.read_csv(tmp_path / "results.csv")
+        assert len(runs) == len(results.runs)
+        assert ("fold" in runs) == results.has_folds
+        text = (tmp_path / "results.md").read_text(encoding="utf-8")
+        assert ("means over 3 of 3 folds" in text) == results.has_folds
 
 
 def test_on_other_data_the_claims_are_said_to_be_about_their_own():

@@ -139,15 +139,18 @@ def _report(study: Study, jobs: graph.Graph) -> int:
         print(f"{wrong.split(' Delete')[0]} {kept}", flush=True)
     several = "s" * (len(study.jobs) != 1)
     print(f"{len(study.jobs)} experiment{several}, {len(study.finished())} of them finished already.", flush=True)
+    if study.to_choose():
+        print(f"Learning rates are chosen first, for {len(study.to_choose())} of them.", flush=True)
     if study.unfinished():
         # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
         if subprocess.run(command).returncode:
             return 1  # it has said why
     missing = jobs.make()
-    if study.finished() and "report" not in missing:
+    study = jobs.study
+    if study.reportable() and "report" not in missing:
         print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
-    if study.finished() and study.settings.deliver and "model" not in missing:
+    if study.reportable() and study.settings.deliver and "model" not in missing:
         print("The network, to use:", study.outputs / "model", sep="\n  ")
     if missing:
         reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
@@ -270,6 +273,28 @@ def part(study, outputs, name, threads):
     with telling, study.noting_failure(name), stderr_to(os.devnull) as terminal:
         stream = Labelled(terminal, label)
         plan.make(study, parts[name], lambda line: print(line, file=stream))
+
+
+@cli.command(hidden=True)
+@on_study
+@click.argument("name")
+@THREADS
+def rates(study, outputs, name, threads):
+    """Choose the learning rates of a configuration: NAME is its file's name below rates/."""
+    from thaw.study.execute import Labelled
+    from thaw.study.rates import choose
+
+    _limit_threads(threads)
+    choice = study.choice(name)
+    with (
+        locked([choice.path]),
+        study.noting_failure(choice.name),
+        status.telling(watch.status_file(study, choice.name), choice.label),
+        stderr_to(os.devnull) as terminal,
+    ):
+        if choice.chosen() is None:  # by a process that was waited for
+            stream = Labelled(terminal, choice.label)
+            choose(choice, lambda line: print(line, file=stream))
 
 
 @cli.command(hidden=True)

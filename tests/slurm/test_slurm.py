@@ -81,7 +81,7 @@ def test_a_study_on_two_nodes_with_a_job_killed_is_that_of_one_machine(tmp_path,
     assert {node for _, _, node, _ in jobs} == {"node0", "node1"}
 
     finished = (study.outcomes()[0].values() for study in (one, two))
-    for here, there in zip(*finished, strict=True):
+    for (here,), (there,) in zip(*finished, strict=True):
         assert here.predictions["key"].tolist() == there.predictions["key"].tolist()
         probabilities = [run.predictions.filter(regex="^p_").to_numpy() for run in (here, there)]
         assert probabilities[1] == pytest.approx(probabilities[0], abs=1e-4)

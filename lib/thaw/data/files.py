@@ -215,6 +215,10 @@ class FileSource:
         """Give each photo its place from 0 to 1, to divide them into folds: each class evenly, groups together."""
         return splits.places_by_class(_belonging(self.table).tolist(), self.table["label"].tolist())
 
+    def labels(self) -> list[str]:
+        """Give the class of each photo, in the data set's own order."""
+        return self.table["label"].tolist()
+
     def listing(self) -> pd.DataFrame:
         """List the photos, in the data set's own order.
 

@@ -80,6 +80,9 @@ class Source(Protocol):
     def places(self) -> np.ndarray | None:
         """Give each photo its place from 0 to 1, to divide them into folds; None: by position."""
 
+    def labels(self) -> list[str]:
+        """Give the class of each photo, in the data set's own order."""
+
     def listing(self) -> pd.DataFrame | None:
         """List the photos with what their files say; None where they are in no files of their own."""
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,12 @@ class TfdsSource:
 
     def places(self) -> None:
         """Folds are by position: TFDS' order is a hash of keys."""
+
+    def labels(self) -> list[str]:
+        """Read the class of each photo, in the data set's own order."""
+        image, label = self.keys
+        examples = self._examples(decoders={image: tfds.decode.SkipDecoding()})
+        return [self.classes[number] for number in examples.map(itemgetter(label)).as_numpy_iterator()]
 
     def listing(self) -> None:
         """TFDS keeps photos in records: there are no files to tell of."""

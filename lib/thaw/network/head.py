@@ -23,6 +23,14 @@ def add_head(base: keras.Model, classes: int, seed: int = 0) -> keras.Model:
         whatever the precision.
     """
     features = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
-    start = keras.initializers.GlorotUniform(seed)
-    head = keras.layers.Dense(classes, activation="softmax", kernel_initializer=start, dtype="float32", name=HEAD)
-    return keras.Model(base.input, head(features), name=f"{base.name}_with_head")
+    head = keras.layers.Dense(classes, activation="softmax", dtype="float32", name=HEAD)
+    model = keras.Model(base.input, head(features), name=f"{base.name}_with_head")
+    start_head(model, seed)
+    return model
+
+
+def start_head(model: keras.Model, seed: int) -> None:
+    """Give a network's head the initial weights that a seed draws."""
+    head = model.get_layer(HEAD)
+    head.kernel.assign(keras.initializers.GlorotUniform(seed)(head.kernel.shape, head.kernel.dtype))
+    head.bias.assign(keras.ops.zeros_like(head.bias))

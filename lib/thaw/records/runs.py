@@ -108,10 +108,26 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
     folds = [Run.read(folder).record for folder in folders]
     tables = {}
     for name in TABLES:
-        header, *rest = ((folder / name).read_bytes().split(b"\n", 1) for folder in folders)
-        tables[name] = b"\n".join([header[0], header[1] + b"".join(rows for _, rows in rest)])
+        parts = [(folder / name).read_bytes().split(b"\n", 1) for folder in folders]
+        header = max((header for header, _ in parts), key=len)  # what diverged has no predictions, and fewer columns
+        tables[name] = b"\n".join([header, b"".join(rows for _, rows in parts)])
     _write(directory, FoldsRecord(parameters=experiment.model_dump(mode="json"), folds=folds), tables, photos)
     shutil.rmtree(directory / "folds", ignore_errors=True)
+
+
+def scatter(directory: Path) -> None:
+    """Give each fold a record of its own again: the reverse of `gather`.
+
+    Raises
+    ------
+    InvalidRecord
+        If the record cannot be read.
+    """
+    for run, fold in ((run, run.record.experiment.fold) for run in Run.read_all(directory)):
+        assert fold is not None
+        tables = [table.drop(columns="fold") for table in (run.history, run.predictions)]
+        save(of_fold(directory, fold), run.record, *tables)
+    (directory / "record.json").unlink()
 
 
 def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:

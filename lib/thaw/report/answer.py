@@ -23,13 +23,6 @@ from thaw.study.probe import Probe
 BOTH = ("blocks", "layers")  # the two strategies that are compared
 LIKE = ("skip", "extras")  # what their configurations have in common when they are
 SMALL = 100  # with fewer test photos than this, the first page says how little they can decide
-TWO_SIDED = 6  # folds: with fewer, their signs have too few turns to show anything at 5 %
-MAX_T = (
-    "Where many are compared, p is corrected for all of them together: by the largest t that chance shows among them "
-    "when it turns round the differences of whole folds (Westfall and Young, 1993)."
-)
-HOLM = "Where many are compared, p is corrected for their number (Holm, 1979): so few folds allow nothing closer{}."
-ONE_SIDED = ", other than in the steps to the cheapest choice"
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,10 +307,13 @@ class Answer:
         return None if self.results.rates is None else Rates(self.results, self.results.rates)
 
     @property
-    def correction(self) -> str:
-        """Say how comparisons of many configurations are corrected, where there are folds."""
-        few = min(map(len, self.results.folds.values()))
-        return MAX_T if few >= TWO_SIDED else HOLM.format(ONE_SIDED if few == TWO_SIDED - 1 else "")
+    def corrections(self) -> dict[tuple[str, str], list[str]]:
+        """How the comparisons of all pairs, and the steps to the cheapest choice, are corrected: for which networks."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for network in self.networks:
+            family = self.results.families[network.name]
+            found.setdefault((family.correction, family.step_correction), []).append(network.title)
+        return found
 
     def write(self, section: str) -> str:
         """Write a section of the report as Markdown: see `thaw.report.words.write`."""
@@ -373,8 +369,8 @@ class Answer:
         if self.folds:
             parts = f"{self.used:,} photos in {self.record.experiment.folds} folds; each time {parts}"
             jobs = self.results.planned - len(self.results.missing)
-            finished = f"{self.results.folds_so_far} are finished and compared, of {jobs} of "
-            finished += words.count(self.results.planned, "configuration")
+            finished = f"{jobs} of {words.count(self.results.planned, 'configuration')}, "
+            finished += f"tested on {self.results.folds_so_far}"
         return {
             "Profile": profile,
             "Data": f"{data['title']}: {parts}",

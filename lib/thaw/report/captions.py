@@ -64,8 +64,9 @@ def confusion(answer: Answer) -> str:
 
 def hard(answer: Answer) -> str:
     """Of the hardest photos."""
-    what = "by most configurations" if answer.folds else "in most runs (configurations weigh the same)"
-    return f"The test photos that are wrong {what}, with their class and the class that they are most often taken for."
+    what = "most configurations get" if answer.folds else "are"
+    runs = "wrong" if answer.folds else "wrong in most runs (configurations weigh the same)"
+    return f"The test photos that {what} {runs}, with their class and the class that they are most often taken for."
 
 
 def costs(answer: Answer) -> str:

@@ -10,13 +10,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 import matplotlib.figure
 import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
 
+VALUE = "value: "  # begins the ids of marks in figures that say what they are: see `thaw.report.figures.style.says`
 _DPI = 150  # of figures with photos
+_SVG = "http://www.w3.org/2000/svg"
+for _prefix, _space in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
+    ElementTree.register_namespace(_prefix, _space)
 _MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
 # Control characters that no format can hold, and those that turn the direction of all text after them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -32,9 +38,21 @@ def one_line(text: object) -> str:
     return " ".join(" ".join(lines(text)).split())
 
 
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads to a file beside the report; `path` is relative to it."""
+
+    text: str
+    path: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def _html(text: object) -> str:
     """Escape a text for HTML."""
-    return "<br>".join(escape(line) for line in lines(text))
+    written = "<br>".join(escape(line) for line in lines(text))
+    return f'<a href="{quote(text.path)}">{written}</a>' if isinstance(text, Link) else written
 
 
 def markdown(text: object) -> str:
@@ -71,15 +89,18 @@ class Table:
     Parameters
     ----------
     frame : pandas.DataFrame, (rows, columns)
-        The cells, with numbers formatted for reading. The index is not shown,
-        a missing value is an empty cell, and columns of numbers are aligned to
-        the right.
+        The cells, with numbers formatted for reading, or `Link`s. The index is
+        not shown, a missing value is an empty cell, and columns of numbers are
+        aligned to the right.
     caption : str
         What the table shows, without a number.
     notes : tuple of str
         Remarks below the table.
     muted : sequence of bool, (rows,)
         Which rows are shown in grey; empty for none.
+    folded : bool
+        Show only the caption until it is clicked, without a number, and
+        nothing in the PDF: for what leads to other files.
 
     Raises
     ------
@@ -91,6 +112,7 @@ class Table:
     caption: str
     notes: tuple[str, ...] = ()
     muted: Sequence[bool] = ()
+    folded: bool = False
 
     def __post_init__(self) -> None:
         if len(self.muted) not in (0, len(self.frame)):
@@ -98,9 +120,9 @@ class Table:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         header = [str(name) for name in self.frame.columns]
-        rows = [["" if pd.isna(cell) else str(cell) for cell in row] for row in self.frame.itertuples(index=False)]
+        rows = [["" if pd.isna(cell) else cell for cell in row] for row in self.frame.itertuples(index=False)]
         muted = list(self.muted) or [False] * len(rows)
-        right = [_is_numeric([row[column] for row in rows]) for column in range(len(header))]
+        right = [_is_numeric([str(row[column]) for row in rows]) for column in range(len(header))]
         return {
             "text/plain": one_line(self.caption),
             "text/html": self._to_html(header, rows, muted, right),
@@ -119,13 +141,14 @@ class Table:
             for row, grey in zip(rows, muted)
         )
         notes = "".join(f'<p class="report-notes">{_html(note)}</p>' for note in self.notes)
+        outer, title = ("details", "summary") if self.folded else ("figure", "figcaption")
         return (
-            '<figure class="report-table mathjax_ignore" style="margin: 1em 0">\n'
-            f"<figcaption>{_html(self.caption)}</figcaption>\n"
-            f'<div class="report-scroll" style="overflow-x: auto" tabindex="0" role="region" '
+            f'<{outer} class="report-{"folded" if self.folded else "table"} mathjax_ignore" style="margin: 1em 0">\n'
+            f"<{title}>{_html(self.caption)}</{title}>\n"
+            f'<div class="report-scroll" style="overflow-x: auto" tabindex="0" role="group" '
             f'aria-label="{escape(one_line(self.caption))}">\n'
             f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
-            f"{notes}</figure>"
+            f"{notes}</{outer}>"
         )
 
 
@@ -168,7 +191,7 @@ class Figure:
         """Return the plot as a data URI, and its width in CSS pixels."""
         # Lines and letters look best as vectors. Photos and thousands of marks would be too large.
         if not any(axes.images for axes in self.figure.axes):
-            svg = self._saved("svg", metadata={"Date": None, "Creator": None})
+            svg = _with_values(self._saved("svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))))
             if len(svg) < 500_000:
                 width = float(re.findall(rb'<svg[^>]* width="([\d.]+)pt"', svg)[0]) * 96 / 72
                 return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
@@ -178,9 +201,25 @@ class Figure:
 
     def _saved(self, kind: str, **options) -> bytes:
         file = io.BytesIO()
-        with plt.rc_context({"svg.hashsalt": "thaw"}):
+        # Letters stay text. Of two figures on one page none has the ids of the other.
+        with plt.rc_context({"svg.hashsalt": one_line(self.caption), "svg.fonttype": "none"}):
             self.figure.savefig(file, format=kind, bbox_inches="tight", **options)
         return file.getvalue()
+
+
+def _with_values(svg: bytes) -> bytes:
+    """Turn the ids of marks that say what they are into titles, which browsers show under the pointer.
+
+    Nothing refers to the id of a group: all of them go.
+    """
+    root = ElementTree.fromstring(svg)
+    for group in root.iter(f"{{{_SVG}}}g"):
+        name = group.attrib.pop("id", "")
+        if name.startswith(VALUE):
+            title = ElementTree.Element(f"{{{_SVG}}}title")
+            title.text = name.removeprefix(VALUE)
+            group.insert(0, title)
+    return ElementTree.tostring(root)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,11 @@
 `thaw.report.display` holds what a notebook shows, ``template/`` how it looks.
 """
 
+import base64
+import hashlib
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +50,9 @@ _PARTS = {
 def export_html(notebook: Path, html: Path) -> None:
     """Export an executed notebook as one HTML file that needs no other.
 
-    Code, warnings and cells tagged ``remove`` are left out. The file appears
-    whole or not at all.
+    Code, warnings and cells tagged ``remove`` are left out. Only the page's own
+    script runs in it, and nothing in it can ask for an address. The file
+    appears whole or not at all.
 
     Raises
     ------
@@ -56,7 +61,9 @@ def export_html(notebook: Path, html: Path) -> None:
         is not in its folder, or if the file cannot be written.
     """
     with _explained(notebook, html):
-        content = str(_page(notebook))
+        page = _page(notebook)
+        _for_screens(page)
+        content = str(page)
         write_atomic(html, lambda partial: partial.write_text(content, encoding="utf-8"))
 
 
@@ -73,6 +80,8 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
     """
     with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
         page = _page(notebook)
+        for part in page.select("main nav, main .report-folded"):
+            part.decompose()
         for selector, name in _PARTS.items():  # pandoc tells divs apart, by their class
             for part in page.select(f"main {selector}"):
                 part.wrap(page.new_tag("div", attrs={"class": f"typst-{name}"}))
@@ -117,24 +126,56 @@ def _page(notebook: Path) -> BeautifulSoup:
     )
     page, _ = exporter.from_notebook_node(executed, {"metadata": {"path": str(Path(notebook).parent)}})
     soup = BeautifulSoup(page, "html.parser")
-    head, contents = soup.select("head")[0], soup.select("nav ul")[0]
+    head = soup.select("head")[0]
     for key, value in executed.metadata.get("thaw", {}).items():
         head.append(soup.new_tag("meta", attrs={"name": f"thaw-{key.replace('_', '-')}", "content": value}))
     for element in soup.select("[src]"):
         if not str(element["src"]).startswith("data:"):
             raise ReportError(f"{element['src']} is not inside the report: save it in the notebook's folder.")
-    title, names = soup.select_one("main h1"), set()
+    title, about = soup.select_one("main h1"), soup.select("main :is(p, li):not(.report-warning)")
     soup.select("title")[0].string = title.get_text(" ") if title else Path(notebook).stem
+    description = " ".join(part.get_text() for part in about[:2])  # the subtitle, and how the answer begins
+    head.append(soup.new_tag("meta", attrs={"name": "description", "content": description[:300]}))
+    names: Counter[str] = Counter()
     for heading in soup.select("main :is(h1, h2, h3)"):
-        heading["id"] = anchor = heading.get_text().replace(" ", "-")
-        if heading is not title and anchor not in names:
-            item = soup.new_tag("li", attrs={"class": heading.name})
-            item.append(soup.new_tag("a", href=f"#{anchor}", string=heading.get_text(" ")))
-            contents.append(item)
-        names.add(anchor)
-    if not contents.contents:
-        soup.select("nav")[0].decompose()
+        name = re.sub(r"\W+", "-", heading.get_text()).strip("-")
+        heading["id"] = f"{name}-{names[name]}" if names[name] else name
+        names[name] += 1
+    for cell in soup.select("main thead th"):
+        cell["scope"] = "col"
     return soup
+
+
+def _for_screens(page: BeautifulSoup) -> None:
+    """Add what only a browser can use: contents, links to sections, figures that can be pointed at, and a script."""
+    main, nav = page.select("main")[0], page.select("nav")[0].extract()
+    sections = [heading for heading in main.select(":is(h1, h2, h3)") if heading is not main.select_one("h1")]
+    for heading in sections:
+        item = page.new_tag("li", attrs={"class": heading.name})
+        item.append(page.new_tag("a", href=f"#{heading['id']}", string=heading.get_text(" ")))
+        nav.select("ul")[0].append(item)
+        if not heading.select("a"):
+            for part in list(heading.children):
+                part.wrap(page.new_tag("a", attrs={"class": "anchor", "href": f"#{heading['id']}"}))
+    # The contents come after the title and the first section, which is the answer.
+    front, rest = page.new_tag("div"), page.new_tag("div")
+    for cell in main.find_all(True, recursive=False):
+        later = rest.contents or len(front.select("h2")) + len(cell.select("h2")) > 1
+        (rest if later else front).append(cell.extract())
+    main.extend([front, nav, rest] if sections else [front, rest])
+    # What is too wide for a narrow screen scrolls in its box, also by keyboard.
+    for code in main.select("pre"):
+        code["tabindex"] = "0"
+    for wide in main.select(":is(.jp-RenderedMarkdown, .jp-RenderedHTML) > table, .report-figure img"):
+        wide.wrap(page.new_tag("div", attrs={"class": "report-scroll", "tabindex": "0"}))
+    for image in main.select(".report-figure img[src^='data:image/svg']"):
+        svg = BeautifulSoup(base64.b64decode(str(image["src"]).partition(",")[2]), "html.parser").select("svg")[0]
+        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": image["width"]}
+        del svg["height"]
+        image.replace_with(svg)
+    script, policy = page.select("body > script")[0], page.select("meta[http-equiv]")[0]
+    digest = hashlib.sha256(str(script.string).encode()).digest()
+    policy["content"] = f"{policy['content']}; script-src 'sha256-{base64.b64encode(digest).decode()}'"
 
 
 @contextmanager

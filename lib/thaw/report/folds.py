@@ -49,7 +49,7 @@ def compared(finished: Mapping[Job, Iterable[Run]], missing: Mapping[Job, str]) 
         shared = _shared(jobs, found.missing)
         found.runs.extend(of_job[fold] for of_job in jobs.values() for fold in of_job if fold in shared)
         folds = sorted({fold for of_job in jobs.values() for fold in of_job if fold is not None} - shared)
-        lacking = {fold: [_named(job, fold, finished) for job in jobs if fold not in jobs[job]] for fold in folds}
+        lacking = {fold: [_named(job, fold, finished[job]) for job in jobs if fold not in jobs[job]] for fold in folds}
         if lacking:
             found.lacking[backbone] = lacking
     return found
@@ -76,7 +76,7 @@ def _so_far(job: Job, finished: int, diverged: list[int | None]) -> str:
     return f"{text}; fold{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
 
 
-def _named(job: Job, fold: int, finished: Mapping[Job, Iterable[Run]]) -> str:
+def _named(job: Job, fold: int, finished: Iterable[Run]) -> str:
     """Name a job that lacks a fold, and say where the fold diverged."""
-    diverged = any(run.record.experiment.fold == fold for run in finished[job])
-    return f"{job.label} (diverged)" if diverged else job.label
+    diverged = any(run.record.experiment.fold == fold for run in finished)
+    return f"{job.configuration}, seed {job.experiment.seed}{' (diverged)' * diverged}"

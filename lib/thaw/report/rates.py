@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from thaw.report.results import Results
-
-HEAD, TUNED = "head_learning_rate", "finetune_learning_rate"
+from thaw.study.rates import HEAD
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +32,31 @@ class Trials:
     table: pd.DataFrame
 
     @cached_property
-    def chosen(self) -> pd.Series | None:
-        """The trial that was taken; None where all diverged."""
-        taken = self.table[self.table["chosen"]]
-        return taken.iloc[0] if len(taken) else None
+    def chosen(self) -> pd.Series:
+        """The trial that was taken."""
+        return self.table[self.table["chosen"]].iloc[0]
 
     @property
     def at_edge(self) -> str:
         """Say where no rate beyond the one taken was tried: 'largest', 'smallest' or ''."""
         values = self.table["value"]
-        if self.chosen is None or len(values) < 2:
+        if len(values) < 2:
             return ""
         return {values.max(): "largest", values.min(): "smallest"}.get(self.chosen["value"], "")
 
     @property
     def beside(self) -> float | None:
         """The larger of the losses one step beside the rate taken; infinite where that diverged; None without any."""
-        if self.chosen is None or len(self.table) < 2:
+        if len(self.table) < 2:
             return None
         place = int(np.flatnonzero(self.table["chosen"])[0])
         next_to = self.table.iloc[[other for other in (place - 1, place + 1) if 0 <= other < len(self.table)]]
         return float(np.where(next_to["diverged"], np.inf, next_to["loss"]).max())
+
+    @property
+    def rise(self) -> float:
+        """By which share the loss rises one step beside the rate taken."""
+        return 0.0 if self.beside is None else self.beside / float(self.chosen["loss"]) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +82,7 @@ class RatesOf:
         """Each rate with the configurations that took it, the most frequent first."""
         found: dict[float, list[str]] = {}
         for each in self.trials:
-            if each.chosen is not None:
-                found.setdefault(float(each.chosen["value"]), []).extend(each.names)
+            found.setdefault(float(each.chosen["value"]), []).extend(each.names)
         return sorted(found.items(), key=lambda item: (-len(item[1]), -item[0]))
 
     @property
@@ -92,19 +94,13 @@ class RatesOf:
                 found.setdefault(each.at_edge, []).extend(each.names)
         return found
 
-    @property
-    def without(self) -> list[str]:
-        """The configurations that have no rate, since each diverged."""
-        return [name for each in self.trials if each.chosen is None for name in each.names]
-
     @cached_property
     def care(self) -> tuple[Trials, Trials] | None:
         """Whose loss rises most, and whose least, one step beside the best rate; None with fewer than two."""
         found = [each for each in self.trials if each.beside is not None]
         if self.is_head or len(found) < 2:
             return None
-        rise = [float(each.beside or 0) / float(each.chosen["loss"]) for each in found if each.chosen is not None]
-        return found[int(np.argmax(rise))], found[int(np.argmin(rise))]
+        return max(found, key=lambda each: each.rise), min(found, key=lambda each: each.rise)
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,14 +127,12 @@ class Results:
         Raises
         ------
         InvalidRecord
-            As `Study.outcomes` does.
+            As `Study.outcomes` does, or if no configuration has three folds.
         """
-        outcomes, missing = study.outcomes()
-        finished = {job: runs if isinstance(runs, list) else [runs] for job, runs in outcomes.items()}
+        found = compared(*study.outcomes())
         measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
         latency = pd.read_csv(measured) if measured.is_file() else None
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
-        found = compared(finished, missing)
         if not (runs := found.runs):
             lines = "".join(f"\n  {job.label}: {reason}" for job, reason in found.missing.items())
             raise InvalidRecord(
@@ -328,7 +326,7 @@ class Results:
     def families(self) -> dict[str, Family]:
         """The configurations of each network, to compare them all."""
         return {
-            name: Family(rows, [run for run in self.runs if run.record.experiment.backbone == name], self.spreads)
+            name: Family.of(rows, [run for run in self.runs if run.record.experiment.backbone == name], self.spreads)
             for name, rows in self.backbones.items()
         }
 

@@ -11,9 +11,10 @@ from thaw.experiment import FOUNDING, Experiment
 from thaw.records.record import Record
 from thaw.records.runs import runs_table, write_csv
 from thaw.report.answer import Answer
-from thaw.report.display import latex, markdown
+from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
 from thaw.report.words import number, parameter, percent, weights_title
+from thaw.study.study import Study
 
 NONE = "–"
 FEW = 20  # classes in a table
@@ -149,19 +150,23 @@ def hard(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(answer: Answer) -> pd.DataFrame:
-    """Tabulate every trial of a learning rate; a head that configurations have in common stands once."""
+    """Tabulate the learning rates that were taken and tried; a head that configurations have in common stands once."""
     rows = []
     for of in answer.rates.networks if answer.rates else []:
         for trials in of.trials:
             everyone = of.is_head and len(trials.names) == of.total > 1
+            taken = trials.chosen
+            figures = parameter(taken["value"]), f"{taken['loss']:.3f}", percent(taken["accuracy"])
+            tried = [
+                f"{parameter(row['value'])}{' (added)' * row['extended']}: "
+                + ("diverged" if row["diverged"] else f"{row['loss']:.3f}")
+                for _, row in trials.table.iterrows()
+            ]
             named = "all" if everyone else ", ".join(trials.names.values())
-            for _, row in trials.table.iterrows():
-                figures = (NONE, NONE) if row["diverged"] else (f"{row['loss']:.3f}", percent(row["accuracy"]))
-                remarks = {"taken": row["chosen"], "added": row["extended"], "diverged": row["diverged"]}
-                remark = ", ".join(word for word, holds in remarks.items() if holds)
-                phase = "head alone" if of.is_head else "after unfreezing"
-                rows.append((of.title, named, phase, parameter(row["value"]), *figures, remark))
-    return pd.DataFrame(rows, columns=["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", ""])
+            phase = "head alone" if of.is_head else "after unfreezing"
+            rows.append((of.title, named, phase, *figures, "; ".join(tried)))
+    columns = ["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", "Rates tried, with their losses"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def provenance(answer: Answer) -> pd.DataFrame:
@@ -190,6 +195,20 @@ def provenance(answer: Answer) -> pd.DataFrame:
     rows["commit"] = each(lambda r: r.commit or "not recorded")
     rows["device"] = each(lambda r: f"{r.device['name']}, {r.device['cores']} core(s) a run, {r.device['gpus']} GPU(s)")
     return pd.DataFrame(rows.items(), columns=["What", "Value"])
+
+
+def files(study: Study) -> pd.DataFrame:
+    """Tabulate the files that each run has left, as links from the report's folder."""
+    names = {"Notebook": "experiment.ipynb", "Record": "record.json"}
+    names |= {"Curves": "history.csv", "Predictions": "predictions.csv"}
+    rows = []
+    for job in study.jobs:
+        paths = [job.directory / name for name in names.values()]
+        links = [
+            Link(path.name, path.relative_to(study.outputs).as_posix()) if path.is_file() else "" for path in paths
+        ]
+        rows.append((job.label, *links))
+    return pd.DataFrame(rows, columns=["Run", *names])
 
 
 def write_tables(study: Results, folder: Path) -> None:

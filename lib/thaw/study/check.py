@@ -12,6 +12,7 @@ import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
+from thaw.data.splits import check_folds
 from thaw.disk.atomic import check_writable
 from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
 from thaw.experiment import Experiment, is_file
@@ -46,7 +47,7 @@ def check(study: Study) -> None:
             wrong.append(str(error))
 
     check_downloads(study)
-    for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples): None for e in experiments}:
+    for asked in {(e.dataset, e.splits, e.on_damaged, e.max_examples, e.folds): None for e in experiments}:
         attempt(_check_photos, study, *asked)
     networks: dict[tuple, list[Experiment]] = {}
     for e in experiments:
@@ -68,15 +69,19 @@ def check(study: Study) -> None:
         raise ThawError("\n".join(dict.fromkeys(wrong)))
 
 
-def _check_photos(study: Study, dataset: str, splits: str, on_damaged: str, max_examples: int | None) -> None:
+def _check_photos(
+    study: Study, dataset: str, splits: str, on_damaged: str, max_examples: int | None, folds: int | None
+) -> None:
     """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
     asked = (dataset, splits, on_damaged, max_examples)
-    for job in study.finished():
+    for job in study.jobs:
         e = job.experiment
         if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
             _check_unchanged(job, source.content_digest(found), photos)
+    if folds:
+        check_folds(found.labels(), folds, dataset)
     if photos is None:
         return
     findings = checks.findings(photos, found.left_out, found.ignored)
@@ -87,10 +92,13 @@ def _check_photos(study: Study, dataset: str, splits: str, on_damaged: str, max_
 
 def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:
     """Refuse to go on with a study whose photos are not those of a finished run any more."""
-    try:
-        before = job.read().record.data.get("files_sha256", digest)  # older records have none
-    except InvalidRecord:
-        return
+    before: object = digest
+    done = f"{job.label} was run"
+    with contextlib.suppress(InvalidRecord):
+        if job.folders:
+            before = job.read()[0].record.data.get("files_sha256", digest)  # older records have none
+    if job.choice and before == digest and (tried := job.choice.read()) is not None:
+        before, done = tried["files_sha256"].iloc[0], f"the learning rates of {job.configuration} were chosen"
     if before == digest:
         return
     how = ""
@@ -99,8 +107,8 @@ def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None
             listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False)
             how = f" {checks.changes(listed, photos)}"
     raise DataDamaged(
-        f"dataset = {job.experiment.dataset!r}: the photos have changed since {job.label} was run.{how} "
-        f"Put them back; or delete {job.directory.parent} to run the study anew; or copy the profile to another name."
+        f"dataset = {job.experiment.dataset!r}: the photos have changed since {done}.{how} Put them back; "
+        f"or delete {job.directory.parents[1]} to run the study anew; or copy the profile to another name."
     )
 
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from thaw.data.splits import SHARES
 from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
@@ -24,6 +25,7 @@ MEASURED = 0.1  # of a network's work, at least, is in the training step that is
 # What costs the same whatever the photos, in units of the time that this machine takes to import TensorFlow: see
 # benchmarks/estimate.py, which compares the sum with what studies took.
 OF_AN_EXPERIMENT = 2.0  # a notebook: imports, tables, figures
+OF_A_CHOICE = 1.5  # of learning rates: imports, building the network
 OF_A_NETWORK = 2.0  # its shared part, the check before training, and its latency
 OF_A_STUDY = 8.0  # the check, the summary, HTML and PDF
 HEAD_SECONDS = 5e-5  # to train the head alone on one photo's features
@@ -122,14 +124,19 @@ def _share(model: keras.Model, frontier: Sequence[str]) -> float:
 
 
 def seconds(
-    experiments: Sequence[Experiment], photos: dict[str, int], speeds: dict[str, Speed], imports: float, at_once: int
+    experiments: Sequence[Experiment],
+    photos: dict[str, int],
+    speeds: dict[str, Speed],
+    imports: float,
+    at_once: int,
+    tried: tuple[int, int] = (0, 0),
 ) -> float:
     """Estimate how long a study takes, in seconds.
 
     Parameters
     ----------
     experiments : sequence of Experiment
-        All of them, of all seeds.
+        All of them, of all seeds; each with all its folds.
     photos : dict of str to int
         How many ``train``, ``validation`` and ``test``.
     speeds : dict of str to Speed
@@ -138,18 +145,19 @@ def seconds(
         Seconds to import TensorFlow.
     at_once : int
         How many jobs run side by side, each on a core of its own.
+    tried : tuple of int
+        How many learning rates each experiment tries beforehand, of its head
+        and of fine-tuning.
     """
     used = {e.max_examples for e in experiments}.pop()
     total = sum(photos.values())
     counts = {part: count * min(1.0, (used or total) / total) for part, count in photos.items()}
     of_networks = [_pass(e, counts, speeds[e.backbone]) for e in {e.backbone: e for e in experiments}.values()]
     of_networks = [one + OF_A_NETWORK * imports for one in of_networks]
-    of_experiments = [_training(e, counts, speeds[e.backbone]) + OF_AN_EXPERIMENT * imports for e in experiments]
-    return (
-        OF_A_STUDY * imports
-        + _side_by_side(of_networks, at_once)
-        + _side_by_side(sorted(of_experiments, reverse=True), at_once)
-    )
+    of_experiments = [_experiment(e, counts, speeds[e.backbone]) + OF_AN_EXPERIMENT * imports for e in experiments]
+    of_choices = [_choice(e, counts, speeds[e.backbone], *tried) + OF_A_CHOICE * imports for e in experiments]
+    stages = [of_networks, of_choices if any(tried) else [], of_experiments]
+    return OF_A_STUDY * imports + sum(_side_by_side(sorted(jobs, reverse=True), at_once) for jobs in stages)
 
 
 def _side_by_side(jobs: Sequence[float], at_once: int) -> float:
@@ -171,10 +179,30 @@ def _forward(experiment: Experiment, speed: Speed) -> float:
     return speed.forward * (experiment.image_size / speed.size) ** 2
 
 
-def _training(experiment: Experiment, counts: dict[str, float], speed: Speed) -> float:
-    """Seconds to train and test one experiment, without what experiments share."""
+def _experiment(experiment: Experiment, counts: dict[str, float], speed: Speed) -> float:
+    """Seconds to train and test one experiment, each of its folds, without what experiments share."""
+    if not experiment.folds:
+        return sum(_training(experiment, counts, speed))
+    total, test = sum(counts.values()), 1 / experiment.folds
+    shares = {"train": 1 - test - SHARES[1], "validation": SHARES[1], "test": test}
+    of_fold, tracing = _training(experiment, {part: share * total for part, share in shares.items()}, speed)
+    return len(experiment.tested_folds) * of_fold + tracing
+
+
+def _choice(experiment: Experiment, counts: dict[str, float], speed: Speed, heads: int, finetunes: int) -> float:
+    """Seconds to try so many learning rates of the head, and of fine-tuning."""
+    total, chosen = sum(counts.values()), experiment.choosing_folds / (experiment.folds or 1)
+    parts = {"train": (1 - chosen) * total, "validation": chosen * total, "test": 0}
+    if experiment.strategy == "frozen":
+        return heads * sum(_training(experiment, parts, speed))
+    of_trial, tracing = _training(experiment, parts, speed)
+    return finetunes * of_trial + tracing + heads * experiment.head_epochs * parts["train"] * HEAD_SECONDS
+
+
+def _training(experiment: Experiment, counts: dict[str, float], speed: Speed) -> tuple[float, float]:
+    """Seconds to train and test once; and seconds to build the training steps."""
     backbone, base = backbones.get(experiment.backbone, experiment.preprocessing), speed.base
-    total = experiment.epochs * counts["train"] * HEAD_SECONDS
+    total, tracing = experiment.epochs * counts["train"] * HEAD_SECONDS, 0.0
     if experiment.augments_afresh:
         total += experiment.epochs * counts["train"] * _forward(experiment, speed)
     steps = unfreezing.steps(base, backbone, experiment)
@@ -184,5 +212,6 @@ def _training(experiment: Experiment, counts: dict[str, float], speed: Speed) ->
         behind = _share(speed.model, list(cut.frontier)) * _forward(experiment, speed)
         epochs = experiment.finetune_epochs / len(steps)
         total += epochs * behind * (counts["train"] * speed.backward + counts["validation"])
-        total += counts["test"] * behind + speed.tracing * len(cut.tail.layers)
-    return total
+        total += counts["test"] * behind
+        tracing += speed.tracing * len(cut.tail.layers)
+    return total, tracing

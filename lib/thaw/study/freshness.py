@@ -76,13 +76,12 @@ def delivered(study: Study) -> dict[str, Any]:
 
 def made_from(study: Study) -> str:
     """Return a digest of everything that a study's report is made from."""
-    failures = study.failures()
     facts = {
         "version": version("thaw"),
         "profile": study.profile,
         "settings": study.settings.model_dump(mode="json", exclude={"hours"}),
         "jobs": [job.name for job in study.jobs],
-        "missing": {job.name: failures.get(job.name) for job in study.unfinished()},
+        "missing": {job.name: [reason, job.unfinished_folds()] for job, reason in study.reasons().items()},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path in _files(study):
@@ -93,7 +92,9 @@ def made_from(study: Study) -> str:
 def _files(study: Study) -> Iterator[Path]:
     root = places.project()
     for job in study.jobs:
-        yield from (job.directory / name for name in RUN)
+        yield from (folder / name for folder in job.folders or [job.directory] for name in RUN)
+    for choice in study.choices:
+        yield choice.path
     yield study.outputs / "latency.csv"
     if (study.outputs / FINDINGS).is_file():
         yield study.outputs / FINDINGS

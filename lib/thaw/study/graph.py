@@ -1,4 +1,4 @@
-"""Run a study with Snakemake in stages: experiments, latency, report, model. The Snakefile has the jobs."""
+"""Run a study with Snakemake in stages: rates, experiments, latency, report, model. The Snakefile has the jobs."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,16 @@ import psutil
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.study import freshness, plan, watch
-from thaw.study.study import NOT_RUN, Study
+from thaw.study.study import Study
 
 SECONDS_TO_STOP = 10  # until what is left of a graph that was stopped is killed
 
 
-@dataclass(frozen=True)
+@dataclass
 class Graph:
     """The jobs of a study, and where they run."""
 
-    study: Study
+    study: Study  # loaded anew once its learning rates are chosen: then its experiments have them
     outputs: str  # the folder of all outputs, as it was given
     cores: str = "all"  # processor cores to use
     cluster: str | None = None  # in place of cores: a name in params/clusters, or a profile of Snakemake's own
@@ -39,17 +39,16 @@ class Graph:
         dict of str to str
             What is missing at the end, with the reason.
         """
+        self.study.forget_failures()
+        plan.forget(self.study)  # of a graph that was stopped
+        if self.study.to_choose():
+            self._make("rates", self.study.to_choose)
+            self.study = Study.load(str(self.study.path), self.outputs)
         study = self.study
-        study.forget_failures()
-        plan.forget(study)  # of a graph that was stopped
-        if study.unfinished():
-            self.run("experiments")
-        failed = study.failures()
-        if study.waiting() and any(name.startswith("shared-") for name in failed):
-            # The part that they wait for has failed. Each of them can make what it needs itself.
-            self.run("experiments", shared=False)
+        if study.ready():
+            self._make("experiments", study.waiting)
         plan.forget(study)
-        if study.finished():
+        if study.reportable():
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
                 self.run("latency")
@@ -59,22 +58,28 @@ class Graph:
             if study.settings.deliver and not freshness.model_is_current(study):
                 self.run("model")
         failures = study.failures()
-        missing = {job.label: failures.pop(job.name, NOT_RUN) for job in study.unfinished()}
+        missing = {job.label: reason for job, reason in study.reasons().items()}
         if missing:  # a shared part that failed does not matter if all experiments are finished
-            missing |= failures
-        if study.finished():
+            missing |= {name: failures[name] for name in failures if name.startswith("shared-")}
+        if study.reportable():
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
             if study.settings.deliver:
                 there["model"] = freshness.model_is_current(study)
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
 
+    def _make(self, stage: str, waiting: Callable[[], Collection]) -> None:
+        """Run a stage; what a shared part that failed has left waiting can make what it needs itself."""
+        self.run(stage)
+        if waiting() and any(name.startswith("shared-") for name in self.study.failures()):
+            self.run(stage, shared=False)
+
     def run(self, stage: str, shared: bool = True) -> bool:
         """Run one stage; whether all of it was done.
 
         Parameters
         ----------
-        stage : {'experiments', 'latency', 'report', 'model'}
+        stage : {'rates', 'experiments', 'latency', 'report', 'model'}
         shared : bool
             Whether jobs of their own make what experiments share.
         """

@@ -15,7 +15,7 @@ from thaw.data.source import Source, find_source
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.errors import InvalidParameter
-from thaw.experiment import Experiment, is_file
+from thaw.experiment import FEWEST_FOLDS, Experiment, is_file
 from thaw.network import backbones, unfreezing
 from thaw.network.pretrained import find_weights
 from thaw.study import check, estimate
@@ -35,24 +35,34 @@ class Choice:
 
     image_size: int
     epochs: tuple[int, int]  # of the head alone, and after unfreezing
-    seeds: int
+    folds: int  # 0: one division into three parts
+    choosing: int  # folds, on which learning rates are chosen; 0: they are given
     configurations: tuple[str, ...]
     max_examples: int | None = None
+    seeds: int = 1
+
+    @property
+    def tested(self) -> int:
+        """How many times each configuration is trained and tested."""
+        return (self.folds - self.choosing or 1) * self.seeds
 
 
-# From the most work to the least. Three seeds show how far a result moves by chance; then epochs, size and the number
-# of configurations give way, in this order.
+# From the most work to the least: folds, epochs, size, each configuration's own learning rates and the number of
+# configurations give way, in this order. Three folds are the fewest that show how far a result moves by chance.
 LADDER = (
-    Choice(224, (5, 15), 3, MANY),
-    Choice(224, (5, 15), 2, MANY),
-    Choice(224, (5, 15), 1, MANY),
-    Choice(224, (5, 8), 1, MANY),
-    Choice(160, (5, 8), 1, MANY),
-    Choice(160, (5, 5), 1, MANY),
-    Choice(128, (5, 5), 1, SOME),
-    Choice(96, (5, 5), 1, SOME),
-    Choice(96, (4, 3), 1, FEW),
+    Choice(224, (5, 15), 10, 2, MANY),
+    Choice(224, (5, 15), 7, 2, MANY),
+    Choice(224, (5, 8), 7, 2, MANY),
+    Choice(160, (5, 8), 7, 2, MANY),
+    Choice(160, (5, 5), 7, 2, MANY),
+    Choice(160, (5, 5), 5, 0, MANY),
+    Choice(128, (5, 5), 5, 0, SOME),
+    Choice(96, (5, 5), 5, 0, SOME),
+    Choice(96, (4, 3), 5, 0, FEW),
+    Choice(96, (4, 3), 3, 0, FEW),
 )
+HEAD_RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+FINETUNE_RATES = (3e-4, 1e-4, 3e-5)
 
 
 def init(
@@ -118,10 +128,12 @@ def init(
     at_once = machine.cores()
 
     def seconds(choice: Choice) -> float:
-        return estimate.seconds(_experiments(choice, differ), counts, speeds, imports, at_once)
+        tried = (len(HEAD_RATES), len(FINETUNE_RATES)) if choice.choosing else (0, 0)
+        return estimate.seconds(_experiments(choice, differ), counts, speeds, imports, at_once, tried)
 
     counts = dict(zip(("train", "validation", "test"), map(len, source.parts())))
-    rungs = [_fitting(rung, largest, least, speeds) for rung in LADDER]
+    divided = dict.fromkeys(_divided(rung, source) for rung in LADDER)
+    rungs = [_fitting(rung, largest, least, speeds) for rung in divided]
     choice = choose(rungs, seconds, 60 * minutes, counts, len(source.classes))
     needed = seconds(choice) / 60
     write_atomic(path, profile(path.stem, dataset, source, differ, choice, needed, at_once))
@@ -174,7 +186,7 @@ def choose(
     for choice in ladder:
         if seconds(choice) <= limit:
             return choice
-    total, least = sum(photos.values()), ladder[-1]
+    total, least = sum(photos.values()), replace(ladder[-1], folds=0, choosing=0)
     wanted = max(FEWEST, FEWEST_OF_A_CLASS * classes)
     fewest = min(total, round(wanted * total / max(photos["train"], 1)))
     for share in (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05):
@@ -210,9 +222,8 @@ def profile(
     )
     limit = "null  # all photos" if choice.max_examples is None else f"{choice.max_examples}  # more would take longer"
     damaged = "leave_out" if source.left_out else "refuse"
-    seeds = "one run of each; more seeds show how far a result moves by chance"
-    if choice.seeds > 1:
-        seeds = "runs of each, to show how far a result moves by chance"
+    rates = "head_learning_rate: 1.0e-3\nfinetune_learning_rate: 1.0e-4"
+    rates += "  # where training diverges or hardly moves, try a tenth or ten times as much\n"
     return (
         f"""\
 # How much of a pre-trained network to unfreeze for the photos in {Path(dataset.partition(":")[2]).name}.
@@ -226,27 +237,44 @@ on_damaged: {damaged}  # files that cannot be read: refuse to start, or leave_ou
 image_size: {choice.image_size}  # pixels; the photos have {sides["width"]} x {sides["height"]} at the median
 head_epochs: {head}  # of the new last layer alone
 finetune_epochs: {finetune}  # after unfreezing
-head_learning_rate: 1.0e-3
-finetune_learning_rate: 1.0e-4  # where training diverges or hardly moves, try a tenth or ten times as much
-max_examples: {limit}
+{"" if choice.choosing else rates}max_examples: {limit}
 study:
   networks: [{", ".join(map(_quoted, networks))}]
   configurations:  # each is run with each network; more are in params/configurations/catalogue
 {chr(10).join(f"    - {configuration}" for configuration in choice.configurations)}
-  seeds: {list(range(choice.seeds))}  # {seeds}
+{_repeats(choice)}
 {f"  backbones:  # what differs between networks{backbones_of}" if own else ""}
 """.rstrip()
         + chr(10)
     )
 
 
+def _repeats(choice: Choice) -> str:
+    """Write the entries of a profile that say how often each configuration is trained and tested."""
+    if not choice.folds:
+        why = "runs of each, to show" if choice.seeds > 1 else "one run of each; more seeds show"
+        return f"  seeds: {list(range(choice.seeds))}  # {why} how far a result moves by chance"
+    lines = f"  folds: {choice.folds}  # parts of the photos that are tested in turn: they show what is chance"
+    if choice.choosing:
+        head, finetune = (f"[{', '.join(f'{rate:.1e}' for rate in rates)}]" for rates in (HEAD_RATES, FINETUNE_RATES))
+        lines += (
+            f"\n  choosing_folds: {choice.choosing}  # not tested: each configuration chooses its rates on them"
+            f"\n  learning_rates: {{head: {head}, finetune: {finetune}}}"
+        )
+    return lines
+
+
 def in_words(choice: Choice, networks: Collection[str]) -> str:
     """Say how much work a choice is."""
-    runs = len(choice.configurations) * len(networks) * choice.seeds
-    return (
+    runs = len(choice.configurations) * len(networks) * choice.tested
+    repeats = f"{choice.seeds} seed{'s' * (choice.seeds > 1)}"
+    if choice.folds:
+        repeats = f"{choice.folds - choice.choosing} folds"
+    text = (
         f"{runs} runs ({len(choice.configurations)} configurations, {len(networks)} network{'s' * (len(networks) > 1)}"
-        f", {choice.seeds} seed{'s' * (choice.seeds > 1)}) of {sum(choice.epochs)} epochs at {choice.image_size} pixels"
+        f", {repeats}) of {sum(choice.epochs)} epochs at {choice.image_size} pixels"
     )
+    return f"{text}, after a choice of learning rates for each configuration" if choice.choosing else text
 
 
 def _about(minutes: float) -> str:
@@ -301,6 +329,19 @@ def _largest(photos: pd.DataFrame, least: int) -> int:
     return max([size for size in SIZES if size <= 1.2 * side] + [SIZES[-1], least])
 
 
+def _divided(choice: Choice, source: Source) -> Choice:
+    """Keep a choice to the folds that the photos allow.
+
+    The parts that their owner gave them stay: there are seeds in place of folds then.
+    """
+    photos = _listing(source)
+    smallest = int(photos["label"].value_counts().iloc[-1])
+    folds = min(choice.folds, smallest)  # a class has a photo to train, to validate and to test, so three at least
+    if "came divided" in source.splits:
+        return replace(choice, folds=0, choosing=0, seeds=max(1, choice.tested // 3))
+    return replace(choice, folds=folds, choosing=min(choice.choosing, folds - FEWEST_FOLDS))
+
+
 def _fitting(choice: Choice, largest: int, least: int, speeds: dict[str, estimate.Speed]) -> Choice:
     """Keep a choice to sizes that photos and networks have, and to configurations that every network has."""
     fits = []
@@ -328,6 +369,8 @@ def _experiments(choice: Choice, networks: dict[str, dict[str, str]]) -> list[Ex
         "head_epochs": choice.epochs[0],
         "finetune_epochs": choice.epochs[1],
         "max_examples": choice.max_examples,
+        "folds": choice.folds or None,
+        "choosing_folds": choice.choosing,
     }
     return [
         Experiment.of(common | own | read_parameters(catalogue / f"{name}.yaml") | {"backbone": network, "seed": seed})

@@ -113,7 +113,7 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
         If photos or weights cannot be read.
     """
     from thaw.training import activations, phases  # with TensorFlow: seconds
-    from thaw.training.setup import Setup, with_head_of
+    from thaw.training.setup import Setup
 
     setup, folder = Setup.of(part.jobs[0].experiment, log), ""
     to_probe = probe.is_due(study, setup)
@@ -122,7 +122,7 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
         folder = str(activations.folder(setup))
         _check_photos(study, setup)
     for experiment in part.heads():
-        phases.train_head(with_head_of(setup, experiment))
+        phases.train_head(setup.begin(experiment))
     if to_probe:  # before this part's marker, so before anything that waits for it is fine-tuned
         try:
             _probe(study, setup, log)
@@ -154,9 +154,8 @@ def probed(study: Study, backbone: str, log: Callable[[str], None] = print) -> p
 def _probe(study: Study, setup: Setup, log: Callable[[str], None]) -> probe.Probe:
     """Probe a network with its head trained; a head that is there is taken over."""
     from thaw.training import phases
-    from thaw.training.setup import with_head_of
 
-    headed = with_head_of(setup, head_alone(setup.experiment))
+    headed = setup.begin(head_alone(setup.experiment))
     phases.provide_activations(headed, [headed.experiment], for_probe=is_kept(headed.experiment))
     phases.train_head(headed)
     return probe.make(study, headed, log)

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
-from thaw.experiment import in_words, is_file, shown
+from thaw.experiment import Rate, in_words, is_file, shown
 from thaw.network import backbones
 
 # What may differ between backbones.
 Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1)]
+Rates = Annotated[list[Rate], Field(min_length=1)]
+# Parameters that the whole study sets, and what to give for them.
+OF_STUDY = {
+    "seed": "study: {seeds: [...]}",
+    "folds": "study: {folds: ...}",
+    "fold": "study: {folds: ...}",
+    "choosing_folds": "study: {choosing_folds: ...}",
+    "output_dir": "--outputs",
+}
 
 
 RECOMMENDED = "recommended"  # to deliver what the report recommends
@@ -44,6 +54,17 @@ class StudySettings(BaseModel):
         experiment counts as failed.
     backbones : dict of str to dict
         Parameters out of `Tuned` that differ between backbones.
+    folds : int or None
+        Test every configuration on so many folds in turn. None: on one test
+        part.
+    choosing_folds : int
+        So many folds, the first, are not tested: they choose learning rates.
+    learning_rates : dict of str to list of float, or None
+        What to try for the ``head`` alone, and for ``finetune``: each
+        configuration chooses its own (see `thaw.study.rates`).
+    spread : {'configurations', 'folds'}
+        Whether a job trains all folds of a configuration in turn, or each
+        fold is a job of its own.
     claims : str or None
         A folder of ``params``, or the path of one, with claims that the study
         decides: see `thaw.study.claims`.
@@ -61,8 +82,31 @@ class StudySettings(BaseModel):
     margin: float = Field(0.02, gt=0, lt=1)
     hours: float = Field(24, gt=0, le=1000)
     backbones: dict[str, dict[Tuned, Any]] = {}
+    folds: int | None = Field(None, ge=3, le=100)
+    choosing_folds: int = Field(0, ge=0, lt=100)
+    learning_rates: dict[Literal["head", "finetune"], Rates] | None = Field(None, min_length=1)
+    spread: Literal["configurations", "folds"] = "configurations"
     claims: str | None = None
     deliver: Annotated[str | None, BeforeValidator(lambda name: None if name == "none" else name)] = RECOMMENDED
+
+    @model_validator(mode="after")
+    def _have_their_folds(self) -> StudySettings:
+        if self.folds is None and (self.choosing_folds or self.spread == "folds"):
+            name = "choosing_folds" if self.choosing_folds else "spread"
+            raise ValueError(
+                f"study.{name} = {shown(getattr(self, name))}: there are no folds. Set study.folds, for example to 10."
+            )
+        if self.learning_rates and not self.choosing_folds:
+            raise ValueError(
+                "study.learning_rates: no photos to choose on. Set study.folds, for example to 10, and "
+                "study.choosing_folds, for example to 2."
+            )
+        return self
+
+    @property
+    def grids(self) -> dict[str, list[float]]:
+        """The rates to try, by the parameter's name."""
+        return {f"{phase}_learning_rate": rates for phase, rates in (self.learning_rates or {}).items()}
 
     def seeds_of(self, backbone: str) -> list[int]:
         """Return the seeds that a backbone's configurations are run with."""
@@ -107,12 +151,8 @@ class Profile:
             raise UnknownProfile(f"PROFILE = {shown(profile)}: no such profile. {did_you_mean(profile, profiles)}")
         _check_name(path)
         parameters = read_parameters(path)
-        for name, instead in (("seed", "study: {seeds: [...]}"), ("output_dir", "--outputs")):
-            if name in parameters:
-                raise InvalidParameter(
-                    f"{path}: {name} = {shown(parameters[name])}: a study has many. Give {instead} instead."
-                )
         settings = _settings(path, parameters.pop("study", {}))
+        _check_given(path, parameters, settings)
         chosen = {}
         for name in settings.configurations or sorted(configurations):
             if name not in named:
@@ -121,6 +161,7 @@ class Profile:
                 )
             _check_name(named[name])
             own = read_parameters(named[name])
+            _check_given(named[name], own, settings)
             for full_name, more in _with_networks(name, own, parameters, settings).items():
                 if full_name in chosen:
                     raise InvalidParameter(
@@ -133,6 +174,20 @@ class Profile:
                 f"{did_you_mean(settings.deliver, [RECOMMENDED, 'none', *chosen])}"
             )
         return cls(path.resolve(), parameters, settings, chosen)
+
+
+def _check_given(path: Path, parameters: Mapping[Any, Any], settings: StudySettings) -> None:
+    """Refuse what belongs in the study section, and learning rates that are to be chosen."""
+    for name, value in parameters.items():
+        if name in OF_STUDY:
+            raise InvalidParameter(
+                f"{path}: {name} = {shown(value)}: the whole study sets it. Give {OF_STUDY[name]} instead."
+            )
+        if name in settings.grids:
+            raise InvalidParameter(
+                f"{path}: {name} = {shown(value)}: the study chooses it from study.learning_rates. Remove "
+                "one of the two."
+            )
 
 
 def _with_networks(name: str, own: dict, parameters: dict, settings: StudySettings) -> dict[str, dict[str, str]]:
@@ -203,8 +258,9 @@ def _settings(path: Path, section: Any) -> StudySettings:
         settings = StudySettings.model_validate(section)
     except ValidationError as error:
         raise InvalidParameter(f"{path}:\n{in_words(error, StudySettings, 'study.')}") from None
-    for name in settings.backbones:
+    for name, tuned in settings.backbones.items():
         backbones.get(name)
+        _check_given(path, tuned, settings)
     return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -12,9 +12,11 @@ from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import Taken, give_up, locked
 from thaw.errors import InvalidParameter, InvalidRecord, ThawError, did_you_mean, explained
-from thaw.experiment import Experiment, Strategy
+from thaw.experiment import FEWEST_FOLDS, Experiment, Strategy
 from thaw.network import backbones
+from thaw.records import runs
 from thaw.records.runs import Run
+from thaw.study import rates
 from thaw.study.claims import FILE, Claims, folder_of
 from thaw.study.profile import Profile, StudySettings, read_parameters
 
@@ -35,11 +37,14 @@ class Job:
     configuration: str
     experiment: Experiment  # output_dir: <outputs>/<profile>/runs/<name>, relative to the project's root
     directory: Path  # the same folder, as an absolute path
+    choice: rates.Choice | None = field(default=None, compare=False)  # of its learning rates
+    awaits_rates: bool = False  # until they are chosen, it has no folder and no final name
 
     @property
     def label(self) -> str:
         """The job in words, for example 'mobilenet-blocks-2, seed 0'."""
-        return f"{self.configuration}, seed {self.experiment.seed}"
+        folds = f", {len(self.experiment.tested_folds)} folds" if self.experiment.folds else ""
+        return f"{self.configuration}, seed {self.experiment.seed}{folds}"
 
     @property
     def effort(self) -> int:
@@ -54,23 +59,55 @@ class Job:
         """The file that a finished experiment leaves."""
         return self.directory / "record.json"
 
-    def read(self) -> Run:
-        """Read what the experiment has left.
+    @property
+    def folders(self) -> list[Path]:
+        """The folder that holds its record, or those of its finished folds."""
+        if self.record.is_file():
+            return [self.directory]
+        folders = [runs.of_fold(self.directory, fold) for fold in self.experiment.tested_folds]
+        return [folder for folder in folders if (folder / "record.json").is_file()]
+
+    def unfinished_folds(self) -> list[int]:
+        """List the folds without a record; none without folds."""
+        there = self.folders
+        if there == [self.directory]:
+            return []
+        tested = self.experiment.tested_folds
+        return [fold for fold in tested if runs.of_fold(self.directory, fold) not in there]
+
+    def read(self) -> list[Run]:
+        """Read what the experiment has left: one run, or one for each finished fold.
 
         Raises
         ------
         InvalidRecord
-            As `Run.read` does, or if the record has other parameters.
+            As `thaw.records.runs.read` does.
         """
-        run = Run.read(self.directory)
-        if self.experiment != run.record.experiment.model_copy(update={"output_dir": self.experiment.output_dir}):
-            raise InvalidRecord(
-                f"{self.directory}: the record is of other parameters. Delete the folder to run it again."
-            )
-        return run
+        return runs.read(self.directory, self.experiment)
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename records that cannot be read, or are of other parameters; say what was wrong with each."""
+        of_folds = {runs.of_fold(self.directory, e.fold): e for e in self.experiment.in_turn() if e.fold is not None}
+        wrong = []
+        for folder in self.folders:
+            try:
+                runs.read(folder, of_folds.get(folder, self.experiment))
+            except InvalidRecord as error:
+                (folder / "record.json").replace(folder / DAMAGED)
+                wrong.append(str(error))
+        return wrong
+
+    @property
+    def locks(self) -> list[Path]:
+        """What to lock so that nobody trains it meanwhile; nothing where there is nothing of it."""
+        if not self.folders:
+            return []
+        return [self.directory / "experiment", *(set(self.folders) - {self.directory})]
 
     def is_finished(self) -> bool:
         """Whether its record can be read and its notebook is there. A diverged run is finished, too."""
+        if not self.record.is_file():
+            return False
         try:
             self.read()
         except InvalidRecord:
@@ -88,6 +125,7 @@ class Study:
     jobs: tuple[Job, ...]
     settings: StudySettings
     claims: Claims | None = None  # what its runs decide
+    choices: tuple[rates.Choice, ...] = ()  # of learning rates: one a configuration, or none
 
     @classmethod
     def load(cls, profile: str, outputs: str | Path = "outputs", root: Path | None = None) -> Study:
@@ -120,8 +158,15 @@ class Study:
                 )
         name = read.path.stem
         jobs = sorted(jobs, key=_order)
+        choices = {job.choice.name: job.choice for job in jobs if job.choice}
         return cls(
-            name, read.path, root / outputs / name, tuple(jobs), read.settings, _claims(read.settings, root, jobs)
+            name,
+            read.path,
+            root / outputs / name,
+            tuple(jobs),
+            read.settings,
+            _claims(read.settings, root, jobs),
+            tuple(choices.values()),
         )
 
     @property
@@ -136,17 +181,26 @@ class Study:
             raise InvalidParameter(f"{name!r}: no experiment of {self.profile}. {did_you_mean(name, jobs)}")
         return jobs[name]
 
+    def choice(self, name: str) -> rates.Choice:
+        """Find a choice of learning rates by its name."""
+        choices = {choice.name: choice for choice in self.choices}
+        if name not in choices:
+            raise InvalidParameter(f"{name!r}: no choice of {self.profile}. {did_you_mean(name, choices)}")
+        return choices[name]
+
     def networks(self) -> list[Experiment]:
         """One experiment of each network: of each backbone, photo size and precision."""
         found = {(e.backbone, e.image_size, e.precision): e for e in (job.experiment for job in reversed(self.jobs))}
         return list(found.values())[::-1]
 
-    def outcomes(self) -> tuple[dict[Job, Run], dict[Job, str]]:
+    def outcomes(self) -> tuple[dict[Job, list[Run]], dict[Job, str]]:
         """Read the results of all jobs.
 
         Returns
         -------
-        finished : dict of Job to Run
+        finished : dict of Job to list of Run
+            One run, or one for each fold that is finished; some of these may
+            have diverged, but not all.
         missing : dict of Job to str
             Why a job has no run to compare: it diverged, it failed, or its
             files cannot be read.
@@ -157,22 +211,21 @@ class Study:
             If no run has results, or if the runs have different data or
             weights and cannot be compared.
         """
-        finished: dict[Job, Run] = {}
-        missing: dict[Job, str] = {}
-        failures = self.failures()
+        finished: dict[Job, list[Run]] = {}
+        missing = {job: reason for job, reason in self.reasons().items() if not job.folders}
         for job in self.jobs:
-            if not job.record.is_file():
-                missing[job] = failures.get(job.name, NOT_RUN)
+            if job in missing:
                 continue
             try:
-                run = job.read()
+                found = job.read()
             except InvalidRecord as error:
                 missing[job] = str(error)
                 continue
-            if run.record.diverged:
-                missing[job] = f"diverged: after epoch {run.record.diverged} its loss was no finite number"
+            if all(run.record.diverged for run in found):
+                missing[job] = f"diverged: after epoch {found[0].record.diverged} its loss was no finite number"
             else:
-                finished[job] = run
+                finished[job] = found
+        missing = {job: missing[job] for job in self.jobs if job in missing}
         if not finished:
             reasons = "".join(f"\n  {job.label}: {reason}" for job, reason in missing.items() if reason != NOT_RUN)
             raise InvalidRecord(
@@ -190,10 +243,36 @@ class Study:
         """List the jobs without a record."""
         return [job for job in self.jobs if not job.record.is_file()]
 
+    def to_choose(self) -> list[rates.Choice]:
+        """List the choices of learning rates that are still to be made."""
+        return [choice for choice in self.choices if choice.chosen() is None]
+
+    def ready(self) -> list[Job]:
+        """List the jobs without a record that have their learning rates."""
+        return [job for job in self.unfinished() if not job.awaits_rates]
+
+    def reportable(self) -> list[Job]:
+        """List the jobs with enough results for a report: a record, or those of `FEWEST_FOLDS` folds."""
+        return [job for job in self.jobs if job.record.is_file() or len(job.folders) >= FEWEST_FOLDS]
+
     def waiting(self) -> list[Job]:
-        """List the jobs that have neither finished nor failed."""
-        failures = self.failures()
-        return [job for job in self.unfinished() if job.name not in failures]
+        """List the jobs that could run, and have neither finished nor failed."""
+        reasons = self.reasons()
+        return [job for job in self.ready() if reasons[job] == NOT_RUN]
+
+    def reasons(self) -> dict[Job, str]:
+        """Why jobs are not finished."""
+        failures, found = self.failures(), {}
+        for job in self.unfinished():
+            folds = {fold: failures.get(fold_name(job, fold)) for fold in job.unfinished_folds()}
+            found[job] = failures.get(job.name) or next(
+                (f"fold {fold}: {reason}" for fold, reason in folds.items() if reason), NOT_RUN
+            )
+            if job.choice and job.awaits_rates:
+                found[job] = (
+                    f"its learning rates are not chosen: {failures.get(job.choice.name, 'this has not been run')}"
+                )
+        return found
 
     def set_aside_damaged(self) -> list[str]:
         """Rename records that cannot be read, so that their experiments run again.
@@ -208,16 +287,13 @@ class Study:
             What was wrong with each damaged record.
         """
         wrong, stopped = [], self.failures()
-        for job in self.finished():
-            with contextlib.suppress(Taken), locked([job.directory / "experiment"], give_up):
-                try:
-                    job.read()
-                except InvalidRecord as error:
-                    job.record.replace(job.directory / DAMAGED)
-                    wrong.append(str(error))
-                else:
-                    if job.name in stopped and not job.is_finished():
-                        job.record.unlink()
+        for choice in self.to_choose():
+            choice.path.unlink(missing_ok=True)  # it cannot be read, or is half of one
+        for job in self.jobs:
+            with contextlib.suppress(Taken), locked(job.locks, give_up):
+                wrong += job.set_aside_damaged()
+                if job.name in stopped and job.record.is_file() and not job.is_finished():
+                    runs.scatter(job.directory) if job.experiment.folds else job.record.unlink()
         return wrong
 
     def failures(self) -> dict[str, str]:
@@ -261,15 +337,25 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
         backbone = Experiment.of(profile.parameters | own).backbone
         backbones.get(backbone)
         merged = profile.parameters | settings.backbones.get(backbone, {}) | own
-        for seed in settings.seeds_of(backbone):
-            experiment = Experiment.of(merged | {"seed": seed})
-            name = f"{configuration}-seed-{seed}-{experiment.digest[:8]}"
+        merged |= {"folds": settings.folds, "choosing_folds": settings.choosing_folds}
+        seeds = settings.seeds_of(backbone)
+        first = Experiment.of(merged | {"seed": seeds[0]})
+        choice = rates.of(configuration, first, settings.grids, root / outputs / profile.path.stem / "rates")
+        chosen = choice.chosen() if choice else {}
+        for seed in seeds:
+            experiment = Experiment.of(merged | (chosen or {}) | {"seed": seed})
+            name = f"{configuration}-seed-{seed}-{'undecided' if chosen is None else experiment.digest[:8]}"
             output_dir = outputs / profile.path.stem / "runs" / name
             experiment = experiment.model_copy(update={"output_dir": output_dir})
-            jobs.append(Job(name, configuration, experiment, root / output_dir))
+            jobs.append(Job(name, configuration, experiment, root / output_dir, choice, chosen is None))
     except InvalidParameter as error:
         raise type(error)(f"profile {profile.path.stem}, configuration {configuration}:\n{error}") from None
     return jobs
+
+
+def fold_name(job: Job, fold: int) -> str:
+    """Name a fold of a job where it is a job of its own."""
+    return f"{job.name}-fold-{fold}"
 
 
 def _claims(settings: StudySettings, root: Path, jobs: list[Job]) -> Claims | None:
@@ -296,10 +382,10 @@ def _order(job: Job) -> tuple:
     )
 
 
-def _check_same_origin(runs: dict[Job, Run]) -> None:
+def _check_same_origin(finished: dict[Job, list[Run]]) -> None:
     """Refuse to compare runs of different photos, or of different weights of one network; a seed draws random ones."""
     first: dict[str, tuple[str, Path]] = {}
-    for job, run in runs.items():
+    for job, run in ((job, run) for job, found in finished.items() for run in found):
         drawn = f" with seed {job.experiment.seed}" if job.experiment.weights == "none" else ""
         for what, digest in (
             ("data", run.record.data["sha256"]),

@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thaw.disk import status
-from thaw.study.study import Job, Study
+from thaw.study.study import Job, Study, fold_name
 
 INTERVAL = 0.5  # seconds between two looks
 EPOCH = re.compile(r"\d\d:\d\d:\d\d  .*: epoch \d+ of \d+ ")  # a job's line; the table below shows the same
@@ -45,7 +45,7 @@ class Watch:
     Parameters
     ----------
     study : Study
-    stage : {'experiments', 'latency', 'report', 'model'}
+    stage : {'rates', 'experiments', 'latency', 'report', 'model'}
     console : Console
     """
 
@@ -94,14 +94,15 @@ class Watch:
         if self.stage in STAGES:
             return Text(f"{STAGES[self.stage]}: {time.monotonic() - self.began:.0f} s")
         told = {path.stem: status.read(path) for path in sorted(status_file(self.study, "").parent.glob("*.json"))}
-        self.clock.note(told)
-        finished, all_jobs = len(self.study.finished()), len(self.study.jobs)
+        if self.stage == "rates":
+            all_jobs, what, left = len(self.study.choices), "choices of learning rates", None
+            finished = sum(choice.path.is_file() for choice in self.study.choices)
+        else:
+            self.clock.note(told)
+            all_jobs, what, left = len(self.study.jobs), "experiments", self.clock.seconds_left()
+            finished = len(self.study.finished())
         head = Table.grid(padding=(0, 2))
-        head.add_row(
-            f"{finished} of {all_jobs} experiments",
-            ProgressBar(all_jobs, finished, width=30),
-            in_words(self.clock.seconds_left()),
-        )
+        head.add_row(f"{finished} of {all_jobs} {what}", ProgressBar(all_jobs, finished, width=30), in_words(left))
         running = Table.grid(padding=(0, 2))
         for name, facts in told.items():
             running.add_row(f"  {facts.get('label', name)}", *_cells(facts))
@@ -111,6 +112,8 @@ class Watch:
 def _cells(facts: Mapping[str, Any]) -> list[str]:
     """Say what one job is at: its phase, how far, and its accuracy so far."""
     phase, epochs = facts.get("phase", "starting"), facts.get("epochs")
+    if "fold" in facts:
+        phase = f"fold {facts['fold']}, {phase}"
     far = f"epoch {min(facts['epoch'] + 1, epochs)} of {epochs}" if epochs else ""
     if not epochs and "share" in facts:
         far = f"{facts['share']:.0%}"
@@ -129,7 +132,7 @@ class Clock:
         self.study = study
         self.finished: dict[str, list[float]] = {}  # seconds of the head and of fine-tuning, by the experiment's name
         self.besides: dict[str, float] = {}  # seconds of all else, of those that have ended while we looked
-        self.running: dict[str, dict[str, Any]] = {}  # what they told when we looked last
+        self.running: dict[str, list[dict[str, Any]]] = {}  # what they told when we looked last, each fold by itself
         self.at_once = 1
 
     def note(self, told: Mapping[str, dict[str, Any]]) -> None:
@@ -137,10 +140,11 @@ class Clock:
         for job in self.study.finished():
             if job.name not in self.finished:
                 seconds = self.finished[job.name] = _seconds(job)
-                if started := self.running.get(job.name, {}).get("started"):
+                if (told_last := self.running.get(job.name)) and self.study.settings.spread == "configurations":
+                    started = told_last[0].get("started", time.time())
                     self.besides[job.name] = max(time.time() - started - sum(seconds), 0.0)
-        self.running = {job.name: told[job.name] for job in self.study.unfinished() if job.name in told}
-        self.at_once = max(self.at_once, len(self.running))
+        self.running = {job.name: facts for job in self.study.unfinished() if (facts := _of_job(job, told))}
+        self.at_once = max(self.at_once, sum(map(len, self.running.values())))
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds until the last experiment ends; None if too little was measured yet."""
@@ -148,7 +152,7 @@ class Clock:
         besides = statistics.mean(self.besides.values() or [0.0])
         left = []
         for job in self.study.unfinished():
-            done = _done(job, self.running.get(job.name, {}))
+            done = _done(job, self.running.get(job.name, []))
             seconds = 0.0 if job.name in self.running else besides
             for phase, (epochs, work) in enumerate(_phases(job)):
                 rate = rates.get((job.experiment.backbone, phase)) or rates.get(("", phase))
@@ -162,39 +166,64 @@ class Clock:
         """Measure the seconds of an epoch for one unit of work, by network and phase; "" is the mean of all."""
         measured: dict[tuple[str, int], list[float]] = {}
         for job in self.study.jobs:
-            facts = self.running.get(job.name, {})
             for phase, (epochs, work) in enumerate(_phases(job)):
+                rates = [
+                    facts["seconds"] / work
+                    for facts in self.running.get(job.name, [])
+                    if "seconds" in facts and phase == (1 if _in_fold(job, facts)[1] else 0)
+                ]
                 if epochs and job.name in self.finished:
-                    rate = self.finished[job.name][phase] / epochs / work
-                elif "seconds" in facts and phase == (1 if _done(job, facts)[1] else 0):
-                    rate = facts["seconds"] / work
-                else:
-                    continue
+                    rates = [self.finished[job.name][phase] / epochs / work]
                 for backbone in (job.experiment.backbone, ""):
-                    measured.setdefault((backbone, phase), []).append(rate)
-        return {which: statistics.mean(rates) for which, rates in measured.items()}
+                    measured.setdefault((backbone, phase), []).extend(rates)
+        return {which: statistics.mean(rates) for which, rates in measured.items() if rates}
+
+
+def _of_job(job: Job, told: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give what a job tells, and what its folds tell where they are jobs of their own."""
+    names = [job.name, *(fold_name(job, fold) for fold in job.experiment.tested_folds)]
+    return [told[name] for name in names if name in told]
+
+
+def _epochs(job: Job) -> tuple[int, int]:
+    """Give the epochs of the head alone and of fine-tuning, on one fold."""
+    experiment = job.experiment
+    return (
+        (experiment.epochs, 0)
+        if experiment.strategy == "frozen"
+        else (experiment.head_epochs, experiment.finetune_epochs)
+    )
 
 
 def _phases(job: Job) -> list[tuple[int, int]]:
-    """Give the epochs of the head alone and of fine-tuning, each with the work of one epoch."""
-    experiment = job.experiment
-    if experiment.strategy == "frozen":
-        return [(experiment.epochs, 1), (0, 1)]
-    return [(experiment.head_epochs, 1), (experiment.finetune_epochs, min(job.effort, WHOLE))]
+    """Give the epochs of the head alone and of fine-tuning, on all folds, each with the work of one epoch."""
+    (head, finetune), folds = _epochs(job), len(job.experiment.tested_folds) or 1
+    return [(folds * head, 1), (folds * finetune, min(job.effort, WHOLE) or 1)]
 
 
-def _done(job: Job, facts: Mapping[str, Any]) -> list[int]:
-    """Count the epochs that a running experiment has finished, of each phase."""
-    (head, _), (finetune, _) = _phases(job)
+def _in_fold(job: Job, facts: Mapping[str, Any]) -> list[int]:
+    """Count the epochs that an experiment has finished of the fold that it is at, of each phase."""
+    head, finetune = _epochs(job)
     epoch = min(facts.get("epoch", 0), head + finetune)
     return [min(epoch, head), max(epoch - head, 0)]
+
+
+def _done(job: Job, running: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Count the epochs that an experiment has finished, of each phase."""
+    folds = len(job.experiment.tested_folds) - len(job.unfinished_folds())
+    done = [_in_fold(job, facts) for facts in running]
+    return [
+        min(folds * epochs + sum(each[phase] for each in done), _phases(job)[phase][0])
+        for phase, epochs in enumerate(_epochs(job))
+    ]
 
 
 def _seconds(job: Job) -> list[float]:
     """Read how long the phases of a finished experiment took."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        seconds = json.loads(job.record.read_text(encoding="utf-8"))["training_seconds"]
-        return [float(seconds["head"]), float(seconds["finetune"])]
+        record = json.loads(job.record.read_text(encoding="utf-8"))
+        seconds = [each["training_seconds"] for each in record.get("folds", [record])]
+        return [float(sum(each[phase] for each in seconds)) for phase in ("head", "finetune")]
     return [0.0, 0.0]
 
 

@@ -120,9 +120,13 @@ def _saving(setup: Setup, frontier: Collection[str]) -> str:
 
 
 def _found(setup: Setup, layers: Collection[str]) -> dict[str, StoredArray]:
-    paths = {layer: folder(setup) / f"{layer}.npy" for layer in layers}
-    found = {layer: arrays.find(path, _key(setup), setup.log) for layer, path in paths.items()}
-    return {layer: array for layer, array in found.items() if array is not None}
+    found = {}
+    for layer in layers:
+        path = folder(setup) / f"{layer}.npy"
+        array = setup.made.get(path) or arrays.find(path, _key(setup), setup.log)  # all of it is read: once is enough
+        if array is not None:
+            found[layer] = setup.made[path] = array
+    return found
 
 
 def _that_fit(setup: Setup, frontiers: Sequence[Collection[str]], found: Collection[str]) -> list[Collection[str]]:

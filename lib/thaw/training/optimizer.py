@@ -1,4 +1,4 @@
-"""Adam, with a learning rate of its own for each layer."""
+"""Adam, with a learning rate of its own for each layer, and begun anew without being traced anew."""
 
 from collections.abc import Mapping
 
@@ -44,3 +44,25 @@ def adam(network: keras.Model, learning_rate: float, factors: Mapping[str, float
         id(weight): factors.get(layer.name, 1.0) for layer in network.layers for weight in layer.trainable_weights
     }
     return LayerwiseAdam(learning_rate, [of_weight[id(weight)] for weight in network.trainable_variables])
+
+
+class Restart:
+    """Lets a compiled network be trained anew, at any rate, by the step that was traced before.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Compiled, and not trained yet.
+    """
+
+    def __init__(self, network: keras.Model):
+        self.optimizer = network.optimizer
+        self.optimizer.build(network.trainable_variables)
+        # Adam begins with zeros. Its rate and the scale of a loss in half precision are numbers of their own.
+        self.first = [float(variable) if not variable.shape else 0.0 for variable in self.optimizer.variables]
+
+    def __call__(self, learning_rate: float) -> None:
+        """Put the optimizer back to its beginning."""
+        for variable, first in zip(self.optimizer.variables, self.first, strict=True):
+            variable.assign(keras.ops.full(variable.shape, first, variable.dtype))
+        self.optimizer.learning_rate = learning_rate

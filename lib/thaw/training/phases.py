@@ -23,7 +23,7 @@ from thaw.experiment import Experiment
 from thaw.network import frozen, graph, unfreezing
 from thaw.training import activations, machine, probe
 from thaw.training.checkpoint import Checkpoint, Progress
-from thaw.training.optimizer import adam
+from thaw.training.optimizer import Restart, adam
 from thaw.training.progress import EpochBar
 from thaw.training.setup import Setup
 
@@ -205,9 +205,9 @@ def train_head(setup: Setup) -> None:
 def provide_activations(setup: Setup, experiments: Iterable[Experiment], for_probe: bool = False) -> None:
     """Compute what several experiments of one network train on, and what its probe reads, in one pass."""
     frontiers: list[list[str]] = []
-    for experiment in experiments:
-        for phase in phases(replace(setup, experiment=experiment)):
-            cut = _cut(setup, phase)
+    for each in (replace(setup, experiment=experiment) for experiment in experiments):
+        for phase in phases(each):
+            cut = _cut(each, phase)
             if cut.has_frozen_part:
                 frontiers.append(list(cut.frontier))
     if for_probe:
@@ -245,7 +245,13 @@ def _steps(setup: Setup) -> list[_Step]:
 def _cut(setup: Setup, phase: Phase) -> graph.Cut:
     """Freeze all but what a phase trains, and cut the network there."""
     setup.unfreeze(phase.layers)
-    return graph.cut(setup.model)
+    return setup.once(("cut", _what_trains(setup, phase)), lambda: graph.cut(setup.model))
+
+
+def _what_trains(setup: Setup, phase: Phase) -> tuple:
+    """Name what the graph of a phase depends on, besides the network: not photos, seeds or the learning rate."""
+    experiment = setup.experiment
+    return phase.layers, *((experiment.trains, experiment.batchnorm, experiment.rate_decay) if phase.layers else ())
 
 
 def _key(setup: Setup, phases: list[Phase]) -> dict[str, Any]:
@@ -284,7 +290,7 @@ class _Step:
         self.setup, self.phase, self.checkpoint = setup, phase, checkpoint
         self.progress = Progress()
         cached = cut.frontier.keys() <= kept.keys()
-        self.network = cut.tail if cached else setup.model
+        self.network = cut.tail if cached else keras.Model(setup.model.input, setup.model.output)
         self.columns = [kept[layer] for layer in cut.frontier] if cached else [setup.data.images]
         self.preprocess = None if cached else setup.backbone.preprocess
         self.note = {
@@ -303,10 +309,9 @@ class _Step:
         """Train from the checkpoint on, if there is one, to the end of the phase."""
         setup, phase, experiment = self.setup, self.phase, self.setup.experiment
         setup.unfreeze(phase.layers)
-        decays = phase.layers and experiment.rate_decay != 1
-        factors = unfreezing.rate_factors(setup.base, setup.backbone, experiment.rate_decay) if decays else {}
-        optimizer = adam(self.network, phase.learning_rate, factors)
-        self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        traced = ("network", _what_trains(setup, phase), self.note["cached"])
+        self.network, restart = setup.once(traced, self._compiled)
+        restart(phase.learning_rate)
         self.progress = self.checkpoint.load(self.network)
         if not self.progress.epochs:
             self.progress = Progress(list(before.epochs), note=self.note, peak_memory_mb=before.peak_memory_mb)
@@ -333,6 +338,15 @@ class _Step:
             shuffle=False,  # `shuffled` has done it
             verbose=0,
         )
+
+    def _compiled(self) -> tuple[keras.Model, Restart]:
+        """Compile the network; give what puts its optimizer back to the beginning, too."""
+        setup, phase, decay = self.setup, self.phase, self.setup.experiment.rate_decay
+        decays = phase.layers and decay != 1
+        factors = unfreezing.rate_factors(setup.base, setup.backbone, decay) if decays else {}
+        optimizer = adam(self.network, phase.learning_rate, factors)
+        self.network.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        return self.network, Restart(self.network)
 
     def _say_what_is_done(self) -> None:
         last, file = self.progress.epochs[-1], f"checkpoints/{self.checkpoint.path.name} in the cache"

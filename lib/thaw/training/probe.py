@@ -50,7 +50,7 @@ def with_averages(setup: Setup) -> tuple[Setup, dict[str, str]]:
             pool = POOLING.get(len(tensor.shape), keras.layers.Identity)
             averages[names[block]] = pool(name=names[block], dtype="float32")(tensor)
     model = keras.Model(setup.model.input, [setup.model.output, *averages.values()])
-    return replace(setup, model=model), names
+    return replace(setup, model=model, made={}), names
 
 
 def _ends(setup: Setup) -> dict[str, tuple[str, keras.KerasTensor]]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import keras
+import numpy as np
 
 from thaw.data.augmentation import with_copies
 from thaw.data.photos import Data, photos_of
 from thaw.experiment import Experiment
 from thaw.network import unfreezing
 from thaw.network.backbones import Backbone, get
-from thaw.network.head import add_head
+from thaw.network.head import add_head, start_head
 from thaw.network.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)
 class Setup:
-    """One experiment, ready to be trained.
+    """One experiment, ready to be trained; or several in turn, such as folds, on one network.
 
     Attributes
     ----------
@@ -34,6 +36,10 @@ class Setup:
         The backbone with its head, from preprocessed photos to probabilities.
     log : callable
         Is given a line of progress at a time.
+    pretrained_weights : dict
+        Those of each layer that was ever unfrozen, as they were before.
+    made : dict
+        What was built or read once for all experiments on this network.
     """
 
     experiment: Experiment
@@ -43,6 +49,8 @@ class Setup:
     data: Data
     model: keras.Model
     log: Callable[[str], None] = print
+    pretrained_weights: dict[str, list[np.ndarray]] = field(default_factory=dict, repr=False)
+    made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, experiment: Experiment, log: Callable[[str], None] = print, data: Data | None = None) -> Setup:
@@ -96,18 +104,53 @@ class Setup:
     def unfreeze(self, layers: Collection[str]) -> None:
         """Make just these layers of the backbone trainable, by name, as far as the experiment trains them."""
         chosen = [layer for layer in self.base.layers if layer.name in set(layers)]
+        for layer in chosen:
+            if layer.name not in self.pretrained_weights:
+                self.pretrained_weights[layer.name] = layer.get_weights()
         unfreezing.unfreeze(self.base, chosen, self.experiment.trains, self.experiment.batchnorm)
 
+    def of_fold(self, experiment: Experiment) -> Setup:
+        """Begin one of an experiment's folds on the same network: see `Experiment.in_turn`, and `begin`."""
+        if experiment.folds is None or experiment.fold is None:
+            return self.begin(experiment)
+        return self.begin(experiment, self.data.in_fold(experiment.folds, experiment.fold))
 
-def with_head_of(setup: Setup, experiment: Experiment) -> Setup:
-    """Put the head that another experiment starts from on the same network."""
-    keras.utils.set_random_seed(experiment.seed)
-    model = add_head(setup.base, len(setup.data.classes), experiment.seed)
-    return replace(setup, experiment=experiment, model=model)
+    def for_choosing(self, folds: int, choosing: int, experiment: Experiment) -> Setup:
+        """Begin a trial on the folds for choosing: they validate and test, all others train. See `begin`."""
+        return self.begin(experiment, self.data.for_choosing(folds, choosing))
+
+    def begin(self, experiment: Experiment, data: Data | None = None) -> Setup:
+        """Begin another experiment on the same network: all weights as they were loaded, the head as its seed draws it.
+
+        What was trained before on this network is lost. What was traced for
+        it is used again where the same layers train.
+
+        Parameters
+        ----------
+        experiment : Experiment
+            Of the same network, photos and precision.
+        data : Data, optional
+            The photos, divided anew. By default as they are.
+        """
+        for name, weights in self.pretrained_weights.items():
+            self.base.get_layer(name).set_weights(weights)
+        start_head(self.model, experiment.seed)
+        return replace(self, experiment=experiment, data=data or self.data)
+
+    def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
+        """Make something for this network, or give what was made of that name."""
+        if what not in self.made:
+            self.made[what] = make()
+        return self.made[what]
 
 
 def set_keras(experiment: Experiment) -> None:
-    """Set Keras' random seed and precision, before anything is built."""
+    """Set Keras' random seed and precision, before anything is built.
+
+    Random weights are those of the experiment that a fold belongs to, which
+    `Experiment.in_turn` divides: all its folds share them.
+    """
     keras.backend.clear_session()
-    keras.utils.set_random_seed(experiment.seed)
+    seed, folds = experiment.seed, experiment.folds
+    keras.utils.set_random_seed(seed if folds is None or experiment.fold is None else seed // folds)
     keras.config.set_dtype_policy(experiment.precision)

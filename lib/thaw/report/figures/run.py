@@ -1,5 +1,6 @@
 """The figures of one run: photos, what trains, learning curves, and which classes are confused."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from thaw.report.display import one_line
-from thaw.report.figures.style import FROZEN, PALETTE, PERCENT, STYLE, UNFROZEN, WIDTH, grid, learning, plain
+from thaw.report.figures.style import FROZEN, PALETTE, PERCENT, STYLE, UNFROZEN, WIDTH, grid, learning, plain, says
+from thaw.report.words import count
 
 MOST_CLASSES = 30  # a matrix of more would be unreadable, and grows with their square
 MOST_PAIRS = 20
@@ -58,9 +60,12 @@ def strip(layers: pd.DataFrame) -> Figure:
     colours = np.where(layers["trains"], UNFROZEN, FROZEN)
     positions = np.arange(len(layers))
     figure, ((top,), (bottom,)) = grid(2.4, lines=2, sharex=True, height_ratios=(1, 2))
-    top.bar(positions, 1, width=1, color=colours, edgecolor="white", linewidth=0.3)
+    cells = top.bar(positions, 1, width=1, color=colours, edgecolor="white", linewidth=0.3)
     top.set(yticks=[], ylim=(0, 1), title="Layers, from the photo (left) to the features (right)")
-    bottom.bar(positions, layers["parameters"] / 1e6, width=0.9, color=colours)
+    bars = bottom.bar(positions, layers["parameters"] / 1e6, width=0.9, color=colours)
+    for layer, cell, bar in zip(layers.itertuples(), cells, bars):
+        text = f"{layer.layer}: {layer.parameters:,} parameters, {'unfrozen' if layer.trains else 'frozen'}"
+        says(text, cell, bar)
     bottom.set(ylabel="parameters\n(millions)", xlim=(-0.5, len(layers) - 0.5), xlabel="block, where it begins")
     blocks = (
         pd.Series(positions, layers["block"].to_numpy()).groupby(level=0, sort=False).min().drop("", errors="ignore")
@@ -114,6 +119,8 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
     for axes, (title, rows) in zip(panels.flat, predictions.items()):
         counts = pd.crosstab(rows["label"], rows["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
         sns.heatmap(counts, xticklabels=names, yticklabels=names, ax=axes, **look)
+        for text, (label, said) in zip(axes.texts, itertools.product(classes, classes)):
+            says(f"{label}, predicted {said}: {count(counts.loc[label, said], 'photo')}", text)
         axes.set(xlabel="predicted class", ylabel="class" if axes in panels[:, 0] else "")
         axes.set_title(plain(title), fontsize=9)
         upright = len(classes) > 10
@@ -128,7 +135,8 @@ def _confused_pairs(predictions: dict[str, pd.DataFrame]) -> Figure:
         wrong = rows[rows["label"] != rows["predicted"]]
         pairs = wrong.groupby(["label", "predicted"]).size().nlargest(MOST_PAIRS)
         names = [f"{plain(label, 25)} → {plain(said, 25)}" for label, said in pairs.index]
-        axes.barh(range(len(pairs)), pairs.to_numpy(), color=UNFROZEN, height=0.7)
+        for bar, name, photos in zip(axes.barh(range(len(pairs)), pairs, color=UNFROZEN, height=0.7), names, pairs):
+            says(f"{name}: {count(photos, 'photo')}", bar)
         axes.set_yticks(range(len(pairs)), names, fontsize=7)
         axes.set(xlabel="test photos", ylim=(max(len(pairs), 1) - 0.5, -0.5))
         axes.set_title(f"{plain(title)}: class → predicted class", fontsize=9)

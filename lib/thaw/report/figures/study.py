@@ -1,6 +1,7 @@
 """The figures of a study: accuracy, learning, speed and cost of all configurations."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,13 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.report.figures import style
-from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point
+from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point, says
+from thaw.report.notation import points
 from thaw.report.rates import Rates, Trials
 from thaw.report.replication import Replication
 from thaw.report.results import Results
+from thaw.report.statistics import Difference
+from thaw.report.words import duration
 
 PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
 MOST = 24  # configurations of a network in a figure that grows with each
@@ -36,10 +40,13 @@ def accuracy_by_parameters(results: Results) -> Figure:
             singles = [float(run.correct.mean()) for run in results.of_row(row)]
             if len(singles) > 1:
                 axes.plot([x - 0.25] * len(singles), singles, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
-            point(axes, x, row["test_accuracy"], (row["test_low"], row["test_high"]), colour, row["strategy"])
-            match = replication.row_of(row) if replication else None
-            if match is not None:
-                axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
+            ends = row["test_low"], row["test_high"]
+            value = f"{_named(results, row)}: {_interval(row['test_accuracy'], ends)}"
+            value += f", {_millions(row['trainable_parameters'])} parameters train"
+            point(axes, x, row["test_accuracy"], ends, colour, row["strategy"], value=value)
+            if replication and (match := replication.row_of(row)) is not None:
+                theirs = axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
+                says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
         name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
         axes.set(title=plain(results.titles[name]), xlabel="what trains, and how many parameters")
         axes.margins(x=0.06)
@@ -84,8 +91,10 @@ def accuracy_by_cost(results: Results) -> Figure:
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
     for index, row in rows.iterrows():
-        place = (row["training_seconds"], row["test_accuracy"])
-        point(axes, *place, (row["test_low"], row["test_high"]), colours[row["backbone"]], row["strategy"], faint=True)
+        place, ends = (row["training_seconds"], row["test_accuracy"]), (row["test_low"], row["test_high"])
+        value = f"{_named(results, row)}: {_interval(row['test_accuracy'], ends)} "
+        value += f"after {duration(row['training_seconds'])} of training"
+        point(axes, *place, ends, colours[row["backbone"]], row["strategy"], faint=True, value=value)
         if index in line.index:
             axes.annotate(_short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
     axes.set(xscale="log", xlabel="seconds of training")
@@ -120,10 +129,12 @@ def differences(results: Results) -> Figure:
         for pair in pairs[name].itertuples():
             x, y = position[pair.first], position[pair.second]
             values[y, x] = -pair.difference.mean
+            of, less = _named(results, rows.loc[pair.second]), rows.loc[pair.first, "label"]
+            value = f"{of} less {less}: {points(_turned(pair.difference))}"
             bold = "bold" if pair.separated else "normal"
             size = 7 if len(names) <= 12 else 4
             text = f"{round(-100 * pair.difference.mean, 1) + 0.0:+.1f}"
-            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold)
+            says(value, axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold))
             if pair.separated:
                 frame = Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
                 axes.add_patch(frame).set_zorder(2)
@@ -150,10 +161,14 @@ def gap(results: Results) -> Figure:
         rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
             ahead = row["train_accuracy"] - row["validation_accuracy"]
-            point(above, x, ahead, (row["gap_low"], row["gap_high"]), colour, row["strategy"])
+            ends = row["gap_low"], row["gap_high"]
+            value = f"{_named(results, row)}: training less validation accuracy {_interval(ahead, ends)}"
+            point(above, x, ahead, ends, colour, row["strategy"], value=value)
             ends = row["test_loss_low"], row["test_loss_high"]
-            point(below, x, row["test_loss"], ends, colour, row["strategy"])
-            below.plot(x, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
+            value = f"{_named(results, row)}: test loss {row['test_loss']:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+            point(below, x, row["test_loss"], ends, colour, row["strategy"], value=value)
+            hollow = below.plot(x, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
+            says(f"{_named(results, row)}: validation loss {row['validation_loss']:.3f}", *hollow)
         shares = rows["trainable_parameters"] / rows["total_parameters"]
         shares = [PERCENT(round(share, 2 if share >= 0.01 else 4)) for share in shares]
         name_ticks(below, [f"{_short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
@@ -188,7 +203,9 @@ def probe(results: Results) -> Figure:
         first = len(made.depths) - made.blocks + 0.5
         above.axvspan(first, len(made.depths) + 0.5, color=style.UNFROZEN, alpha=0.15, linewidth=0, label="prediction")
         ratios = [np.nan if depth.gradient_ratio is None else depth.gradient_ratio for depth in made.depths]
-        below.bar(depths, ratios, color=colour, width=0.6)
+        for bar, depth, number in zip(below.bar(depths, ratios, color=colour, width=0.6), made.depths, depths):
+            probes = ", ".join(f"{words} {getattr(depth, name):.1%}" for name, words in PROBES.items())
+            says(f"after block {number}: {probes}", bar)
         above.legend(frameon=False, fontsize=7, loc="lower right")
         above.set(title=plain(results.title(name)), ylabel="accuracy")
         above.yaxis.set_major_formatter(PERCENT)
@@ -235,9 +252,9 @@ def _loss_over_rate(axes: Axes, trials: Trials, colour, is_head: bool) -> None:
     axes.plot(fine["value"], fine["loss"], "s--" if is_head else "o-", label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
-    if trials.chosen is not None:
-        place = trials.chosen["value"], trials.chosen["loss"]
-        axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
+    place = trials.chosen["value"], trials.chosen["loss"]
+    taken = axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
+    says(f"{named}: loss {place[1]:.3f} at the rate taken, {place[0]:g}", *taken)
 
 
 def _by_network(panels: np.ndarray, results: Results) -> Iterator[tuple[Axes, str, pd.DataFrame, tuple]]:
@@ -282,6 +299,21 @@ def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
         if not front or values[position] > values[front[-1]]:
             front.append(int(position))
     return front
+
+
+def _interval(share: float, ends: tuple[float, float]) -> str:
+    """Write an accuracy with its interval: '94.0% (91.0 to 96.1)'."""
+    return f"{share:.1%} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+
+
+def _turned(effect: Difference) -> Difference:
+    """Turn a difference around."""
+    return replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
+
+
+def _named(results: Results, row: pd.Series) -> str:
+    """Name a configuration in full, for what marks say: 'ResNet50, Strategy B (2 blocks)'."""
+    return f"{results.titles[row['backbone']]}, {row['label']}"
 
 
 def _short(row: pd.Series) -> str:

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from thaw.report.display import one_line
+from thaw.report.display import VALUE, one_line
 
 WIDTH = 8  # inches, of every figure
 LETTERS, LEGEND = 190, 100  # that fit side by side over this width: of ticks, and of a legend
@@ -33,7 +34,6 @@ STYLE = {
     **sns.plotting_context("paper"),
     "font.family": "DejaVu Sans",
     "figure.dpi": 100,
-    "svg.hashsalt": "thaw",
 }
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  # 2.5% as such, and no -0%
 
@@ -57,9 +57,17 @@ def plain(text: str, most: int = 40) -> str:
     return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
 
 
-def point(axes: Axes, x: float, y: float, ends: Sequence[float], colour, strategy: str, faint: bool = False) -> None:
-    """Mark a value with its interval."""
-    *_, bars = axes.errorbar(
+def says(text: str, *marks: Artist) -> None:
+    """Let marks say what they are when the reader points at them, in the HTML report."""
+    for mark in marks:
+        mark.set_gid(VALUE + one_line(text))
+
+
+def point(
+    axes: Axes, x: float, y: float, ends: Sequence[float], colour, strategy: str, faint: bool = False, value: str = ""
+) -> None:
+    """Mark a value with its interval; `value` is what the mark `says`."""
+    line, _, bars = axes.errorbar(
         x,
         y,
         yerr=[[max(y - ends[0], 0)], [max(ends[1] - y, 0)]],  # a rounding error below 0 is refused
@@ -69,6 +77,8 @@ def point(axes: Axes, x: float, y: float, ends: Sequence[float], colour, strateg
         linewidth=1,
         markersize=6,
     )
+    if value:
+        says(value, line, *bars)
     if faint:
         for bar in bars:
             bar.set_alpha(0.35)
@@ -79,8 +89,12 @@ def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bo
     labels = ("training", "validation") if named else (None, None)
     look = {"color": colour, "alpha": 0.3 if thin else 1}
     widths = (0.5, 0.5) if thin else (1, None)
-    axes.plot(history["epoch"], history[f"train_{quantity}"], "--", linewidth=widths[0], label=labels[0], **look)
-    axes.plot(history["epoch"], history[f"validation_{quantity}"], "-", linewidth=widths[1], label=labels[1], **look)
+    for of, dash, width, label in zip(("train", "validation"), ("--", "-"), widths, labels):
+        values = history[f"{of}_{quantity}"]
+        drawn = axes.plot(history["epoch"], values, dash, linewidth=width, label=label, **look)
+        best, write = (values.max(), "{:.1%}") if quantity == "accuracy" else (values.min(), "{:.3f}")
+        text = f"{of.replace('train', 'training')} {quantity}: {write.format(values.iloc[-1])} after the last epoch"
+        says(f"{text}, best {write.format(best)} after epoch {history['epoch'][values == best].min()}", *drawn)
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
     if len(unfrozen) and named:
         ends = unfrozen.min() - 0.5, history["epoch"].max() + 0.5

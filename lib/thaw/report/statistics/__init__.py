@@ -18,7 +18,7 @@ from thaw.report.statistics.families import (
     upwards,
     what_more_gains,
 )
-from thaw.report.statistics.folds import by_fold, by_photo, folds_of, has_folds, of_record
+from thaw.report.statistics.folds import by_photo, folds_of, has_folds, of_record
 from thaw.report.statistics.intervals import (
     accuracy_interval,
     by_configuration,

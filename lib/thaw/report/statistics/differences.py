@@ -11,7 +11,7 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from thaw.records.runs import Run
-from thaw.report.statistics.folds import error_over, folds_of, has_folds, levels_of, vary
+from thaw.report.statistics.folds import error_over, folds_of, has_folds, least_step, levels_of, vary
 from thaw.report.statistics.photos import ALPHA, Measure, Spreads, by_identity, rightness, spreads
 from thaw.report.statistics.power import POWER
 
@@ -163,19 +163,25 @@ def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -
         seeds.append(min(len(seeds_of) for *_, seeds_of in weights))
         differing += int((values != values[0]).any(axis=0).sum())
     count = sum(map(len, parts))
-    of_all = (OVER_FOLDS, count, min(seeds, default=1), differing / max(count, 1), len(parts))
+    of_all = (count, min(seeds, default=1), differing / max(count, 1), len(parts))
     if len(parts) < 2:
-        return Difference(0.0, -1.0, 1.0, float(1 / student.ppf(1 - ALPHA / 2, 1)), 1.0, 1.0, *of_all)
+        return nothing_known(*of_all)
     levels = levels_of(parts)
     centre, error, freedom = levels.mean(), error_over(levels), len(levels) - 1
-    if not vary(levels):
+    if not vary(levels, least_step(parts, measure)):
         pooled = np.concatenate(parts)
         sums = (pooled.sum(), (pooled**2).sum(), np.count_nonzero(np.abs(pooled) > 1e-9), count)
         centre, error, freedom = estimated(*sums, (0.0, 0.0, np.inf))
     half = student.ppf(1 - ALPHA / 2, freedom) * error
     p = 2 * student.sf(abs(centre) / error, freedom)
     ends = (float(centre - half), float(centre + half), float(error), float(freedom), float(p))
-    return Difference(float(levels.mean()) + 0.0, *ends, *of_all)
+    return Difference(float(levels.mean()) + 0.0, *ends, OVER_FOLDS, *of_all)
+
+
+def nothing_known(photos: int, seeds: int, disagree: float, folds: int) -> Difference:
+    """Return what fewer than two folds say of a difference."""
+    error = float(1 / student.ppf(1 - ALPHA / 2, 1))
+    return Difference(0.0, -1.0, 1.0, error, 1.0, 1.0, OVER_FOLDS, photos, seeds, disagree, folds)
 
 
 def of_runs(weights: Sequence[tuple[str, float, tuple]], within: Spreads) -> tuple[float, float, float]:

@@ -2,15 +2,17 @@
 
 Many comparisons have many chances of a false alarm. Here the largest of their
 t values is compared with the largest that chance gives to all of them
-together (max-T; Westfall and Young, 1993). Chance flips the signs of photos,
-each for all comparisons at once, and moves each configuration as a new run
-would. So comparisons that are alike count little more than one.
+together (max-T; Westfall and Young, 1993). With folds, chance flips the signs
+of whole folds, each for all comparisons at once. Without, it flips those of
+photos, and moves each configuration as a new run would. So comparisons that
+are alike count little more than one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,8 +20,17 @@ import pandas as pd
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
-from thaw.records.runs import Run
-from thaw.report.statistics.differences import FLIPS, Difference, estimated, mcnemar, of_runs
+from thaw.records.runs import IDENTITY, Run
+from thaw.report.statistics.differences import (
+    FLIPS,
+    OVER_FOLDS,
+    Difference,
+    estimated,
+    mcnemar,
+    nothing_known,
+    of_runs,
+)
+from thaw.report.statistics.folds import folds_of, has_folds, least_step, shares_right
 from thaw.report.statistics.photos import ALPHA, Spreads, rightness, runs_of, spreads
 
 AT_ONCE = 2_000_000  # numbers in one step of a large family
@@ -34,7 +45,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """The configurations of one network, tested on the same photos.
+    """The configurations of one network, tested on the same photos; `Family.of` makes it for runs of any kind.
 
     Attributes
     ----------
@@ -48,6 +59,21 @@ class Family:
     rows: pd.DataFrame
     runs: Sequence[Run]
     within: Spreads | None = None
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, runs: Sequence[Run], within: Spreads | None = None) -> Family:
+        """Make the family of some rows, with or without folds."""
+        return (FamilyOfFolds if has_folds(runs) else Family)(rows, runs, within)
+
+    @property
+    def correction(self) -> str:
+        """How `corrected` corrects: 'max-T', or with few folds, where no flip is rare enough, 'Holm'."""
+        return "max-T"
+
+    @property
+    def step_correction(self) -> str:
+        """How `any_better` corrects: 'max-T', or with few folds 'Bonferroni'."""
+        return "max-T"
 
     @cached_property
     def _right(self) -> list[np.ndarray]:
@@ -119,16 +145,21 @@ class Family:
         true = np.sqrt(np.maximum(0, shared.whole / luck - shared.flips))
         return moved + rng.normal(size=moved.shape) * true / np.sqrt(self._seeds)[:, None]
 
-    @cached_property
-    def differences(self) -> list[Difference]:
-        """Every pair as `difference` compares it."""
-        photos, (first, second), (sums, squares) = self._means.shape[1], self.pairs.T, self._sums
+    def _alike(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pair: on how many photos both have the same mean; and on how many all of their runs agree."""
+        first, second = self.pairs.T
         same = sum(
             ((self._means == level).astype(np.float32) @ (self._means == level).T.astype(np.float32))[first, second]
             for level in np.unique(self._means)
         )
         always, never = ((self._means == level).astype(np.float32) for level in (1.0, 0.0))
-        agree = (always @ always.T + never @ never.T)[first, second].astype(float) / photos
+        return same, (always @ always.T + never @ never.T)[first, second].astype(float)
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """Every pair as `difference` compares it."""
+        photos, (first, second), (sums, squares) = self._means.shape[1], self.pairs.T, self._sums
+        same, agree = self._alike()
         columns = []
         for kind in set(self._between):
             of_kind = np.array([between == kind for between in self._between])
@@ -146,7 +177,7 @@ class Family:
         seeds = np.minimum(self._seeds[first], self._seeds[second]).tolist()
         return [
             Difference(mean, low, high, error, freedom, p, test, photos, fewest, 1 - alike)
-            for (mean, low, high, error, freedom, p), fewest, alike in zip(table, seeds, agree.tolist())
+            for (mean, low, high, error, freedom, p), fewest, alike in zip(table, seeds, (agree / photos).tolist())
         ]
 
     def corrected(self) -> np.ndarray:
@@ -164,7 +195,7 @@ class Family:
     def _chances(self, which: np.ndarray, moved: np.ndarray):
         """Yield the t values of some pairs that chance gives, (pairs, draws), some draws at a time."""
         first, second = self.pairs[which].T
-        errors = self.errors[which].astype(np.float32)[:, None]
+        errors = self.errors[which].astype(moved.dtype)[:, None]
         step = max(1, AT_ONCE // max(len(which), 1))
         for start in range(0, moved.shape[1], step):
             part = moved[:, start : start + step]
@@ -187,6 +218,120 @@ class Family:
         low, high = sorted((one, other))
         count = len(self.rows)
         return low * count - low * (low + 1) // 2 + high - low - 1, 1 if other == low else -1
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyOfFolds(Family):
+    """The configurations of one network, tested on the same folds.
+
+    A flip of all folds' signs leaves the sum of a pair's squares as it is. So
+    the sum divided by the root of that orders flips as Student's t does.
+    """
+
+    @cached_property
+    def _folds(self) -> list[np.ndarray]:
+        """For each fold, the share of runs that classify a photo correctly, (configurations, photos)."""
+        order = list(self.rows[list(IDENTITY)].itertuples(index=False, name=None))
+        runs = [run for run in self.runs if run.identity in set(order)]
+        of_folds = [shares_right(group) for group in folds_of(runs).values()]
+        return [np.stack([shares[each] for each in order]) for shares in of_folds]
+
+    @cached_property
+    def _means(self) -> np.ndarray:
+        return np.hstack([np.empty((len(self.rows), 0)), *self._folds])
+
+    @cached_property
+    def _seeds(self) -> np.ndarray:
+        return self.rows["seeds"].to_numpy()
+
+    @cached_property
+    def _between(self) -> list[tuple[float, float, float]]:
+        return [(0.0, 0.0, np.inf)] * len(self.pairs)  # folds hold the runs
+
+    @cached_property
+    def _levels(self) -> np.ndarray:
+        """The accuracy of each configuration on each fold, (configurations, folds)."""
+        return np.column_stack([np.empty((len(self.rows), 0)), *(fold.mean(axis=1) for fold in self._folds)])
+
+    @cached_property
+    def _apart(self) -> np.ndarray:
+        """How far each pair differs on each fold, (pairs, folds)."""
+        return (self._levels[self.pairs[:, 0]] - self._levels[self.pairs[:, 1]]).round(12)
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """What the mean of each pair's differences is divided by; infinite where the two do not differ at all."""
+        squares = (self._apart**2).sum(axis=1)
+        return np.sqrt(np.where(squares > 0, squares, np.inf)) / max(len(self._folds), 1)
+
+    @cached_property
+    def t(self) -> np.ndarray:
+        """What orders pairs and flips as Student's t does."""
+        return self._apart.sum(axis=1) / max(len(self._folds), 1) / self.errors
+
+    @cached_property
+    def _moved(self) -> np.ndarray:
+        """The mean of each configuration for all flips but the one that was seen, (configurations, flips).
+
+        The second half are the opposite of the first, and of the one that was
+        seen. Of very many folds there are some flips, drawn at random.
+        """
+        folds = len(self._folds)
+        draws = int(np.clip(MOST // max(len(self.pairs), 1), FEWEST, FLIPS))
+        if 2 ** (folds - 1) <= draws:
+            flips = 1 - 2 * np.array(list(itertools.product((0, 1), repeat=folds)))[1:]
+        else:
+            flips = np.random.default_rng(0).choice((-1, 1), (2 * draws - 1, folds))
+        return (self._levels - self._levels.mean(axis=0)) @ flips.T / max(folds, 1)
+
+    @property
+    def correction(self) -> str:
+        """How `corrected` corrects: of 5 folds no flip is rarer than one in 16."""
+        return "max-T" if ALPHA * 2 ** (len(self._folds) - 1) >= 1 else "Holm"
+
+    @property
+    def step_correction(self) -> str:
+        """How `any_better` corrects."""
+        return "max-T" if ALPHA * 2 ** len(self._folds) >= 1 else "Bonferroni"
+
+    @cached_property
+    def differences(self) -> list[Difference]:
+        """Every pair as `difference` compares it."""
+        folds, (photos_sums, squares) = len(self._folds), self._sums
+        photos = self._means.shape[1]
+        same, agree = self._alike()
+        seeds = np.minimum(*self._seeds[self.pairs.T]).tolist()
+        alike = agree / max(photos, 1)
+        if folds < 2:
+            return [nothing_known(photos, fewest, 1 - each, folds) for fewest, each in zip(seeds, alike.tolist())]
+        mean = self._apart.mean(axis=1)
+        still = np.ptp(self._apart, axis=1) < least_step([fold[0] for fold in self._folds], rightness)
+        of_photos = estimated(photos_sums, squares, photos - same, photos, (0.0, 0.0, np.inf))
+        of_folds = mean, self._apart.std(axis=1, ddof=1) / np.sqrt(folds), np.full(len(mean), folds - 1.0)
+        centre, error, freedom = (np.where(still, *both) for both in zip(of_photos, of_folds))
+        half = student.ppf(1 - ALPHA / 2, freedom) * error
+        p = 2 * student.sf(np.abs(centre) / error, freedom)
+        table = np.column_stack([mean + 0.0, centre - half, centre + half, error, freedom, p]).tolist()
+        return [
+            Difference(mean, low, high, error, freedom, p, OVER_FOLDS, photos, fewest, 1 - each, folds)
+            for (mean, low, high, error, freedom, p), fewest, each in zip(table, seeds, alike.tolist())
+        ]
+
+    def corrected(self) -> np.ndarray:
+        """Return the p value of each pair, corrected for all pairs: by flips of folds, or for few folds by Holm."""
+        return super().corrected() if self.correction == "max-T" else holm([each.p for each in self.differences])
+
+    def any_better(self, position: int, others: Sequence[int]) -> tuple[int, float]:
+        """Ask whether any of some configurations is more accurate than one: which shows it most, and p for any."""
+        if self.step_correction == "max-T":
+            return super().any_better(position, others)
+        p = []
+        for other in others:
+            number, sign = self._pair(position, other)
+            effect = self.differences[number]
+            p.append(effect.p / 2 if sign * effect.mean > 0 else 1 - effect.p / 2)
+        best = int(np.argmin(p))
+        return others[best], min(1.0, len(others) * p[best])
 
 
 def pairwise(family: Family) -> pd.DataFrame:
@@ -292,5 +437,4 @@ def what_more_gains(family: Family, enough: Sequence) -> pd.Series:
 
 def opposite(effect: Difference) -> Difference:
     """Turn a difference round."""
-    ends = (-effect.mean + 0.0, -effect.high, -effect.low, effect.error, effect.freedom, effect.p)
-    return Difference(*ends, effect.test, effect.photos, effect.seeds, effect.disagree)
+    return replace(effect, mean=-effect.mean + 0.0, low=-effect.high, high=-effect.low)

@@ -12,7 +12,8 @@ What it speaks of is the procedure, trained on this share of the photos, and
 not one network (Bates, Hastie & Tibshirani, 2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,32 +42,6 @@ def folds_of(runs: Sequence[Run], in_common: bool = True) -> dict[int, list[Run]
     }
 
 
-def by_fold(runs: Sequence[Run], measure: Measure = rightness) -> pd.DataFrame:
-    """Return the mean of a measure over seeds and photos.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-    measure : callable
-        `rightness` for accuracy, `losses`, or what `of_record` makes.
-
-    Returns
-    -------
-    DataFrame, (configurations, folds)
-        Indexed by `IDENTITY`; NaN where a configuration lacks a fold. Without
-        folds it has no columns.
-    """
-    columns = {
-        fold: {each: np.mean(values) for each, values in by_identity(group, measure(group).mean(axis=1)).items()}
-        for fold, group in folds_of(runs, in_common=False).items()
-    }
-    identities = list(dict.fromkeys(run.identity for run in runs))
-    index = pd.MultiIndex.from_tuples(identities, names=IDENTITY)
-    return pd.DataFrame(
-        {fold: [column.get(each, np.nan) for each in identities] for fold, column in columns.items()}, index=index
-    )
-
-
 def by_photo(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the share of a configuration's runs that classify a photo correctly.
 
@@ -78,15 +53,20 @@ def by_photo(runs: Sequence[Run]) -> pd.DataFrame:
     """
     tables = []
     for group in folds_of(runs, in_common=False).values() if has_folds(runs) else [runs]:
-        shares = {each: np.mean(rows, axis=0) for each, rows in by_identity(group, rightness(group)).items()}
+        shares = shares_right(group)
         index = pd.MultiIndex.from_tuples(list(shares), names=IDENTITY)
         tables.append(pd.DataFrame(np.stack(list(shares.values())), index, group[0].correct.index))
     identities = list(dict.fromkeys(run.identity for run in runs))
     return pd.concat(tables, axis=1).reindex(pd.MultiIndex.from_tuples(identities, names=IDENTITY))
 
 
-def of_record(get) -> Measure:
-    """Make a measure of a quantity that a record has one of."""
+def shares_right(runs: Sequence[Run]) -> dict[tuple, np.ndarray]:
+    """Return by configuration the share of its runs that classify a photo correctly; all tested on the same photos."""
+    return {each: np.mean(rows, axis=0) for each, rows in by_identity(runs, rightness(runs)).items()}
+
+
+def of_record(get: Callable[[Any], Any]) -> Measure:
+    """Make a measure of a quantity of which each `Record` has one."""
     return lambda runs: np.array([[get(run.record)] for run in runs], float)
 
 
@@ -100,9 +80,17 @@ def levels_of(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([part.mean() for part in parts])
 
 
-def vary(levels: np.ndarray) -> bool:
+def least_step(parts: Sequence[np.ndarray], measure: Measure) -> float:
+    """Return by how much folds have to differ to differ at all: an accuracy by half a photo.
+
+    One photo of 36 and one of 37 are the same number of photos.
+    """
+    return 0.5 / min(map(len, parts)) if measure is rightness else 1e-9
+
+
+def vary(levels: np.ndarray, step: float = 1e-9) -> bool:
     """Whether levels differ from fold to fold. If they do not, Student's t has no error to go by."""
-    return len(levels) > 1 and float(np.ptp(levels)) > 1e-9
+    return len(levels) > 1 and float(np.ptp(levels)) >= step
 
 
 def error_over(levels: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from thaw.records.runs import IDENTITY, NAMES, Run, runs_table
-from thaw.report.statistics.folds import has_folds, interval_over, levels_of, of_record, photo_means, vary
+from thaw.report.statistics.folds import has_folds, interval_over, least_step, levels_of, of_record, photo_means, vary
 from thaw.report.statistics.photos import ALPHA, LEVEL, Spreads, losses, rightness, runs_of, spreads
 
 lead = of_record(lambda record: record.train_accuracy - record.validation_accuracy)
@@ -59,7 +59,7 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads
     if has_folds(runs):
         parts = photo_means(runs, rightness)
         levels, all_photos = levels_of(parts), np.concatenate(parts)
-        if not vary(levels):
+        if not vary(levels, least_step(parts, rightness)):
             return wilson(all_photos.sum(), all_photos.size, alpha)
         low, high = interval_over(levels, alpha)
         return max(0.0, low), min(1.0, high)
