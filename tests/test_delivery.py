@@ -45,7 +45,7 @@ def with_setting(study, **settings):
 
 
 def test_the_recommended_is_the_most_accurate_of_the_networks_cheapest_choices():
-    for better, worse in (("resnet50", "mobilenet"), ("mobilenet", "resnet50")):
+    for better in ("resnet50", "mobilenet"):
 
         def accuracy(backbone, strategy, amount, control, better=better):
             return 0.6 + 0.2 * (strategy == BLOCKS) + 0.1 * (backbone == better)
@@ -154,12 +154,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         assert (path / "file").read_text() == content
     with pytest.raises(ZeroDivisionError), folder_whole(path) as unfinished:
         (unfinished / "file").write_text("third")
-        1 / 0
+        raise ZeroDivisionError
     assert (path / "file").read_text() == "second"
     path.replace(tmp_path / ".folder.before")  # as if killed between two renames
     (tmp_path / ".folder.part").mkdir()
     with pytest.raises(ZeroDivisionError), folder_whole(path):
-        1 / 0
+        raise ZeroDivisionError
     assert (path / "file").read_text() == "second"
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
@@ -209,14 +209,25 @@ def test_no_name_of_a_class_means_anything_in_the_card():
         "experiment": record.experiment.model_dump(mode="json"),
         "files": {"model.keras": "0" * 64},
         "tested": {
-            **{"accuracy": 0.9, "low": 0.8, "high": 0.95, "runs": 3, "folds": 3, "photos": 70},
+            "accuracy": 0.9,
+            "low": 0.8,
+            "high": 0.95,
+            "runs": 3,
+            "folds": 3,
+            "photos": 70,
             "recall": dict.fromkeys(HOSTILE, 0.5),
             "photos_of_class": dict.fromkeys(HOSTILE, 14),
         },
         "network": {
-            **{"title": "own", "parameters": 100, "classes": HOSTILE, "image_size": 64, "epoch": 20},
+            "title": "own",
+            "parameters": 100,
+            "classes": HOSTILE,
+            "image_size": 64,
+            "epoch": 20,
             "photos": {"train": 60, "validation": 10, "test": 0, "available": 70},
-            **{"validation_accuracy": 0.9, "same_class": [10, 10], "versions": {"keras": "3.15.1"}},
+            "validation_accuracy": 0.9,
+            "same_class": [10, 10],
+            "versions": {"keras": "3.15.1"},
         },
     }
     text = card.write(record, row, described)
@@ -226,7 +237,8 @@ def test_no_name_of_a_class_means_anything_in_the_card():
     assert "3 folds" in text
     assert "/photos/mine" not in text, "where the photos are concerns nobody else"
     assert "not known to Thaw" in text
-    assert all(line.count("|") == 4 for line in text.splitlines() if line.startswith("| ") and "class" not in line[:8])
+    tables = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+    assert tables == [4] * (2 + len(HOSTILE)) + [3] * 3
     assert text.count("# ") >= 7
 
 

@@ -22,7 +22,7 @@ from thaw.network.own import Own
 from thaw.network.pretrained import load_pretrained
 from thaw.network.saved import Saved
 
-CLASSES = ["daisy", "it's a \"rose\"", "<b>tulip</b> & $(touch x)", "=1+1", "ünïcödé 🌼"]
+CLASSES = ["daisy", 'it\'s a "rose"', "<b>tulip</b> & $(touch x)", "=1+1", "ünïcödé 🌼"]
 WITHOUT_THAW = """
 import sys
 sys.modules["thaw"] = None

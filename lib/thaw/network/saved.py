@@ -56,7 +56,7 @@ def plain(model: keras.Model, preprocess: Callable, image_size: int) -> keras.Mo
         whole = keras.Model(photos, graph.rebuilt(model, _prepared(resized, preprocess), _renewed))
     finally:
         keras.config.set_dtype_policy(policy)
-    # So that a user can evaluate it at once. On a GPU, XLA could not compile the resizing. SGD has no state to be saved.
+    # So that it can be evaluated at once. SGD has no state to be saved. On a GPU, XLA could not compile the resizing.
     whole.compile("sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return whole
 
