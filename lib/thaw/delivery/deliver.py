@@ -16,6 +16,7 @@ import pandas as pd
 from thaw.data.photos import Data, photos_of
 from thaw.delivery import card
 from thaw.disk.atomic import folder_whole
+from thaw.disk.hashes import sha256
 from thaw.errors import Diverged, InvalidRecord, ThawError
 from thaw.experiment import Experiment
 from thaw.network import saved
@@ -135,7 +136,7 @@ def deliver(study: Study, log: Callable[[str], None] = print) -> Path:
             "experiment": choice.experiment.model_dump(mode="json"),
             "network": facts,
             "tested": _tested(results, choice),
-            "files": {name: _sha256(unfinished / name) for name in NETWORK},
+            "files": {name: sha256(unfinished / name) for name in NETWORK},
         }
         (unfinished / freshness.ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         (unfinished / "README.md").write_text(card.write(choice.record, choice.row, about), encoding="utf-8")
@@ -208,8 +209,3 @@ def _tested(results: Results, choice: Choice) -> dict[str, Any]:
         "recall": {name: float(share) for name, share in results.recall(row).items()},
         "photos_of_class": {name: int(count) for name, count in photos["label"].value_counts().items()},
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
