@@ -154,6 +154,17 @@ def test_how_it_was_measured_is_true_of_what_was_run():
     assert "*Best epoch*: of the last phase" in any_way
 
 
+def test_captions_explain_the_names_that_occur_and_no_others():
+    both, blocks = (Answer(part(keep)) for keep in (lambda e: True, lambda e: e.strategy == "blocks"))
+    assert "(A-5: the last 5 layers; B-2: the last 2 blocks; a frozen base is" in captions.accuracy(both)
+    assert "(B-2: the last 2 blocks)" in captions.accuracy(blocks)
+    frozen = Answer(part(lambda e: e.strategy == FROZEN))
+    assert "unfreezing" not in captions.curves(frozen.networks[0]) and "unfreezing" in captions.curves(both.networks[0])
+    assert "single" not in captions.accuracy(both)
+    assert "single seeds" in captions.accuracy(Answer(part(lambda e: True, 2)))
+    assert "single folds" in captions.accuracy(Answer(in_folds(lambda e: True)))
+
+
 def test_a_study_of_one_strategy_has_no_chapter_on_two():
     both, blocks = part(lambda e: True), part(lambda e: e.strategy != "layers")
     assert Answer(both).write("strategies").startswith("## Strategy A against strategy B\n")

@@ -21,6 +21,8 @@ from thaw.disk.atomic import folder_whole
 from thaw.disk.hashes import sha256_of
 from thaw.errors import Diverged, InvalidParameter, InvalidRecord, ThawError
 from thaw.network.saved import Saved
+from thaw.report.answer import Answer
+from thaw.report.display import markdown
 from thaw.report.results import Results
 from thaw.study import freshness
 from thaw.study.study import Study
@@ -55,6 +57,19 @@ def test_the_recommended_is_the_most_accurate_of_the_networks_cheapest_choices()
         assert (row["backbone"], row["strategy"]) == (better, BLOCKS)
         assert row["configuration"] == results.cheapest(better)["configuration"]
     assert invented(lambda *_: 0.8).recommended["backbone"] == "mobilenet", "of equal ones the one that trains less"
+
+
+def test_the_report_says_which_network_is_left():
+    results = invented(lambda *_: 0.8)
+    assert "folder model" not in Answer(results).write("choice")
+    text = Answer(replace(results, delivers="recommended")).write("choice")
+    row = results.recommended
+    assert f"Of these choices {markdown(row['phrase'])} of MobileNet is the most accurate. Its network is" in text
+    assert text.endswith("left in [the folder model](model/README.md).")
+    one = replace(invented(lambda *_: 0.8, backbones=("mobilenet",)), delivers="recommended")
+    assert "The network of the cheapest choice is trained once more" in Answer(one).write("choice")
+    named = Answer(replace(results, delivers="resnet50-<b>")).write("choice")
+    assert "The network of resnet50&#45;&#60;b&#62; is trained once more" in named
 
 
 def test_a_profile_names_another_or_none(study, tmp_path):

@@ -101,7 +101,7 @@ def test_a_pair_of_curves_a_seed():
     assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
 
 
-def test_folds_have_thin_curves_and_their_mean_and_are_points_beside_their_accuracy():
+def test_folds_have_faint_curves_and_their_mean_and_are_points_beside_their_accuracy():
     results = invented(flat, photos=60, folds=4, swap=0.1)
     figure = figures.learning_curves(results, "resnet50")
     assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes)

@@ -17,6 +17,7 @@ from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
 
+from thaw.records.record import Activations
 from thaw.records.runs import Run
 from thaw.report import display as report
 from thaw.report import figures, tables, words
@@ -90,8 +91,8 @@ def cells(results: Results) -> list:
     row = results.rows.iloc[0]
     grid = np.zeros((len(NAMES), 8, 8, 3), np.uint8)
     caption = f"Of {TITLE}. {DESCRIPTION}"
-    notes = {"head": {"frontier": ["pooled"], "cached": False, "why": DESCRIPTION, "megabytes": 1.0}}
-    counts = {"trainable_parameters": 1, "total_parameters": 2}
+    note = Activations(frontier=["pooled"], cached=False, why=DESCRIPTION, megabytes=1.0)
+    trained = results.runs[0].model_copy(update={"record": record.model_copy(update={"activations": {"head": note}})})
     return [
         TitlePage(
             "How much?",
@@ -101,7 +102,7 @@ def cells(results: Results) -> list:
         ),
         prose(words.write("weights", network=record.network, weights=record.weights)),
         prose(words.write("data", data=record.data, classes=results.classes)),
-        prose(words.write("training", counts=counts | {"kept_epoch": 2}, activations=notes, epochs=2)),
+        prose(words.write("training", runs=[trained])),
         *(prose(answer.write(name)) for name in ("in_short", "method", "networks", "speed", "conclusion")),
         Table(tables.parameters(record.experiment), caption),
         Table(tables.provenance(answer), caption),

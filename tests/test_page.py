@@ -49,7 +49,7 @@ def report(tmp_path_factory):
     notebook = saved(
         folder / "summary.ipynb",
         displayed(TitlePage("How much?", "On flowers", {"Device": "a laptop"})),
-        v4.new_markdown_cell("## In short\n\nUnfreeze *five layers*."),
+        v4.new_markdown_cell("## In *short*\n\nUnfreeze *five layers*."),
         *sections[:3],
         displayed(Table(rows, f"Results of {HOSTILE}.", muted=[False] * 11 + [True])),
         displayed(Figure(figure(), "A figure.", f"It rises. {HOSTILE}"), Figure(figure(), "Another.", "The same.")),
@@ -141,6 +141,7 @@ def test_the_contents_mark_the_section_that_is_read_and_lead_to_each(page):
     page.mouse.wheel(0, 100_000)
     expect(marked).to_have_text("Again")
     assert page.locator("nav").bounding_box()["y"] >= 0, "beside the text all the time"
+    assert page.locator("h2 .anchor").all_text_contents()[0] == "In short", "one link, whatever is in it"
     page.locator("h2 .anchor", has_text="Section 2").click()
     assert page.url.endswith("#Section-2-50-of-it")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thaw.errors import Diverged, InvalidRecord
+from thaw.errors import InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records import record, runs
 from thaw.records.record import Record
@@ -272,14 +272,12 @@ def test_a_record_names_the_commit_of_its_code(tmp_path, monkeypatch):
 
 
 def test_a_run_that_diverged_has_no_figures(tmp_path):
-    made, history, _ = made_up_run()
+    made, history, predictions = made_up_run()
     history.loc[history.index[-1], ["train_loss", "validation_loss"]] = np.nan, np.inf
     measured = {name: getattr(made, name) for name in ("data", "weights", "device", "network", "training_seconds")}
     measured |= {"trainable_parameters": 10, "total_parameters": 100, "peak_memory_mb": 1.0, "activations": {}}
-    runs.end_if_diverged(tmp_path, made.experiment, history, **measured, diverged=None)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Diverged, match="after epoch 20 .*Give a smaller learning rate"):
-        runs.end_if_diverged(tmp_path, made.experiment, history, **measured, diverged=20)
+    diverged = Record.of(made.experiment, history, **measured, diverged=20)
+    runs.save(tmp_path, diverged, history, predictions[:0])
     run = Run.read(tmp_path)
     assert run.record.diverged == 20
     assert run.record.test_accuracy is None

@@ -61,9 +61,12 @@ class Project:
         nbformat.write(notebook, path)
         self.environment = os.environ | {"THAW_CACHE_DIR": str(folder / "cache")}
 
-    def profile(self, name: str, **parameters) -> None:
+    def profile(self, name: str, without=(), **parameters) -> None:
         path = self.folder / "params" / "profiles" / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(TINY | parameters), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in (TINY | parameters).items() if key not in without}),
+            encoding="utf-8",
+        )
 
     def start(self, profile: str = "tiny") -> subprocess.Popen:
         """``report`` in a process group of its own, as a terminal has it."""
@@ -175,7 +178,11 @@ if amount == 2:
 if amount == 3:
     time.sleep(3600)
 if amount == 6:
-    keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(float("nan"))
+    class Diverging(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate * float("nan"))
+
+    keras.optimizers.Adam = Diverging
 """
 
 

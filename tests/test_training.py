@@ -227,11 +227,13 @@ def test_the_heads_of_all_seeds_are_trained_on_one_network(tiny, tmp_path, monke
 
 
 def test_a_finished_run_leaves_nothing_behind_but_its_head(tiny):
-    result, _ = trained(tiny, strategy="blocks", amount=1)
+    made = setup(tiny, strategy="blocks", amount=1)
+    phases.train(made)
     assert len(list(places.cache("checkpoints").glob("*.npz"))) == 2
-    result.forget()
+    phases.forget(made)
     assert len(list(places.cache("checkpoints").glob("*.npz"))) == 1
-    trained(tiny)[0].forget()
+    phases.train(made := setup(tiny))
+    phases.forget(made)
     assert len(list(places.cache("checkpoints").glob("*.npz"))) == 2, "the control's head, too, may serve other runs"
 
 

@@ -13,14 +13,14 @@ from typing import Any, NoReturn, get_args
 import click
 
 from thaw.disk import places, status
-from thaw.disk.atomic import check_writable
+from thaw.disk.atomic import check_writable, write_atomic
 from thaw.disk.locks import locked
 from thaw.disk.streams import stderr_to
 from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.study import freshness, graph, plan, watch
-from thaw.study.study import Study
+from thaw.study.study import Study, fold_name
 
 
 def _one_line(_, param: click.Parameter, value: str | None) -> str | None:
@@ -295,6 +295,32 @@ def rates(study, outputs, name, threads):
         if choice.chosen() is None:  # by a process that was waited for
             stream = Labelled(terminal, choice.label)
             choose(choice, lambda line: print(line, file=stream))
+
+
+@cli.command(hidden=True)
+@on_study
+@click.argument("name")
+@click.argument("number", type=click.IntRange(0))
+@THREADS
+def fold(study, outputs, name, number, threads):
+    """Train and test one fold of an experiment: NAME is its folder's name below runs/."""
+    from thaw.records import runs
+    from thaw.study.execute import Labelled
+
+    _limit_threads(threads)
+    job = study.job(name)
+    title, label = fold_name(job, number), f"{job.label}, fold {number}"
+    with (
+        locked([runs.of_fold(job.directory, number)]),
+        study.noting_failure(title),
+        status.telling(watch.status_file(study, title), label),
+        stderr_to(os.devnull) as terminal,
+    ):
+        from thaw.study import run
+
+        stream = Labelled(terminal, label)
+        run.only_fold(job.experiment, job.directory, number, lambda line: print(line, file=stream))
+    write_atomic(plan.marker(study, title), "")
 
 
 @cli.command(hidden=True)

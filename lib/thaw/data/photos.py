@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,6 +87,11 @@ class Data:
     def epochs(self) -> np.ndarray:
         """Positions of the images that an epoch trains on, in turn, (1 or copies, training photos)."""
         return self.train[None] if self.train_by_epoch is None else self.train_by_epoch
+
+    def positions(self, keys: Iterable[str]) -> np.ndarray:
+        """Find photos by their keys."""
+        of = {key: position for position, key in enumerate(self.keys)}
+        return np.array([of[key] for key in keys], np.int64)
 
     def in_fold(self, folds: int, fold: int) -> Data:
         """Divide the same photos anew, to test on one of several folds: see `thaw.data.splits.in_fold`.

@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from thaw.disk import places
 from thaw.disk.atomic import check_writable, write_atomic
-from thaw.errors import Diverged, InvalidParameter, InvalidRecord
+from thaw.errors import InvalidParameter, InvalidRecord
 from thaw.experiment import Experiment
 from thaw.records.record import FIGURES, LAST, FoldsRecord, Record, migrated
 
@@ -163,28 +162,10 @@ def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
     return found
 
 
-def end_if_diverged(directory: Path, experiment: Experiment, history: pd.DataFrame, **measured: Any) -> None:
-    """Save the record of a run whose loss is not a finite number, and end the run.
-
-    Parameters
-    ----------
-    directory : Path
-    experiment : Experiment
-    history : DataFrame
-    **measured
-        As for `Record.of`; ``diverged`` is the epoch, or None.
-
-    Raises
-    ------
-    Diverged
-        If the run has diverged, after its record was saved.
-    """
-    if epoch := measured["diverged"]:
-        save(directory, Record.of(experiment, history, **measured), history, pd.DataFrame({"key": []}))
-        raise Diverged(
-            f"diverged: after epoch {epoch} the loss is not a finite number. The run ends here, and is recorded as "
-            "diverged. Give a smaller learning rate, or the precision float32."
-        )
+def together(runs: Iterable["Run"]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put the histories of the folds of one experiment together, and their predictions."""
+    histories, predictions = zip(*((run.history, run.predictions) for run in runs))
+    return pd.concat(histories, ignore_index=True), pd.concat(predictions, ignore_index=True)
 
 
 def as_csv(table: pd.DataFrame) -> bytes:

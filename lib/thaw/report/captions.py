@@ -46,7 +46,7 @@ def differences(answer: Answer) -> str:
 def curves(network: NetworkAnswer) -> str:
     """Of the learning curves of a network."""
     shaded = " The shaded epochs come after unfreezing." if (network.rows["strategy"] != "frozen").any() else ""
-    thick = " The thick lines are means over the thin ones, the folds." if network.folds else ""
+    thick = " The strong lines are means over the faint ones, the folds." if network.folds else ""
     return (
         f"Learning curves of {network.title}.{shaded}{thick} A dashed line far above its solid line means overfitting."
     )

@@ -24,6 +24,7 @@ _SVG = "http://www.w3.org/2000/svg"
 for _prefix, _space in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
     ElementTree.register_namespace(_prefix, _space)
 _MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
+_WITH_INTERVAL = re.compile(r"[^\w(.,]*\d[\d.,]*[^\w(.,]*\([^()]{1,24}\)")  # 94.0% (91.0 to 96.1)
 # Control characters that no format can hold, and those that turn the direction of all text after them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -82,6 +83,12 @@ def _is_numeric(column: Sequence[str]) -> bool:
     return bool(cells) and all(number.fullmatch(cell) for cell in cells)
 
 
+def _cell(cell: object, right: bool) -> str:
+    """Write a cell. Numbers and their intervals do not break into lines: a wide table scrolls in its box."""
+    together = "; white-space: nowrap" if right or _WITH_INTERVAL.fullmatch(str(cell)) else ""
+    return f'<td style="text-align: {"right" if right else "left"}{together}">{_html(cell)}</td>'
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table in a notebook. The report gives it a number.
@@ -132,12 +139,8 @@ class Table:
         # JupyterLab does not have our style sheet, so what it needs is repeated in the tags.
         align = [f'style="text-align: {"right" if number else "left"}"' for number in right]
         head = "".join(f'<th scope="col" {a}>{_html(name)}</th>' for name, a in zip(header, align))
-        # Numbers do not break into lines. A table that is too wide scrolls inside its box.
-        cell_align = [a[:-1] + '; white-space: nowrap"' if number else a for a, number in zip(align, right)]
         body = "\n".join(
-            f"<tr{_MUTED if grey else ''}>"
-            + "".join(f"<td {a}>{_html(cell)}</td>" for cell, a in zip(row, cell_align))
-            + "</tr>"
+            f"<tr{_MUTED if grey else ''}>" + "".join(map(_cell, row, right)) + "</tr>"
             for row, grey in zip(rows, muted)
         )
         notes = "".join(f'<p class="report-notes">{_html(note)}</p>' for note in self.notes)

@@ -138,7 +138,7 @@ def _page(notebook: Path) -> BeautifulSoup:
     head.append(soup.new_tag("meta", attrs={"name": "description", "content": description[:300]}))
     names: Counter[str] = Counter()
     for heading in soup.select("main :is(h1, h2, h3)"):
-        name = re.sub(r"\W+", "-", heading.get_text()).strip("-")
+        name = re.sub(r"\W+", "-", heading.get_text()).strip("-") or "section"
         heading["id"] = f"{name}-{names[name]}" if names[name] else name
         names[name] += 1
     for cell in soup.select("main thead th"):
@@ -152,11 +152,12 @@ def _for_screens(page: BeautifulSoup) -> None:
     sections = [heading for heading in main.select(":is(h1, h2, h3)") if heading is not main.select_one("h1")]
     for heading in sections:
         item = page.new_tag("li", attrs={"class": heading.name})
-        item.append(page.new_tag("a", href=f"#{heading['id']}", string=heading.get_text(" ")))
+        item.append(page.new_tag("a", href=f"#{heading['id']}", string=" ".join(heading.get_text(" ").split())))
         nav.select("ul")[0].append(item)
         if not heading.select("a"):
-            for part in list(heading.children):
-                part.wrap(page.new_tag("a", attrs={"class": "anchor", "href": f"#{heading['id']}"}))
+            link = page.new_tag("a", attrs={"class": "anchor", "href": f"#{heading['id']}"})
+            link.extend(list(heading.contents))
+            heading.append(link)
     # The contents come after the title and the first section, which is the answer.
     front, rest = page.new_tag("div"), page.new_tag("div")
     for cell in main.find_all(True, recursive=False):
@@ -168,7 +169,7 @@ def _for_screens(page: BeautifulSoup) -> None:
         code["tabindex"] = "0"
     for wide in main.select(":is(.jp-RenderedMarkdown, .jp-RenderedHTML) > table, .report-figure img"):
         wide.wrap(page.new_tag("div", attrs={"class": "report-scroll", "tabindex": "0"}))
-    for image in main.select(".report-figure img[src^='data:image/svg']"):
+    for image in main.select(".report-figure img[alt][width][src^='data:image/svg']"):
         svg = BeautifulSoup(base64.b64decode(str(image["src"]).partition(",")[2]), "html.parser").select("svg")[0]
         svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": image["width"]}
         del svg["height"]

@@ -106,6 +106,8 @@ class Results:
     lacking : dict of str to dict of int to list of str
         By network and fold: the finished folds that are left out, and which
         configurations lack them.
+    delivers : str or None
+        Which configuration's network the study leaves: see `StudySettings`.
     """
 
     runs: list[Run]
@@ -119,6 +121,7 @@ class Results:
     probes: Mapping[str, Probe] = field(default_factory=dict)
     planned_folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lacking: Mapping[str, Mapping[int, list[str]]] = field(default_factory=dict)
+    delivers: str | None = None
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -156,6 +159,7 @@ class Results:
             probes,
             planned_folds={job.experiment.backbone: job.experiment.tested_folds for job in study.jobs},
             lacking=found.lacking,
+            delivers=study.settings.deliver,
         )
 
     @cached_property

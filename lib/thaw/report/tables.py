@@ -1,5 +1,6 @@
 """The tables of the reports, and the results as files for people who write their own text."""
 
+from collections.abc import Sequence
 from operator import methodcaller
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import pandas as pd
 
 from thaw.disk.atomic import write_atomic
 from thaw.experiment import FOUNDING, Experiment
-from thaw.records.record import Record
-from thaw.records.runs import runs_table, write_csv
+from thaw.records.runs import Run, runs_table, write_csv
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
@@ -49,21 +49,24 @@ def blocks(found: pd.DataFrame) -> pd.DataFrame:
     return shown.map(lambda value: value if isinstance(value, str) else f"{value:,}")
 
 
-def run(record: Record) -> pd.DataFrame:
-    """Tabulate the figures of one run."""
-    seconds = record.training_seconds
-    rows = {
-        "Training accuracy, loss": f"{record.train_accuracy:.2%}, {record.train_loss:.4f}",
-        "Validation accuracy, loss": f"{record.validation_accuracy:.2%}, {record.validation_loss:.4f}",
-        "Test accuracy, loss": f"{record.test_accuracy:.2%}, {record.test_loss:.4f}",
-        "Trainable parameters": f"{record.trainable_parameters:,} of {record.total_parameters:,}",
-        "Training time": f"{seconds.activations:.1f} s for the frozen part, {seconds.head:.1f} s for the head alone, "
-        f"{seconds.finetune:.1f} s after unfreezing",
-        "Peak memory": f"{record.peak_memory_mb:,.0f} MB",
+def run(runs: Sequence[Run]) -> pd.DataFrame:
+    """Tabulate the figures of one run; of the folds of one experiment, their means and the times of all."""
+    rows, last = runs_table(runs), runs[-1].record
+    mean = rows.mean(numeric_only=True)
+    seconds = rows[["activations_seconds", "head_seconds", "finetune_seconds"]].sum()
+    seconds["activations_seconds"] = rows["activations_seconds"].max()  # one pass for all folds
+    figures = {
+        "Training accuracy, loss": f"{mean['train_accuracy']:.2%}, {mean['train_loss']:.4f}",
+        "Validation accuracy, loss": f"{mean['validation_accuracy']:.2%}, {mean['validation_loss']:.4f}",
+        "Test accuracy, loss": f"{mean['test_accuracy']:.2%}, {mean['test_loss']:.4f}",
+        "Trainable parameters": f"{last.trainable_parameters:,} of {last.total_parameters:,}",
+        "Training time": f"{seconds['activations_seconds']:.1f} s for the frozen part, {seconds['head_seconds']:.1f} s "
+        f"for the head alone, {seconds['finetune_seconds']:.1f} s after unfreezing",
+        "Peak memory": f"{rows['peak_memory_mb'].max():,.0f} MB",
     }
-    if record.peak_device_memory_mb is not None:
-        rows["Peak memory of the GPU"] = f"{record.peak_device_memory_mb:,.0f} MB"
-    return pd.DataFrame(rows.items(), columns=["Figure", "Value"])
+    if last.peak_device_memory_mb is not None:
+        figures["Peak memory of the GPU"] = f"{rows['peak_device_memory_mb'].max():,.0f} MB"
+    return pd.DataFrame(figures.items(), columns=["Figure", "Value"])
 
 
 def configurations(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, list[bool]]:

@@ -52,8 +52,10 @@ class Part:
     jobs: list[Job]
 
     def heads(self) -> list[Experiment]:
-        """List the heads that several of them share, each as an experiment that trains nothing else."""
-        counts = Counter(head_alone(job.experiment) for job in self.jobs)
+        """List the heads that several of them share, of every fold, each as an experiment that trains nothing else."""
+        counts = Counter(
+            head_alone(each) for job in self.jobs if not job.awaits_rates for each in job.experiment.in_turn()
+        )
         return [head for head, count in counts.items() if count > 1]
 
 
@@ -122,7 +124,7 @@ def make(study: Study, part: Part, log: Callable[[str], None] = print) -> None:
         folder = str(activations.folder(setup))
         _check_photos(study, setup)
     for experiment in part.heads():
-        phases.train_head(setup.begin(experiment))
+        phases.train_head(setup.of_fold(experiment))
     if to_probe:  # before this part's marker, so before anything that waits for it is fine-tuned
         try:
             _probe(study, setup, log)
@@ -155,7 +157,7 @@ def _probe(study: Study, setup: Setup, log: Callable[[str], None]) -> probe.Prob
     """Probe a network with its head trained; a head that is there is taken over."""
     from thaw.training import phases
 
-    headed = setup.begin(head_alone(setup.experiment))
+    headed = setup.of_fold(head_alone(setup.experiment).in_turn()[0])
     phases.provide_activations(headed, [headed.experiment], for_probe=is_kept(headed.experiment))
     phases.train_head(headed)
     return probe.make(study, headed, log)

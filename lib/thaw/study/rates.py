@@ -150,12 +150,11 @@ def choose(choice: Choice, log: Callable[[str], None] = print) -> None:
     )
     write_csv(found[COLUMNS], choice.path)
     for row in rows:
-        for checkpoint in row["checkpoints"]:
-            checkpoint.discard()
+        phases.forget(row["setup"])
 
 
 def _trial(setup: Setup, experiment: Experiment) -> dict[str, Any]:
-    """Train on all photos but those that choose, and say what came of it."""
+    """Train on all photos but those that choose, and say what came of it, and of what setup."""
     from thaw.training import phases
 
     folds = experiment.folds
@@ -170,7 +169,7 @@ def _trial(setup: Setup, experiment: Experiment) -> dict[str, Any]:
         "epochs": len(training.history),
         "seconds": training.history["seconds"].sum(),
         "diverged": training.diverged is not None,
-        "checkpoints": training.checkpoints,
+        "setup": chosen,
     }
 
 

@@ -160,7 +160,8 @@ class Clock:
                     return None
                 seconds += (epochs - done[phase]) * work * (rate or 0.0)
             left.append(seconds)
-        return max(*left, sum(left) / self.at_once) if left else None
+        longest = left if self.study.settings.spread == "configurations" else []
+        return max([*longest, sum(left) / self.at_once]) if left else None
 
     def _rates(self) -> dict[tuple[str, int], float]:
         """Measure the seconds of an epoch for one unit of work, by network and phase; "" is the mean of all."""

@@ -126,11 +126,6 @@ class Training:
         """The epoch, from 1, after which the loss was not a finite number; training ended there. Else None."""
         return diverged(self.history)
 
-    def forget(self) -> None:
-        """Delete what was kept for a run that is stopped."""
-        for checkpoint in self.checkpoints:
-            checkpoint.discard()
-
     def measured(self, setup: Setup) -> dict[str, Any]:
         """Gather what a record holds besides the history and the test figures."""
         return {
@@ -193,6 +188,14 @@ def train(setup: Setup) -> Training:
     own = [step.checkpoint for step in done if step.phase.name == FINETUNE]  # a head may serve other runs, too
     kept = step.progress.best if step.phase.keep_best and step.progress.best else len(history)
     return Training(history, seconds, notes, step.network, test, own, kept, peak)
+
+
+def forget(setup: Setup) -> None:
+    """Delete what was kept for a run that is stopped."""
+    of = phases(setup)
+    for number, phase in enumerate(of, 1):
+        if phase.name == FINETUNE:
+            Checkpoint(_key(setup, of[:number])).discard()
 
 
 def train_head(setup: Setup) -> None:
@@ -333,7 +336,10 @@ class _Step:
             initial_epoch=epochs.start,
             epochs=epochs.stop,
             steps_per_epoch=steps,
-            callbacks=[_AfterEachEpoch(self), EpochBar(NAMES[phase.name], epochs, experiment.epochs, steps)],
+            callbacks=[
+                _AfterEachEpoch(self),
+                EpochBar(NAMES[phase.name], epochs, experiment.epochs, steps, experiment.fold),
+            ],
             class_weight=class_weights(setup.data) if experiment.class_weight == "balanced" else None,
             shuffle=False,  # `shuffled` has done it
             verbose=0,

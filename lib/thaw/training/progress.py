@@ -98,11 +98,14 @@ class EpochBar(keras.callbacks.Callback):
         How many epochs the experiment has in all phases.
     steps : int
         Batches in an epoch.
+    fold : int, optional
+        The fold that is tested later.
     """
 
-    def __init__(self, title: str, epochs: range, of: int, steps: int):
+    def __init__(self, title: str, epochs: range, of: int, steps: int, fold: int | None = None):
         super().__init__()
         self.epochs, self.of, self.steps = epochs, of, steps
+        self.where = "epoch" if fold is None else f"fold {fold}, epoch"
         self.bar = Bar(title, len(epochs) * steps, epoch=epochs.start, epochs=of)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -112,13 +115,13 @@ class EpochBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Fill the bar by a batch. An epoch's last one counts when its validation is done, too."""
-        self.bar.advance(self.before + min(batch + 1, self.steps - 1), f"epoch {self.epoch + 1} of {self.of}")
+        self.bar.advance(self.before + min(batch + 1, self.steps - 1), f"{self.where} {self.epoch + 1} of {self.of}")
 
     def on_epoch_end(self, epoch, logs=None):
         """Show the accuracy, and tell of it."""
         self.bar.advance(
             self.before + self.steps,
-            f"epoch {epoch + 1} of {self.of}, validation {logs['val_accuracy']:.1%}",
+            f"{self.where} {epoch + 1} of {self.of}, validation {logs['val_accuracy']:.1%}",
             epoch=epoch + 1,
             validation_accuracy=logs["val_accuracy"],
             seconds=time.monotonic() - self.began,

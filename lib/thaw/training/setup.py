@@ -113,7 +113,8 @@ class Setup:
         """Begin one of an experiment's folds on the same network: see `Experiment.in_turn`, and `begin`."""
         if experiment.folds is None or experiment.fold is None:
             return self.begin(experiment)
-        return self.begin(experiment, self.data.in_fold(experiment.folds, experiment.fold))
+        begun = self.begin(experiment, self.data.in_fold(experiment.folds, experiment.fold))
+        return replace(begun, log=lambda line: self.log(f"fold {experiment.fold}: {line}"))
 
     def for_choosing(self, folds: int, choosing: int, experiment: Experiment) -> Setup:
         """Begin a trial on the folds for choosing: they validate and test, all others train. See `begin`."""

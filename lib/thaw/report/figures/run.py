@@ -86,15 +86,24 @@ def strip(layers: pd.DataFrame) -> Figure:
 
 
 def curves(history: pd.DataFrame) -> Figure:
-    """Show accuracy and loss over the epochs of one run, in training and validation."""
+    """Show accuracy and loss over the epochs of one run, in training and validation.
+
+    Of several folds, whose numbers are in a column ``fold``, each has faint
+    lines, and their mean strong ones.
+    """
+    each = [rows for _, rows in history.groupby("fold")] if "fold" in history else [history]
+    mean = history.groupby("epoch", as_index=False).mean(numeric_only=True)
+    mean["phase"] = each[0]["phase"].to_numpy()
     figure, ((left, right),) = grid(2.8, columns=2)
-    learning(left, history, "accuracy", PALETTE[0])
-    learning(right, history, "loss", PALETTE[0])
+    for axes, quantity in (left, "accuracy"), (right, "loss"):
+        for rows in each if len(each) > 1 else []:
+            learning(axes, rows, quantity, (*PALETTE[0], 0.25), named=False, who=f"fold {rows['fold'].iloc[0]}: ")
+        learning(axes, mean, quantity, PALETTE[0])
     left.yaxis.set_major_formatter(PERCENT)
     left.set_ylabel("accuracy")
     right.set_ylabel("loss (cross-entropy, nats)")
     right.set_ylim(bottom=0)
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="lower right", title="mean of the folds, and each" if len(each) > 1 else None)
     return figure
 
 

@@ -57,7 +57,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
 
 def learning_curves(results: Results, network: str) -> Figure:
-    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed; of folds thin ones, and their mean.
+    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed; of folds faint ones, and their mean.
 
     Of more than `MOST` configurations only the most accurate are shown.
     """
@@ -71,11 +71,14 @@ def learning_curves(results: Results, network: str) -> Figure:
         runs, colour = results.of_row(row), _colour(results, network)
         folds = len(runs) > 1 and bool(results.folds[network])
         for number, run in enumerate(runs):
-            style.learning(axes, run.history, "accuracy", colour, named=number == 0 and not folds, thin=folds)
+            e = run.record.experiment
+            who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
+            look = (*colour, 0.25) if folds else colour
+            style.learning(axes, run.history, "accuracy", look, number == 0 and not folds, who)
         if folds:
             history = pd.concat([run.history for run in runs])
             of_epoch = history.groupby(["epoch", "phase"], sort=False).mean(numeric_only=True).reset_index()
-            style.learning(axes, of_epoch, "accuracy", colour)
+            style.learning(axes, of_epoch, "accuracy", colour, who="mean of the folds: ")
         axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
         axes.label_outer()
     _percents(panels, "accuracy")

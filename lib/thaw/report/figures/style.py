@@ -84,16 +84,16 @@ def point(
             bar.set_alpha(0.35)
 
 
-def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True, thin: bool = False) -> None:
-    """Draw a quantity of one run over its epochs: dashed in training, solid in validation; `thin` as one of many."""
+def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bool = True, who: str = "") -> None:
+    """Draw a quantity of one run, `who` among several, over its epochs: dashed in training, solid in validation."""
     labels = ("training", "validation") if named else (None, None)
-    look = {"color": colour, "alpha": 0.3 if thin else 1}
-    widths = (0.5, 0.5) if thin else (1, None)
-    for of, dash, width, label in zip(("train", "validation"), ("--", "-"), widths, labels):
+    for of, dash, width, label in zip(("train", "validation"), ("--", "-"), (1, None), labels):
         values = history[f"{of}_{quantity}"]
-        drawn = axes.plot(history["epoch"], values, dash, linewidth=width, label=label, **look)
+        drawn = axes.plot(history["epoch"], values, dash, color=colour, linewidth=width, label=label)
         best, write = (values.max(), "{:.1%}") if quantity == "accuracy" else (values.min(), "{:.3f}")
-        text = f"{of.replace('train', 'training')} {quantity}: {write.format(values.iloc[-1])} after the last epoch"
+        text = (
+            f"{who}{of.replace('train', 'training')} {quantity}: {write.format(values.iloc[-1])} after the last epoch"
+        )
         says(f"{text}, best {write.format(best)} after epoch {history['epoch'][values == best].min()}", *drawn)
     unfrozen = history.loc[history["phase"] == "finetune", "epoch"]
     if len(unfrozen) and named:

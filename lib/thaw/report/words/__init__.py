@@ -6,7 +6,7 @@ forget to escape a class name, a path or an error.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from thaw.records.runs import Run, runs_table
 from thaw.report.display import markdown
 from thaw.report.notation import amount, p_value, points, size
-from thaw.report.statistics import wilson
+from thaw.report.statistics import accuracy_interval
 
 
 def write(section: str, **values: Any) -> str:
@@ -33,11 +34,14 @@ def write(section: str, **values: Any) -> str:
     return _joined(_ENVIRONMENT.get_template(section).render(values))
 
 
-def test_result(predictions: pd.DataFrame) -> str:
-    """Write the test accuracy of one run with its interval."""
-    correct, photos = int((predictions["label"] == predictions["predicted"]).sum()), len(predictions)
-    low, high = wilson(correct, photos)
-    return write("test", correct=correct, photos=photos, low=low, high=high)
+def test_result(runs: Sequence[Run]) -> str:
+    """Write the test accuracy of one run, or of the folds of one experiment, with its interval."""
+    rows = runs_table(runs)
+    correct, photos, accuracy = rows["test_correct"].sum(), rows["test_photos"].sum(), rows["test_accuracy"]
+    low, high = accuracy_interval(runs)
+    folds = len(runs) if len(runs) > 1 else 0
+    figures = {"correct": int(correct), "photos": int(photos), "accuracy": accuracy.mean(), "low": low, "high": high}
+    return write("test", **figures, folds=folds, vary=accuracy.nunique() > 1)
 
 
 def _template(section: str) -> str:

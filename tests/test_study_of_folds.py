@@ -1,0 +1,212 @@
+"""Studies on folds: what is finished, what is missing, and what becomes of a fold that is damaged or stopped."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+from test_record import made_up_run
+
+from thaw.data import checks, source
+from thaw.errors import DataDamaged, InvalidParameter, InvalidRecord
+from thaw.records import record, runs
+from thaw.study import check, freshness
+from thaw.study.study import NOT_RUN, Job, Study, fold_name
+from thaw.study.watch import Clock
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return load(tmp_path)
+
+
+def load(folder, **settings) -> Study:
+    path = folder / "mine.yaml"
+    parameters = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "head_epochs": 2}
+    settings = {
+        "folds": 5,
+        "choosing_folds": 1,
+        "configurations": ["mobilenet-frozen", "mobilenet-blocks-2"],
+    } | settings
+    path.write_text(yaml.safe_dump(parameters | {"finetune_epochs": 3, "study": settings}), encoding="utf-8")
+    return Study.load(str(path), folder / "outputs", ROOT)
+
+
+def finish(job: Job, folds, diverged=()) -> None:
+    """Leave records of folds; each has a photo of its own."""
+    for experiment in job.experiment.in_turn():
+        if experiment.fold not in folds:
+            continue
+        made, history, predictions = made_up_run(**experiment.model_dump())
+        predictions["key"] = [f"fold-{experiment.fold}-{key}" for key in predictions["key"]]
+        if experiment.fold in diverged:
+            nothing = dict.fromkeys((*record.LAST, "test_accuracy", "test_loss", "inference_ms_per_image"), None)
+            made, predictions = made.model_copy(update={**nothing, "diverged": 1}), predictions[["key"]][:0]
+        runs.save(runs.of_fold(job.directory, experiment.fold), made, history, predictions)
+
+
+def gather(job: Job, diverged=()) -> None:
+    finish(job, job.experiment.tested_folds, diverged)
+    runs.gather(job.directory, job.experiment)
+
+
+def test_a_job_has_all_folds_of_a_configuration_and_a_seed(tmp_path, study):
+    assert [job.label for job in study.jobs] == [
+        "mobilenet-frozen, seed 0, 4 folds",
+        "mobilenet-blocks-2, seed 0, 4 folds",
+    ]
+    assert len(load(tmp_path, seeds=[0, 1]).jobs) == 4
+    spread = load(tmp_path, spread="folds")
+    assert [job.name for job in spread.jobs] == [job.name for job in study.jobs], "how they are run changes no result"
+
+
+def test_folds_are_read_as_they_come(study):
+    frozen, blocks = study.jobs
+    assert frozen.unfinished_folds() == [1, 2, 3, 4]
+    assert study.reportable() == []
+    finish(frozen, [1, 3])
+    finish(blocks, [1, 2, 3])
+    assert (frozen.unfinished_folds(), blocks.unfinished_folds()) == ([2, 4], [4])
+    assert study.finished() == [] and study.reportable() == [blocks]
+    finished, missing = study.outcomes()
+    assert missing == {}
+    assert [run.record.experiment.fold for run in finished[frozen]] == [1, 3]
+    assert study.reasons() == {frozen: NOT_RUN, blocks: NOT_RUN}
+    gather(frozen)
+    assert frozen.unfinished_folds() == [] and study.finished() == [frozen]
+    assert len(study.outcomes()[0][frozen]) == 4
+    assert not frozen.is_finished(), "its notebook is not there"
+
+
+def test_one_fold_that_diverged_leaves_the_others(study):
+    frozen, blocks = study.jobs
+    gather(frozen, diverged=[1])
+    gather(blocks, diverged=[1, 2, 3, 4])
+    finished, missing = study.outcomes()
+    assert [run.record.diverged for run in finished[frozen]] == [1, None, None, None]
+    assert len(finished[frozen][1].predictions.columns) > 2, "the columns are those of folds that did not diverge"
+    assert missing[blocks].startswith("diverged: after epoch 1")
+
+
+def test_a_fold_s_failure_is_its_experiment_s(study):
+    frozen, blocks = study.jobs
+    with pytest.raises(MemoryError), study.noting_failure(fold_name(frozen, 2)):
+        raise MemoryError
+    assert study.reasons()[frozen].startswith("fold 2: ")
+    assert "not enough memory" in study.reasons()[frozen]
+    assert study.waiting() == [blocks]
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_damage_costs_what_is_damaged(study, gathered):
+    frozen, blocks = study.jobs
+    finish(frozen, [1, 2, 3])
+    finish(blocks, [1, 2])
+    if gathered:
+        gather(frozen)
+        (frozen.directory / "history.csv").write_text("half")
+        assert "history.csv is not the one" in study.outcomes()[1][frozen]
+    else:
+        (runs.of_fold(frozen.directory, 2) / "predictions.csv").write_text("half")
+    (wrong,) = study.set_aside_damaged()
+    assert str(frozen.directory) in wrong
+    assert frozen.unfinished_folds() == ([1, 2, 3, 4] if gathered else [2, 4])
+    assert blocks.unfinished_folds() == [3, 4]
+    assert list(frozen.directory.rglob("record.damaged.json"))
+    assert study.set_aside_damaged() == []
+
+
+def test_a_fold_of_other_parameters_is_set_aside(study):
+    frozen, blocks = study.jobs
+    finish(blocks, [1])
+    shutil.copytree(runs.of_fold(blocks.directory, 1), runs.of_fold(frozen.directory, 1))
+    (wrong,) = study.set_aside_damaged()
+    assert "other parameters" in wrong
+    assert frozen.unfinished_folds() == [1, 2, 3, 4]
+
+
+def test_a_notebook_that_was_stopped_at_its_end_loses_no_fold(study):
+    """Its folds are gathered by then: they get records of their own again."""
+    _, blocks = study.jobs
+    gather(blocks)
+    before = [run.record.model_dump(exclude={"files"}) for run in blocks.read()]
+    tables = [blocks.read()[0].history, blocks.read()[3].predictions]
+    with pytest.raises(KeyboardInterrupt), study.noting_failure(blocks.name):
+        raise KeyboardInterrupt
+    assert study.set_aside_damaged() == []
+    assert not blocks.record.exists() and blocks.unfinished_folds() == []
+    assert [run.record.model_dump(exclude={"files"}) for run in blocks.read()] == before
+    pd.testing.assert_frame_equal(blocks.read()[0].history, tables[0])
+    runs.gather(blocks.directory, blocks.experiment)
+    pd.testing.assert_frame_equal(blocks.read()[3].predictions, tables[1])
+    assert not (blocks.directory / "folds").exists()
+
+
+def test_the_report_is_of_the_folds_that_are_there(study):
+    _, blocks = study.jobs
+    seen = {freshness.made_from(study)}
+    for folds in ([1], [2], [3, 4]):
+        finish(blocks, folds)
+        seen.add(freshness.made_from(study))
+    path = runs.of_fold(blocks.directory, 2) / "predictions.csv"
+    path.write_text(path.read_text() + "\n")
+    seen.add(freshness.made_from(study))
+    assert len(seen) == 5
+
+
+def test_runs_of_other_photos_in_one_fold_are_not_mixed(study):
+    _, blocks = study.jobs
+    finish(blocks, [1, 2])
+    made, history, predictions = made_up_run(**blocks.experiment.in_turn()[2].model_dump())
+    made = made.model_copy(update={"data": made.data | {"sha256": "other"}})
+    runs.save(runs.of_fold(blocks.directory, 3), made, history, predictions)
+    with pytest.raises(InvalidRecord, match="not the data of"):
+        study.outcomes()
+
+
+def test_the_time_left_counts_the_epochs_of_all_folds(tmp_path, study):
+    frozen, blocks = study.jobs
+    clock = Clock(study)
+    clock.note({frozen.name: {"epoch": 1, "seconds": 1.0, "fold": 1}})
+    assert clock.seconds_left() is None, "no fine-tuning epoch yet"
+    gather(blocks)
+    content = json.loads(blocks.record.read_text())
+    for each in content["folds"]:
+        each["training_seconds"] = {"activations": 0, "head": 2.0, "finetune": 60.0}  # a second, and 20, an epoch
+    blocks.record.write_text(json.dumps(content))
+    clock.note({frozen.name: {"epoch": 1, "seconds": 1.0, "fold": 1}})
+    assert clock.seconds_left() == pytest.approx(4 * 2 - 1, abs=0.1)
+    finish(frozen, [1])
+    clock.note({frozen.name: {"epoch": 0, "seconds": 1.0, "fold": 2}})
+    assert clock.seconds_left() == pytest.approx(3 * 2, abs=0.1)
+    clock = Clock(load(tmp_path, spread="folds"))
+    clock.note({fold_name(frozen, fold): {"epoch": 1, "seconds": 1.0} for fold in (2, 3)})
+    assert clock.seconds_left() == pytest.approx((3 * 2 - 2) / 2), "two folds at once"
+
+
+def test_a_class_with_fewer_photos_than_folds_is_said_before_anything_runs(tmp_path):
+    found = source.find_source("demo_flowers").first(40)
+    assert len(found.labels()) == 40 and set(found.labels()) <= set(found.classes)
+    study = load(tmp_path, folds=100, choosing_folds=0)
+    with pytest.raises(InvalidParameter, match=r"folds = 100: class '.*' of 'demo_flowers' has 80 photos"):
+        check._check_photos(study, "demo_flowers", "official", "refuse", None, 100)
+
+
+def test_photos_that_changed_since_one_fold_are_refused(study):
+    frozen, _ = study.jobs
+    finish(frozen, [3])
+    for experiment in frozen.experiment.in_turn()[2:3]:
+        made, history, predictions = made_up_run(**experiment.model_dump())
+        made = made.model_copy(update={"data": made.data | {"files_sha256": "before"}})
+        runs.save(runs.of_fold(frozen.directory, 3), made, history, predictions)
+    check._check_unchanged(frozen, "before", None)
+    with pytest.raises(DataDamaged, match=r"since mobilenet-frozen, seed 0, 4 folds was run.* delete .*mine to run"):
+        check._check_unchanged(frozen, "now", None)
+
+
+def test_photos_listed_with_their_folds_can_be_compared():
+    listed = pd.DataFrame({"path": ["a", "b"], "label": "x", "fold": [0, 1], "part": "train", "sha256": ["1", "2"]})
+    now = listed.drop(columns="fold").assign(label=["x", "y"])
+    assert checks.changes(listed, now) == "Since then, 1 photo was relabelled (b)."
