@@ -158,7 +158,7 @@ def _network(choice: Choice, folder: Path, log: Callable[[str], None]) -> dict[s
             )
     trained = phases.train(setup)
     if trained.diverged:
-        trained.forget()
+        phases.forget(setup)
         raise Diverged(
             f"study.deliver: {choice.name} diverged in epoch {trained.diverged} on all photos. Name another "
             "configuration, or give a smaller learning rate."
@@ -170,7 +170,7 @@ def _network(choice: Choice, folder: Path, log: Callable[[str], None]) -> dict[s
     (folder / saved.LABELS).write_text(saved.labels_text(photos.classes), encoding="utf-8")
     write_csv(trained.history, folder / "history.csv")
     same, compared = _agreement(folder, photos)
-    trained.forget()
+    phases.forget(setup)
     kept = trained.history.iloc[trained.kept_epoch - 1]
     return {
         "title": setup.backbone.title,
