@@ -231,6 +231,20 @@ def test_layers_that_keras_does_not_export_become_public_ones(tmp_path):
     np.testing.assert_allclose(loaded(photo[None]).numpy()[0], expected, atol=1e-5)
 
 
+def test_layers_that_change_photos_in_training_leave_a_loaded_network_in_inference_mode(tmp_path):
+    """Keras calls them in training mode unless told otherwise, and all layers after them."""
+    photos = keras.Input((16, 16, 3))
+    features = keras.layers.RandomFlip()(keras.layers.RandomContrast(0.9)(keras.layers.Resizing(12, 12)(photos)))
+    features = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(features))
+    model = add_head(keras.Model(photos, keras.layers.Dropout(0.9)(features)), 3)
+    saved.plain(model, lambda photos: photos / 255.0, 16).save(tmp_path / "x.keras")
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    photo = np.random.default_rng(1).integers(0, 256, (45, 31, 3), dtype=np.uint8)
+    expected = own_prediction(model, lambda photos: photos / 255.0, photo, 16)
+    for _ in range(2):
+        np.testing.assert_allclose(loaded(photo[None]).numpy()[0], expected, atol=1e-5)
+
+
 # ---- wrong files --------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import keras
@@ -50,8 +51,7 @@ def plain(model: keras.Model, preprocess: Callable, image_size: int) -> keras.Mo
     keras.config.set_dtype_policy("float32")
     try:
         photos = keras.Input((None, None, 3), name="photo")
-        # As the training photos: see `thaw.data.photos`. They were whole numbers. Not by the layer Resizing: in Keras
-        # 3.15, all layers after it are in training mode, unless whoever calls the network says otherwise.
+        # As the training photos: see `thaw.data.photos`. They were whole numbers. Not by Keras' layer: see `_renewed`.
         resized = keras.ops.round(keras.ops.image.resize(photos, (image_size, image_size), antialias=True))
         whole = keras.Model(photos, graph.rebuilt(model, _prepared(resized, preprocess), _renewed))
     finally:
@@ -84,7 +84,12 @@ def _renewed(layer: keras.layers.Layer, name: str) -> Callable:
         case "CustomScaleLayer":  # InceptionResNetV2's
             return partial(_sum_of, layer.scale, name)
     kind = keras.layers.BatchNormalization if isinstance(layer, keras.layers.BatchNormalization) else type(layer)
-    return kind.from_config(about)
+    renewed = kind.from_config(about)
+    mode = signature(kind.call).parameters.get("training")
+    if mode and mode.default is True:
+        # It flips or crops photos. Where nobody says otherwise, it is in training mode, and all layers after it.
+        return lambda *tensors, **keywords: renewed(*tensors, **keywords | {"training": False})
+    return renewed
 
 
 def _sum_of(scale: float, name: str, tensors: list) -> keras.KerasTensor:
@@ -212,15 +217,15 @@ def _keras(path: Path) -> tuple[Callable, int]:
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if model.input_shape != (None, None, None, 3):
         raise ValueError(f"it takes {model.input_shape}, not photos of any size")
-    signature = tf.TensorSpec((None, None, None, 3), tf.float32)
-    compiled = tf.function(partial(model, training=False), input_signature=[signature], autograph=False)
+    takes = tf.TensorSpec((None, None, None, 3), tf.float32)
+    compiled = tf.function(partial(model, training=False), input_signature=[takes], autograph=False)
     return lambda photo: compiled(tf.cast(photo[None], tf.float32)).numpy()[0], model.output_shape[-1]
 
 
 def _tflite(path: Path) -> tuple[Callable, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecation
-        interpreter = tf.lite.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+        interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
     (takes,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
     if takes["shape_signature"].tolist() != [1, -1, -1, 3] or takes["dtype"] is not np.uint8:
         raise ValueError(f"it takes {takes['shape_signature'].tolist()}, not photos of any size")
