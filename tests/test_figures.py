@@ -1,12 +1,14 @@
 """Figures show what they are given: every configuration, its interval, and what differs clearly; and stay bounded."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from invented import BLOCKS, flat, invented, with_rates
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from thaw.report import figures
@@ -68,6 +70,30 @@ def test_every_accuracy_has_its_interval_and_the_original_s_value():
         assert len([c for axes in figure.axes for c in axes.containers]) >= len(results.rows)
     assert hollow(figures.accuracy_by_parameters(results)) == 14
     assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
+
+
+def luminance(colour: np.ndarray) -> float:
+    """As WCAG 2.2 defines it."""
+    return float(
+        np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+    )
+
+
+def contrast(first: np.ndarray, second: np.ndarray) -> float:
+    darker, lighter = sorted(map(luminance, (first, second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_colours_stand_out_on_white_and_on_the_dark_page():
+    css = (Path(study.__file__).parent.parent / "template" / "report.css").read_text()
+    assert "filter: invert(1) hue-rotate(180deg); mix-blend-mode: screen;" in css
+    paper = np.array(to_rgb(re.findall("--paper: (#[0-9a-f]+)", css)[1]))
+    turned = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])  # hues by 180 degrees
+    for colour in (*style.PALETTE, style.FROZEN, style.UNFROZEN, *style.colours(map(str, range(30))).values()):
+        colour = np.array(to_rgb(colour))
+        assert contrast(colour, np.ones(3)) >= 3
+        dark = np.clip(turned @ (1 - colour), 0, 1)
+        assert contrast(1 - (1 - dark) * (1 - paper), paper) >= 3
 
 
 def said(figure) -> list[str]:

@@ -15,6 +15,7 @@ from thaw.errors import Diverged, InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.study import freshness, rates
+from thaw.study.graph import Graph
 from thaw.study.profile import read_parameters
 from thaw.study.study import Study
 from thaw.training import phases
@@ -203,6 +204,27 @@ def test_experiments_wait_for_their_rates_and_are_named_by_them(tmp_path):
     write(blocks, finetune_learning_rate=1e-4, head_learning_rate=1e-1)
     (other,) = load(tmp_path).ready()
     assert other.name != job.name, "another rate is another experiment"
+
+
+def test_the_graph_chooses_first_and_then_runs_what_has_its_rates(tmp_path, monkeypatch):
+    study, stages = load(tmp_path), []
+    frozen, blocks = study.choices
+
+    def run(graph, stage, shared=True):
+        stages.append((stage, shared, [job.configuration for job in graph.study.ready()]))
+        if stages == [("rates", True, [])]:
+            with pytest.raises(MemoryError), graph.study.noting_failure("shared-1"):
+                raise MemoryError
+        elif stage == "rates":
+            write(blocks)
+            with pytest.raises(Diverged), graph.study.noting_failure(frozen.name):
+                raise Diverged("diverged at every rate")
+
+    monkeypatch.setattr(Graph, "run", run)
+    missing = Graph(study, str(tmp_path / "outputs")).make()
+    assert stages[:2] == [("rates", True, []), ("rates", False, [])], "without the part that failed"
+    assert [stage[::2] for stage in stages[2:]] == [("experiments", ["mobilenet-blocks-2"])] * 2
+    assert missing[study.jobs[0].label] == "its learning rates are not chosen: diverged at every rate"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -184,6 +186,26 @@ def test_the_time_left_counts_the_epochs_of_all_folds(tmp_path, study):
     clock = Clock(load(tmp_path, spread="folds"))
     clock.note({fold_name(frozen, fold): {"epoch": 1, "seconds": 1.0} for fold in (2, 3)})
     assert clock.seconds_left() == pytest.approx((3 * 2 - 2) / 2), "two folds at once"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stage, rule", [("rates", "choice"), ("experiments", "fold")])
+def test_on_a_cluster_folds_and_choices_get_what_experiments_get(tmp_path, stage, rule):
+    more = {"spread": "folds"} if rule == "fold" else {"learning_rates": {"head": [1e-3]}}
+    study = load(tmp_path, **more)
+    settings = {"cores": 4, "set-threads": {"experiment": 3}, "set-resources": {"experiment": {"mem_mb": 5432}}}
+    for name, content in (
+        ("cluster/config.yaml", settings),
+        ("config.json", {"profile": str(study.path), "outputs": str(study.outputs.parent), "shared": True}),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    command = [sys.executable, "-m", "snakemake", stage, "--snakefile", "Snakefile", "--directory", tmp_path]
+    command += ["--configfile", tmp_path / "config.json", "--profile", tmp_path / "cluster", "--dry-run"]
+    said = subprocess.run(command, capture_output=True, text=True)
+    jobs = [text for text in (said.stdout + said.stderr).split("rule ") if text.startswith(f"{rule}:")]
+    assert len(jobs) == (2 if rule == "choice" else 2 * 4), said.stderr
+    assert all("threads: 3" in job and "mem_mb=5432" in job for job in jobs)
 
 
 def test_a_class_with_fewer_photos_than_folds_is_said_before_anything_runs(tmp_path):

@@ -182,6 +182,7 @@ def stopped_after(data, line: str, **parameters):
         {"backbone": "mobilenet", "strategy": "blocks", "amount": 2},
         {"strategy": "layers", "amount": 4, "augmentation": "flip"},
         {"strategy": "blocks", "amount": 1, "precision": "mixed_bfloat16"},
+        {"strategy": "blocks", "amount": 1, "precision": "mixed_float16"},
     ],
     ids=str,
 )

@@ -140,7 +140,8 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     several = "s" * (len(study.jobs) != 1)
     print(f"{len(study.jobs)} experiment{several}, {len(study.finished())} of them finished already.", flush=True)
     if study.to_choose():
-        print(f"Learning rates are chosen first, for {len(study.to_choose())} of them.", flush=True)
+        left, choices = len(study.to_choose()), len(study.choices)
+        print(f"Learning rates come first: {left} of {choices} configurations have yet to choose theirs.", flush=True)
     if study.unfinished():
         # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]

@@ -77,6 +77,10 @@ class RatesOf:
         """How many configurations there are."""
         return sum(len(each.names) for each in self.trials)
 
+    def named(self, trials: Trials) -> str:
+        """Name the configurations that have some trials in short; 'all' where each of several has them."""
+        return "all" if len(trials.names) == self.total > 1 else ", ".join(trials.names.values())
+
     @property
     def chosen(self) -> list[tuple[float, list[str]]]:
         """Each rate with the configurations that took it, the most frequent first."""

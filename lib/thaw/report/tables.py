@@ -157,7 +157,6 @@ def rates(answer: Answer) -> pd.DataFrame:
     rows = []
     for of in answer.rates.networks if answer.rates else []:
         for trials in of.trials:
-            everyone = of.is_head and len(trials.names) == of.total > 1
             taken = trials.chosen
             figures = parameter(taken["value"]), f"{taken['loss']:.3f}", percent(taken["accuracy"])
             tried = [
@@ -165,9 +164,8 @@ def rates(answer: Answer) -> pd.DataFrame:
                 + ("diverged" if row["diverged"] else f"{row['loss']:.3f}")
                 for _, row in trials.table.iterrows()
             ]
-            named = "all" if everyone else ", ".join(trials.names.values())
             phase = "head alone" if of.is_head else "after unfreezing"
-            rows.append((of.title, named, phase, *figures, "; ".join(tried)))
+            rows.append((of.title, of.named(trials), phase, *figures, "; ".join(tried)))
     columns = ["Network", "What trains", "Phase", "Rate", "Loss", "Accuracy", "Rates tried, with their losses"]
     return pd.DataFrame(rows, columns=columns)
 

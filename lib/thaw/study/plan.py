@@ -187,7 +187,7 @@ def _check_photos(study: Study, setup: Setup) -> None:
 
 def forget(study: Study) -> None:
     """Delete the markers; the findings, if no experiment is finished; the activations, if all are."""
-    if not study.finished():  # it begins anew, perhaps on other photos
+    if not any(job.folders for job in study.jobs):  # it begins anew, perhaps on other photos
         (study.outputs / FINDINGS).unlink(missing_ok=True)
     for path in marker(study, "").parent.glob("*.done"):
         path.unlink()

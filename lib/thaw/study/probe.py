@@ -231,7 +231,8 @@ def make(study: Study, setup: Setup, log: Callable[[str], None] = print) -> Prob
     depths = [Depth(gradient_ratio=ratios[row["block"]], **row) for row in measured.to_dict("records")]
     labels = data.labels[np.concatenate([data.train, data.validation])]
     largest = float(np.bincount(labels).max() / len(labels))
-    tuned = [job for job in study.finished() if job.experiment.strategy != "frozen"]
+    began = [job for job in study.jobs if job.folders or (job.choice and not job.awaits_rates)]
+    tuned = [job for job in began if job.experiment.strategy != "frozen"]
     made = Probe(
         network=backbone,
         title=setup.backbone.title,

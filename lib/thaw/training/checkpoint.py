@@ -173,7 +173,8 @@ def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Va
         for number, variable in enumerate(layer.variables)
     }
     if with_optimizer:
-        network.optimizer.build(network.trainable_variables)
+        if not network.optimizer.built:  # one that scales the loss would make its variables twice
+            network.optimizer.build(network.trainable_variables)
         # By their order: their names hold those of the weights, which Keras counts up over a process.
         found |= {f"optimizer/{number}": variable for number, variable in enumerate(network.optimizer.variables)}
     return found

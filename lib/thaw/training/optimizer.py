@@ -59,7 +59,7 @@ class Restart:
         self.optimizer = network.optimizer
         self.optimizer.build(network.trainable_variables)
         # Adam begins with zeros. Its rate and the scale of a loss in half precision are numbers of their own.
-        self.first = [float(variable) if not variable.shape else 0.0 for variable in self.optimizer.variables]
+        self.first = [0.0 if variable.ndim else float(variable) for variable in self.optimizer.variables]
 
     def __call__(self, learning_rate: float) -> None:
         """Put the optimizer back to its beginning."""

@@ -234,9 +234,12 @@ def rates(results: Results) -> Figure:
     for axes, title in zip(panels.flat, networks):
         for of in (of for of in tried if of.title == title):
             lines_of = of.trials[:MOST]
-            for number, trials in enumerate(lines_of):
-                colour = "0.5" if of.is_head else sns.color_palette("viridis", len(lines_of) + 1)[number]
-                _loss_over_rate(axes, trials, colour, of.is_head)
+            palette = sns.color_palette("Greys_r" if of.is_head else "viridis", len(lines_of) + 2)
+            for trials, colour in zip(lines_of, palette[of.is_head :]):
+                named = of.named(trials)
+                if of.is_head:
+                    named = "head alone" if named == "all" else f"head: {named}"
+                _loss_over_rate(axes, trials, colour, named, "s--" if of.is_head else "o-")
         axes.set(xscale="log", yscale="log", title=plain(title), xlabel="learning rate")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
@@ -247,12 +250,11 @@ def rates(results: Results) -> Figure:
     return figure
 
 
-def _loss_over_rate(axes: Axes, trials: Trials, colour, is_head: bool) -> None:
+def _loss_over_rate(axes: Axes, trials: Trials, colour, named: str, line: str) -> None:
     """Draw the trials of one line: where one diverged there is a cross at the upper edge."""
-    named = "head alone" if is_head else ", ".join(trials.names.values())
     fine = trials.table[~trials.table["diverged"]]
     look = {"color": colour, "linewidth": 1, "markersize": 3}
-    axes.plot(fine["value"], fine["loss"], "s--" if is_head else "o-", label=plain(named, 24), **look)
+    axes.plot(fine["value"], fine["loss"], line, label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
     place = trials.chosen["value"], trials.chosen["loss"]

@@ -17,9 +17,12 @@ from thaw.report.display import VALUE, one_line
 
 WIDTH = 8  # inches, of every figure
 LETTERS, LEGEND = 190, 100  # that fit side by side over this width: of ticks, and of a legend
-FROZEN, UNFROZEN = "#c9d3dc", "#d1495b"
-# Blue and orange first: they differ in grey, too, and for colour-blind eyes.
-PALETTE = sns.color_palette("colorblind")
+FROZEN, UNFROZEN = "#8496a6", "#d1495b"
+# Blue and orange first: they differ in grey, too, and for colour-blind eyes. Each has a contrast of 3 on white,
+# and on the dark page, which turns figures over.
+PALETTE = sns.color_palette(
+    ["#0173b2", "#cc7a00", "#029e73", "#c44536", "#b460a6", "#9c6b45", "#d0609a", "#7f7f7f", "#8a8300", "#2e8bc0"]
+)
 MARKERS = {"frozen": "o", "layers": "s", "blocks": "^", "pattern": "D", "all": "P"}
 STRATEGIES = {
     "frozen": "frozen base",
@@ -41,7 +44,8 @@ PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  #
 def colours(networks: Iterable[str]) -> dict[str, tuple]:
     """Give each network its colour, in the order of their appearance in the study."""
     names = list(networks)
-    return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else sns.color_palette("viridis", len(names))))
+    many = sns.color_palette("viridis", 9 * len(names) // 5)  # without its light end
+    return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else many))
 
 
 def grid(height: float, lines: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
