@@ -1,6 +1,6 @@
 # The jobs of a study, and what each waits for. `thaw report` runs stages, one after the other: rates, experiments,
-# latency, report. An experiment's folder is named by a digest of its parameters, its learning rates among them, so file
-# times decide nothing.
+# latency, report, model. An experiment's folder is named by a digest of its parameters, its learning rates among them,
+# so file times decide nothing.
 import os
 import shlex
 import subprocess
@@ -111,6 +111,12 @@ rule report:
     input:
         f"{study.outputs}/report.html",
         f"{study.outputs}/report.pdf",
+
+
+rule model:  # without an output, it runs when asked for: its command knows what is there already
+    threads: 1 if workflow.remote_exec else settings.cores or 1
+    shell:
+        "{thaw} deliver {of_study} --threads {threads}"
 
 
 rule summary:

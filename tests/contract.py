@@ -1,12 +1,16 @@
 """What every network has to keep: `check_backbone`."""
 
+import tempfile
+from pathlib import Path
+
 import keras
 import numpy as np
+import tensorflow as tf
 from conftest import enliven
 
 from thaw.data.photos import load_photos
 from thaw.experiment import Experiment
-from thaw.network import backbones, blocks, frozen, graph, unfreezing
+from thaw.network import backbones, blocks, frozen, graph, saved, unfreezing
 from thaw.network.head import add_head
 from thaw.network.pretrained import load_pretrained
 
@@ -14,7 +18,7 @@ PHOTOS = 8
 
 
 def check_backbone(name: str, preprocessing: str = "network") -> dict:
-    """Check that a network builds, that its blocks cover it, and that it trains the same wherever it is cut.
+    """Check that a network builds, that its blocks cover it, that it trains the same wherever it is cut, and its file.
 
     With random weights, at its smallest size, on photos of the demo's data
     set. The losses are those before and after a training step at three depths:
@@ -50,6 +54,7 @@ def check_backbone(name: str, preprocessing: str = "network") -> dict:
         np.testing.assert_allclose(cut, whole, rtol=1e-4, err_msg=f"{name}, the last {amount} blocks")
         assert abs(whole[1] - whole[0]) > 1e-4 * whole[0], "a step changes the loss"
         difference = max(difference, float(np.abs(np.subtract(cut, whole) / whole).max()))
+    check_file(model, backbone, size)
     return {
         "network": backbone.title,
         "pixels": size,
@@ -57,6 +62,19 @@ def check_backbone(name: str, preprocessing: str = "network") -> dict:
         "parameters": base.count_params(),
         "difference": difference,
     }
+
+
+def check_file(model: keras.Model, backbone: backbones.Backbone, size: int) -> None:
+    """Its file is of Keras' own layers, takes photos of any size, and predicts the same."""
+    rng = np.random.default_rng(0)
+    photo = np.kron(rng.integers(0, 256, (7, 5, 3)), np.ones((21, 17, 1))).astype(np.uint8)
+    squeezed = tf.round(tf.image.resize(photo[None], (size, size), antialias=True))
+    expected = model(backbone.preprocess(squeezed), training=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, saved.KERAS)
+        saved.save_keras(saved.plain(model, backbone.preprocess, size), ["a"], path)
+        found = keras.saving.load_model(path, custom_objects={})(photo[None])
+    np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"{backbone.title}, its file")
 
 
 def check_cover(base: keras.Model, found: dict, whole: bool = True) -> None:

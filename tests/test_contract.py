@@ -11,7 +11,7 @@ LONG = [name for name in backbones.names() if name not in QUICK]
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
-def test_a_network_builds_is_covered_by_its_blocks_and_trains_the_same_wherever_it_is_cut(name):
+def test_a_network_builds_is_covered_by_its_blocks_trains_the_same_wherever_it_is_cut_and_can_be_saved(name):
     check_backbone(name)
 
 

@@ -35,7 +35,7 @@ def project(tmp_path, monkeypatch):
 
 
 def write_profile(project, **settings) -> None:
-    text = yaml.safe_dump(TINY | {"study": TINY["study"] | {"claims": "original"} | settings})
+    text = yaml.safe_dump(TINY | {"study": TINY["study"] | {"claims": "original", "deliver": "none"} | settings})
     (project / "params" / "profiles" / "mine.yaml").write_text(text, encoding="utf-8")
 
 
@@ -143,6 +143,29 @@ def test_what_has_failed_is_named_and_the_rest_is_reported(project):
     assert graph.make() == {failing.label: "no luck today"}
     assert graph.stages == ["experiments", "latency", "report"]
     assert freshness.report_is_current(study)
+
+
+def test_the_network_follows_the_report(project):
+    write_profile(project, deliver="recommended")
+    study = load()
+
+    def write_model(study):
+        folder = study.outputs / "model"
+        folder.mkdir()
+        about = {"made_from": freshness.model_made_from(study), "files": {}}
+        (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
+        (folder / "README.md").write_text("", encoding="utf-8")
+
+    graph = Fake(study, MAKES)
+    assert graph.make() == {"model": "see the messages above"}
+    assert graph.stages == ["latency", "report", "model"]
+    graph = Fake(study, MAKES | {"model": write_model})
+    assert graph.make() == {}
+    assert graph.stages == ["model"]
+    write_latency(study, milliseconds=2.5)
+    graph = Fake(study, MAKES)
+    assert "model" in graph.make(), "its card may say something else now"
+    assert graph.stages == ["report", "model"]
 
 
 def test_what_waited_for_a_shared_part_that_failed_is_run_without_it(project):

@@ -102,7 +102,8 @@ def init(photos, networks, minutes, name, weights, preprocessing):
 @on_study
 @click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 @click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
-def report(study, outputs, cores, cluster):
+@click.option("--now", is_flag=True, help="Report what is finished, and run nothing else. Also while the study runs.")
+def report(study, outputs, cores, cluster, now):
     """Run a profile's study and export its report.
 
     The same command goes on with a study that was stopped.
@@ -121,16 +122,33 @@ def report(study, outputs, cores, cluster):
                 f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another folder."
             )
 
+    jobs = graph.Graph(study, outputs, str(cores or "all"), cluster)
+    if now:
+        return _report_now(jobs)
+
     def busy():
         raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with locked([study.outputs / "study"], busy):
-            return _report(study, graph.Graph(study, outputs, str(cores or "all"), cluster))
+            return _report(study, jobs)
     except KeyboardInterrupt:
         click.echo("\nthaw: stopped. The same command goes on from here.", err=True)
         return 130
+
+
+def _report_now(jobs: graph.Graph) -> int:
+    study = jobs.study
+    if not study.reportable():
+        raise ThawError(
+            f"{study.outputs}: there is nothing to report yet. One experiment has to finish, or three folds of one."
+        )
+    jobs.report()
+    if not freshness.report_is_current(study):
+        raise ThawError(study.failures().get("report", "the study has gone on meanwhile. Run the command again."))
+    print(f"The report of {len(study.finished())} of {len(study.jobs)} experiments:", study.outputs / "report.html")
+    return 0
 
 
 def _report(study: Study, jobs: graph.Graph) -> int:
@@ -151,6 +169,8 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     study = jobs.study
     if study.reportable() and "report" not in missing:
         print("The report:", *(study.outputs / name for name in ("report.html", "report.pdf")), sep="\n  ")
+    if study.reportable() and study.settings.deliver and "model" not in missing:
+        print("The network, to use:", study.outputs / "model", sep="\n  ")
     if missing:
         reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
         lines = "".join(f"\n  {what}: {reason}" for what, reason in reasons.items())
@@ -227,6 +247,32 @@ def blocks(backbone, image_size):
         network = backbones.get(backbone if is_file(backbone) else backbone.lower(), "none")
         base = of_network.named(network, image_size)
     print(of_network.as_text(base, network))
+
+
+@cli.command()
+@click.argument("model", callback=_one_line)
+@click.argument("photos", nargs=-1, required=True)
+@click.option("--csv", "form", flag_value="csv", help="Print CSV: path, class, probability.")
+@click.option("--json", "form", flag_value="json", help="Print JSON, with the probability of each class.")
+def predict(model, photos, form):
+    """Say what a network that a study has left sees in photos.
+
+    MODEL is the folder outputs/<profile>/model, or a file in it: model.keras
+    or model.tflite. PHOTOS are files, or folders with photos in them.
+
+    \b
+    Examples:
+      thaw predict outputs/quick/model photo.jpg
+      thaw predict outputs/quick/model holiday/ --csv > holiday.csv
+    """
+    with stderr_to(os.devnull) as terminal:
+        from thaw.delivery.predict import Predictions
+        from thaw.network.saved import Saved
+
+        warn = functools.partial(print, file=terminal, flush=True)
+        found = Predictions(Saved.load(model), click.echo, warn, form or "table")
+        found.predict(photos)
+    return 1 if found.unreadable else 0
 
 
 @cli.command(hidden=True)
@@ -335,6 +381,21 @@ def latency(study, outputs):
         stream = Labelled(terminal, "latency")
         measured = measure(study.networks(), lambda line: print(line, file=stream))
         write_csv(measured, study.outputs / "latency.csv")
+
+
+@cli.command(hidden=True)
+@on_study
+@THREADS
+def deliver(study, outputs, threads):
+    """Train the network that a study leaves, on all photos."""
+    from thaw.study.execute import Labelled
+
+    _limit_threads(threads)
+    with locked([study.outputs / "model"]), study.noting_failure("model"), stderr_to(os.devnull) as terminal:
+        from thaw.delivery.deliver import deliver
+
+        stream = Labelled(terminal, "model")
+        deliver(study, lambda line: print(line, file=stream))
 
 
 @cli.command(hidden=True)

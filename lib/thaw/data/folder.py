@@ -69,6 +69,17 @@ def find(dataset: str, folder: Path) -> Found:
     return Found(photos, tuple(sorted(walk.ignored)), divided)
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """List the photos in a folder and below, whatever classes they are of.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read.
+    """
+    return _Walk(folder).photos(folder)
+
+
 def require(dataset: str, path: Path, there: bool, kind: str) -> None:
     """See that a folder or a table is there.
 

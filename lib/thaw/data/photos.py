@@ -108,6 +108,19 @@ class Data:
         train, validation = splitting.for_choosing(self._places, folds, choosing)
         return self._divided(folds, (train, validation, validation))
 
+    def without_test(self) -> Data:
+        """Divide the same photos anew, for a network that is to be used: what would test trains, too."""
+        nothing = np.array([], np.int64)
+        train = np.sort(np.concatenate([self.train, self.test]))
+        counts = {name: len(part) for name, part in zip(PARTS, (train, self.validation, nothing))}
+        return replace(
+            self,
+            provenance=self.provenance | {"photos": self.provenance["photos"] | counts},
+            train=train,
+            test=nothing,
+            fold=np.zeros(len(self.keys), int),  # all are in one: if there are augmented copies, then of all
+        )
+
     @property
     def _places(self) -> np.ndarray:
         return splitting.places_by_position(len(self.keys)) if self.places is None else self.places

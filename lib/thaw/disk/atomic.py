@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,37 @@ def partial(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             lock.unlink()
+
+
+@contextlib.contextmanager
+def folder_whole(path: Path) -> Iterator[Path]:
+    """Write a folder under another name first, and publish it at the end, in place of one that is there.
+
+    Whoever writes it holds a lock: two processes at once are not told apart.
+
+    Yields
+    ------
+    Path
+        An empty hidden folder beside `path`, to write to. If the block raises,
+        `path` is left as it was.
+    """
+    unfinished, before = (path.with_name(f".{path.name}.{end}") for end in ("part", "before"))
+    if before.exists() and not path.exists():  # a process was killed between the two renames below
+        before.replace(path)
+    for left in (unfinished, before):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for file in unfinished.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        if path.exists():
+            path.replace(before)  # a folder cannot be put in the place of another
+        unfinished.replace(path)
+    finally:
+        for left in (unfinished, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_abandoned(folder: Path) -> None:

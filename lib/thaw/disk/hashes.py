@@ -21,7 +21,7 @@ def sha256_of(files: Iterable[Path]) -> list[str]:
     OSError
         If a file is missing or cannot be read.
     """
-    return noted(files, _sha256, places.cache() / "hashes.json")
+    return noted(files, sha256, places.cache() / "hashes.json")
 
 
 def noted(
@@ -78,6 +78,7 @@ def noted(
     return [found[str(file)][-1] for file in files]
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Hash a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,7 +7,8 @@ to it that these names are the same in every process.
 """
 
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from inspect import signature
 from itertools import chain
@@ -103,6 +104,74 @@ def steps(model: keras.Model) -> list[Step]:
 def tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
     """Find a network's tensors by name, each after those that it depends on."""
     return {name: tensor for step in steps(model) for name, tensor in step.outputs.items()}
+
+
+def graph_of(model: keras.Model) -> keras.Model:
+    """Return a model whose operations are known: the model itself, or that of a Sequential one.
+
+    Raises
+    ------
+    UnsupportedNetwork
+        If it has none.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return model._functional
+    if not getattr(model, "_nodes_by_depth", None):
+        raise UnsupportedNetwork(f"its part {model.name!r} is a {type(model).__name__} whose graph is not known.")
+    return model
+
+
+def rebuilt(
+    model: keras.Model, start: keras.KerasTensor, renew: Callable[[keras.layers.Layer, str], Callable]
+) -> keras.KerasTensor:
+    """Build a network's layers anew on another input, with its weights.
+
+    A model within it becomes part of the one graph.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With one input and one output.
+    start : KerasTensor
+        What takes the place of its input.
+    renew : callable
+        From a layer and its name in the graph to the new layer; or to any
+        other callable of tensors, if the layer has no weights.
+
+    Raises
+    ------
+    UnsupportedNetwork
+        If a layer is used twice.
+    """
+    names: set[str] = {start._keras_history.operation.name}
+    copies: dict[keras.Operation, Callable] = {}
+
+    def copied(operation, prefix: str):
+        if isinstance(operation, keras.Model):
+            return lambda *arguments, **_: through(graph_of(operation), arguments[0], f"{prefix}{operation.name}_")
+        if operation in copies:
+            raise UnsupportedNetwork(
+                f"its layer {operation.name!r} is used twice, with shared weights. Thaw cuts a network between layers "
+                "that are used once. Save a network without shared layers."
+            )
+        if not isinstance(operation, keras.layers.Layer):
+            return copies.setdefault(operation, type(operation).from_config(operation.get_config()))
+        safe = re.sub(r"[^\w.-]", "_", operation.name)
+        name = next(name for name in (safe, prefix + safe, f"{prefix}{safe}_{len(names)}") if name not in names)
+        names.add(name)
+        return copies.setdefault(operation, renew(operation, name))
+
+    def through(part: keras.Model, tensor, prefix: str):
+        features = part._run_through_graph(tensor, operation_fn=lambda operation: copied(operation, prefix))
+        return features[0] if isinstance(features, list | tuple) else features
+
+    output = through(model, start, "")
+    for old, new in copies.items():
+        if isinstance(new, keras.layers.Layer):
+            new.set_weights([value.reshape(own.shape) for value, own in zip(old.get_weights(), new.weights)])
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()
+    return output
 
 
 def name_operations(model: keras.Model) -> None:

@@ -71,7 +71,7 @@ class Own(Backbone):
                 f"backbone = {path!r}: there is no such file. Give the path of a .keras file, or the name of a network "
                 "of keras.applications, such as efficientnetv2b0."
             )
-        _check_classes(path, _configuration(path, file))
+        check_file(f"backbone = {path!r}", file)
         (digest,) = sha256_of([file])
         name = re.sub(r"[^\w.-]", "_", file.stem)
         return cls(name, file.stem, "", "", preprocessing=preprocessing, path=file, sha256=digest)
@@ -154,25 +154,40 @@ class Own(Backbone):
         return prepared("none" if self.preprocessing == "network" else self.preprocessing)
 
 
-def _configuration(given: str, file: Path) -> dict:
+def check_file(where: str, file: Path) -> None:
+    """Refuse a file that is no network, or one that holds custom classes or code.
+
+    Parameters
+    ----------
+    where : str
+        Names the file in the message.
+    file : Path
+
+    Raises
+    ------
+    UnknownBackbone, UnsupportedNetwork
+    """
+    _check_classes(where, _configuration(where, file))
+
+
+def _configuration(where: str, file: Path) -> dict:
     try:
         with zipfile.ZipFile(file) as content:
             return json.loads(content.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise UnknownBackbone(
-            f"backbone = {given!r}: not a .keras file ({first_line(error)}). "
-            "Save the network with model.save('x.keras') in Keras 3."
+            f"{where}: not a .keras file ({first_line(error)}). Save the network with model.save('x.keras') in Keras 3."
         ) from None
 
 
-def _check_classes(given: str, configuration: dict) -> None:
+def _check_classes(where: str, configuration: dict) -> None:
     """Refuse what safe mode would, and name it: custom classes, and layers that hold code."""
     custom: dict[str, None] = {}
     for part in _parts(configuration):
         name, module = part["class_name"], part.get("module") or ""
         if name == "Lambda":
             raise UnsupportedNetwork(
-                f"backbone = {given!r}: has a Lambda layer ({part.get('config', {}).get('name')!r}). Its code would be "
+                f"{where}: has a Lambda layer ({part.get('config', {}).get('name')!r}). Its code would be "
                 "run, so it is not loaded. Write it with Keras' own layers or keras.ops, and save the network again."
             )
         if name in OF_APPLICATIONS or module.split(".")[0] in ("keras", "builtins"):
@@ -181,7 +196,7 @@ def _check_classes(given: str, configuration: dict) -> None:
             custom[name] = None
     if custom:
         raise UnsupportedNetwork(
-            f"backbone = {given!r}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold "
+            f"{where}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold "
             "their code. Rebuild the network with Keras' own layers, and save it again."
         )
 
@@ -248,59 +263,27 @@ def _prepares_photos(model: keras.Model) -> bool:
 def _flat(model: keras.Model) -> Iterator[keras.Operation]:
     import keras
 
+    from thaw.network.graph import graph_of
+
     for operation in model.operations:
         if isinstance(operation, keras.Model):
-            yield from _flat(_graph_of(operation))
+            yield from _flat(graph_of(operation))
         else:
             yield operation
-
-
-def _graph_of(model: keras.Model) -> keras.Model:
-    import keras
-
-    if isinstance(model, keras.Sequential) and model.built:
-        return model._functional
-    if not getattr(model, "_nodes_by_depth", None):
-        raise UnsupportedNetwork(f"its part {model.name!r} is a {type(model).__name__} whose graph is not known.")
-    return model
 
 
 def _copy(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     """Build a network's layers anew for photos of a shape, as one graph, with the network's weights."""
     import keras
 
+    from thaw.network import graph
+
     photos = keras.Input(shape, name="photos")
-    names: set[str] = {"photos"}
-    copies: dict[keras.Operation, keras.Operation] = {}
+    return keras.Model(photos, graph.rebuilt(model, photos, _renewed))
 
-    def copied(operation, prefix: str):
-        if isinstance(operation, keras.Model):
-            return lambda *arguments, **_: through(_graph_of(operation), arguments[0], f"{prefix}{operation.name}_")
-        if operation in copies:
-            raise UnsupportedNetwork(
-                f"its layer {operation.name!r} is used twice, with shared weights. Thaw cuts a network between layers "
-                "that are used once. Save a network without shared layers."
-            )
-        if not isinstance(operation, keras.layers.Layer):
-            return copies.setdefault(operation, operation)
-        safe = re.sub(r"[^\w.-]", "_", operation.name)
-        name = next(name for name in (safe, prefix + safe, f"{prefix}{safe}_{len(names)}") if name not in names)
-        names.add(name)
-        configuration = {**operation.get_config(), "name": name, "dtype": _policy(operation), "trainable": True}
-        copies[operation] = type(operation).from_config(configuration)
-        return copies[operation]
 
-    def through(part: keras.Model, tensor, prefix: str):
-        features = part._run_through_graph(tensor, operation_fn=lambda operation: copied(operation, prefix))
-        return features[0] if isinstance(features, list | tuple) else features
-
-    new = keras.Model(photos, through(model, photos, ""))
-    for old, layer in copies.items():
-        if isinstance(layer, keras.layers.Layer):
-            layer.set_weights(old.get_weights())
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
-    return new
+def _renewed(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    return type(layer).from_config(layer.get_config() | {"name": name, "dtype": _policy(layer), "trainable": True})
 
 
 def _policy(layer: keras.layers.Layer) -> Any:

@@ -107,6 +107,8 @@ class Results:
     lacking : dict of str to dict of int to list of str
         By network and fold: the finished folds that are left out, and which
         configurations lack them.
+    delivers : str or None
+        Which configuration's network the study leaves: see `StudySettings`.
     """
 
     runs: list[Run]
@@ -120,6 +122,7 @@ class Results:
     probes: Mapping[str, Probe] = field(default_factory=dict)
     planned_folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lacking: Mapping[str, Mapping[int, list[str]]] = field(default_factory=dict)
+    delivers: str | None = None
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -157,6 +160,7 @@ class Results:
             probes,
             planned_folds={job.experiment.backbone: job.experiment.tested_folds for job in study.jobs},
             lacking=found.lacking,
+            delivers=study.settings.deliver,
         )
 
     @cached_property
@@ -375,6 +379,16 @@ class Results:
     def decides(self) -> bool:
         """Whether there are enough test photos to advise anything."""
         return len(self.tested) >= SMALL
+
+    @property
+    def recommended(self) -> pd.Series:
+        """The configuration to use, whatever the network.
+
+        Of all networks' cheapest choices it is the most accurate; ties: the
+        one that trains fewest parameters.
+        """
+        choices = [self.cheapest(name) for name in self.backbones]
+        return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
 
     def by_size(self, control: bool = False) -> dict[str, pd.DataFrame]:
         """Return the plain fine-tuned rows of each network that has several, by trainable parameters.

@@ -1,4 +1,4 @@
-"""Whether a study's latency and report belong to its present records: told by content, never by file times."""
+"""Whether a study's latency, report and network belong to its present records: told by content, never by file times."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from thaw.disk import places
+from thaw.disk.hashes import sha256
 from thaw.experiment import Experiment
 from thaw.study.study import FINDINGS, Study
 
 RUN = ("record.json", "history.csv", "predictions.csv")
+MODEL, ABOUT = "model", "model.json"  # the folder of the network that a study leaves, and what describes it
 CALLS = {"backbone", "call", "photos", "round", "milliseconds"}  # columns of latency.csv
 
 
@@ -47,6 +50,28 @@ def remove_report(study: Study) -> None:
     results = (f"results.{kind}" for kind in ("csv", "md", "tex"))
     for name in ("report.html", "report.pdf", "summary.ipynb", "answer.json", *results):
         (study.outputs / name).unlink(missing_ok=True)
+
+
+def model_is_current(study: Study) -> bool:
+    """Whether the folder ``model`` holds all that it should, made from what is there now."""
+    return delivered(study).get("made_from") == model_made_from(study)
+
+
+def model_made_from(study: Study) -> str:
+    """Return a digest of everything that a study's network and its card are made from."""
+    return hashlib.sha256(f"{made_from(study)} {study.settings.deliver}".encode()).hexdigest()
+
+
+def delivered(study: Study) -> dict[str, Any]:
+    """Read what the folder ``model`` says of itself; nothing if a file is missing or is another than was written."""
+    folder = study.outputs / MODEL
+    try:
+        about = dict(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+        files = dict(about["files"])
+        whole = all(sha256(folder / name) == digest for name, digest in files.items())
+        return about if whole and (folder / "README.md").is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def made_from(study: Study) -> str:

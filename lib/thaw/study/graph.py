@@ -1,4 +1,4 @@
-"""Run a study with Snakemake in stages: rates, experiments, latency, report. The Snakefile has the jobs."""
+"""Run a study with Snakemake in stages: rates, experiments, latency, report, model. The Snakefile has the jobs."""
 
 import contextlib
 import json
@@ -16,6 +16,7 @@ import psutil
 
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
+from thaw.disk.locks import locked
 from thaw.study import freshness, plan, watch
 from thaw.study.study import Study
 
@@ -52,17 +53,26 @@ class Graph:
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
                 self.run("latency")
-            if not freshness.report_is_current(study):
-                freshness.remove_report(study)
-                self.run("report")
+            self.report()
+            if study.settings.deliver and not freshness.model_is_current(study):
+                self.run("model")
         failures = study.failures()
         missing = {job.label: reason for job, reason in study.reasons().items()}
         if missing:  # a shared part that failed does not matter if all experiments are finished
             missing |= {name: failures[name] for name in failures if name.startswith("shared-")}
         if study.reportable():
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
+            if study.settings.deliver:
+                there["model"] = freshness.model_is_current(study)
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
+
+    def report(self) -> None:
+        """Make the report of what is finished now, unless there is one. It may be called while the study runs."""
+        with locked([self.study.outputs / "report"]):
+            if not freshness.report_is_current(self.study):
+                freshness.remove_report(self.study)
+                self.run("report")
 
     def _make(self, stage: str, waiting: Callable[[], Collection]) -> None:
         """Run a stage; what a shared part that failed has left waiting can make what it needs itself."""
@@ -75,7 +85,7 @@ class Graph:
 
         Parameters
         ----------
-        stage : {'rates', 'experiments', 'latency', 'report'}
+        stage : {'rates', 'experiments', 'latency', 'report', 'model'}
         shared : bool
             Whether jobs of their own make what experiments share.
         """
@@ -94,7 +104,7 @@ class Graph:
             command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
         config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs, "shared": shared})
         # In a file: on a cluster, a command line passes through several shells.
-        path = folder / ".snakemake" / "config.json"
+        path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
         return _run([*command, "--configfile", path], watch.of(self.study, stage)) == 0
 

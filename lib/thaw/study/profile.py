@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
 from thaw.experiment import Rate, in_words, is_file, shown
@@ -28,6 +28,9 @@ OF_STUDY = {
     "choosing_folds": "study: {choosing_folds: ...}",
     "output_dir": "--outputs",
 }
+
+
+RECOMMENDED = "recommended"  # to deliver what the report recommends
 
 
 class StudySettings(BaseModel):
@@ -65,6 +68,10 @@ class StudySettings(BaseModel):
     claims : str or None
         A folder of ``params``, or the path of one, with claims that the study
         decides: see `thaw.study.claims`.
+    deliver : str or None
+        The configuration whose network is trained once more on all photos, and
+        left in the folder ``model``: its name, ``recommended``, or None
+        (``none``).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -80,6 +87,7 @@ class StudySettings(BaseModel):
     learning_rates: dict[Literal["head", "finetune"], Rates] | None = Field(None, min_length=1)
     spread: Literal["configurations", "folds"] = "configurations"
     claims: str | None = None
+    deliver: Annotated[str | None, BeforeValidator(lambda name: None if name == "none" else name)] = RECOMMENDED
 
     @model_validator(mode="after")
     def _have_their_folds(self) -> StudySettings:
@@ -160,6 +168,11 @@ class Profile:
                         f"study: two configurations are called {full_name}. Rename a configuration or a .keras file."
                     )
                 chosen[full_name] = own | more
+        if settings.deliver not in (None, RECOMMENDED, *chosen):
+            raise InvalidParameter(
+                f"{path}: study.deliver = {shown(settings.deliver)}: no configuration of this study. "
+                f"{did_you_mean(settings.deliver, [RECOMMENDED, 'none', *chosen])}"
+            )
         return cls(path.resolve(), parameters, settings, chosen)
 
 

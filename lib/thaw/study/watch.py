@@ -23,7 +23,11 @@ from thaw.study.study import Job, Study, fold_name
 INTERVAL = 0.5  # seconds between two looks
 EPOCH = re.compile(r"\d\d:\d\d:\d\d  .*: epoch \d+ of \d+ ")  # a job's line; the table below shows the same
 WHOLE = 150  # layers of a whole network, roughly
-STAGES = {"latency": "Measuring the latency of each network", "report": "Writing the report"}
+STAGES = {
+    "latency": "Measuring the latency of each network",
+    "report": "Writing the report",
+    "model": "Training the network to keep, on all photos",
+}
 
 
 def status_file(study: Study, name: str) -> Path:
@@ -41,7 +45,7 @@ class Watch:
     Parameters
     ----------
     study : Study
-    stage : {'rates', 'experiments', 'latency', 'report'}
+    stage : {'rates', 'experiments', 'latency', 'report', 'model'}
     console : Console
     """
 
@@ -53,8 +57,8 @@ class Watch:
 
     def __enter__(self) -> IO[str]:
         """Start; return the file that the output of the graph is to go to."""
-        for left in status_file(self.study, "").parent.glob("*"):  # by jobs that were killed
-            left.unlink(missing_ok=True)
+        for left in status_file(self.study, "").parent.glob("*") if self.stage not in STAGES else ():
+            left.unlink(missing_ok=True)  # by jobs that were killed
         path = self.study.outputs / ".snakemake" / f"{self.stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.output = path.open("w", encoding="utf-8")

@@ -53,8 +53,16 @@ class Setup:
     made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, experiment: Experiment, log: Callable[[str], None] = print) -> Setup:
+    def of(cls, experiment: Experiment, log: Callable[[str], None] = print, data: Data | None = None) -> Setup:
         """Build the network and load the photos of an experiment, with its seed and precision.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        log : callable
+        data : Data, optional
+            The experiment's photos, divided in another way than by its
+            parameters.
 
         Raises
         ------
@@ -69,7 +77,7 @@ class Setup:
         )
         for remark in unfreezing.remarks(base, backbone, experiment):  # or refused now
             log(remark)
-        data = photos_of(experiment)
+        data = photos_of(experiment) if data is None else data
         if experiment.copies:
             data = with_copies(data, experiment.augmentation, experiment.copies)
         model = add_head(base, len(data.classes), experiment.seed)
