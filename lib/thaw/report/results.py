@@ -380,16 +380,6 @@ class Results:
         """Whether there are enough test photos to advise anything."""
         return len(self.tested) >= SMALL
 
-    @property
-    def recommended(self) -> pd.Series:
-        """The configuration to use, whatever the network.
-
-        Of all networks' cheapest choices it is the most accurate; ties: the
-        one that trains fewest parameters.
-        """
-        choices = [self.cheapest(name) for name in self.backbones]
-        return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
-
     def by_size(self, control: bool = False) -> dict[str, pd.DataFrame]:
         """Return the plain fine-tuned rows of each network that has several, by trainable parameters.
 
