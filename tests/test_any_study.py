@@ -66,7 +66,7 @@ def test_any_study_has_its_report(name):
     results = STUDIES[name]()
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS if section not in MAY_BE_EMPTY]
-    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    frames = [tables.configurations(results), tables.costs(results), tables.provenance(answer)]
     if results.replication:
         frames.append(results.replication.claims_table())
         texts.append(answer.write("replication"))
@@ -98,7 +98,7 @@ def everything(results: Results) -> str:
     """All words of a study's report, with its tables and what its figures say."""
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
-    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    frames = [tables.configurations(results), tables.costs(results), tables.provenance(answer)]
     texts += [write(answer) for write in CAPTIONS] + [captions.curves(network) for network in answer.networks]
     texts.append(str(advice.box(answer)))
     frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
@@ -190,9 +190,9 @@ def test_the_control_is_one_that_trains_alike():
 def test_classes_that_are_not_alike_in_size_have_their_recall():
     even, uneven = of_somebody_else([30, 25, 30]), of_somebody_else([60, 30, 5])
     assert not even.uneven and uneven.uneven
-    assert "Balanced acc." not in tables.configurations(even)[0]
+    assert "Balanced acc." not in tables.configurations(even)
     assert Answer(even).write("balance") == ""
-    assert "Balanced acc." in tables.configurations(uneven)[0]
+    assert "Balanced acc." in tables.configurations(uneven)
     run = uneven.runs[0]
     right = run.predictions["label"] == run.predictions["predicted"]
     by_hand = [right[run.predictions["label"] == f"class {number}"].mean() for number in range(3)]

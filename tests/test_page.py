@@ -52,7 +52,7 @@ def report(tmp_path_factory):
         v4.new_markdown_cell("## In *short*\n\nUnfreeze *five layers*."),
         displayed(Box("What to do", {"Device": "a laptop"})),
         *sections[:3],
-        displayed(Table(rows, f"Results of {HOSTILE}.", muted=[False] * 11 + [True])),
+        displayed(Table(rows, f"Results of {HOSTILE}.")),
         displayed(Figure(figure(), "A figure.", f"It rises. {HOSTILE}"), Figure(figure(), "Another.", "The same.")),
         *sections[3:],
         v4.new_markdown_cell("## Again\n\n| a | b |\n|--|--|\n| c | d |\n\n### Again"),

@@ -50,7 +50,7 @@ def plot(width: float, height: float, photo: bool = False) -> plt.Figure:
 
 
 def wide() -> Table:
-    """The largest table of the study: ten columns, with every other row of second rank."""
+    """The largest table of a study: ten columns."""
     names = ["Network", "Trained", "Trainable parameters", "Training accuracy (%)", "Validation accuracy (%)"]
     names += ["Test accuracy (%)", "Test loss", "Inference (ms/photo)", "Training time (s)", "Peak memory (MB)"]
     rows = [
@@ -59,9 +59,7 @@ def wide() -> Table:
         + [f"0.{row:03}", "–" if row % 2 else f"{row}.5", f"{1000 + row}", f"{2000 + row}"]
         for row in range(ROWS)
     ]
-    return Table(
-        pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",), [row % 2 == 0 for row in range(ROWS)]
-    )
+    return Table(pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",))
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +152,9 @@ def test_only_prose_and_results_are_shown(report):
             assert shown in re.sub(r"\s+", " ", text)
 
 
-def test_columns_of_numbers_stand_to_the_right_and_rows_of_second_rank_are_grey(report):
+def test_columns_of_numbers_stand_to_the_right(report):
     rows = report.soup.select_one(".report-scroll table").select("tbody tr")
     assert all(["right" in cell["style"] for cell in row.select("td")] == [False] * 2 + [True] * 8 for row in rows)
-    assert ["muted" in row.get("class", []) for row in rows] == list(report.tables[0].muted)
 
 
 def test_html_has_a_title_and_a_way_to_each_section(report):
@@ -249,8 +246,6 @@ def test_text_is_escaped_for_jupyterlab_too():
     bundle = Table(pd.DataFrame({"a": [NASTY]}), NASTY)._repr_mimebundle_()
     assert escape(NASTY.split("\n", maxsplit=1)[0]) in bundle["text/html"]
     assert "<script" not in bundle["text/html"]
-    with pytest.raises(ValueError, match="muted has 1 values for 2 rows"):
-        Table(pd.DataFrame({"a": ["1", "2"]}), "c", muted=[True])
 
 
 @pytest.mark.parametrize("export", [export_html, export_pdf])

@@ -78,14 +78,6 @@ end
 
 local function tab(this)
   widths(this)
-  for _, body in ipairs(this.bodies) do
-    for _, row in ipairs(body.body) do
-      for _, cell in ipairs(row.attr.classes:includes("muted") and row.cells or {}) do
-        cell.contents:insert(1, pandoc.RawBlock("typst", "#report-muted["))
-        cell.contents:insert(pandoc.RawBlock("typst", "]"))
-      end
-    end
-  end
   this.classes = #this.caption.long == 0 and { "typst:no-figure" } or {}
   return this
 end
