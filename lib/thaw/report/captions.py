@@ -98,6 +98,20 @@ def gap(answer: Answer) -> str:
     )
 
 
+def claims(answer: Answer) -> str:
+    """Of all claims."""
+    replication = answer.replication
+    if replication is None:
+        return ""
+    named = replication.called
+    thin = f" Thin: {named}'s own, as if measured on different photos." if replication.original is not None else ""
+    star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
+    return (
+        "Every claim with its effect in this study, or the largest of its parts' figures in words where it is not in "
+        f"points of accuracy. Bars are 95% intervals.{thin} A claim of several parts has a mark for each.{star}"
+    )
+
+
 def rates(answer: Answer) -> str:
     """Of the loss over the learning rate."""
     tried = answer.rates.networks if answer.rates else []
