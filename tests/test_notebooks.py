@@ -148,7 +148,8 @@ def test_progress_is_shown(first_study):
     assert "Traceback" not in lines
     assert "WARNING" not in lines
     assert "0000" not in lines
-    assert lines.rstrip().endswith("report.pdf")
+    assert lines.index("report.pdf") < lines.index("The network, to use:")
+    assert lines.rstrip().endswith(os.path.join("tiny", "model"))
 
 
 def test_the_table_of_results_is_that_of_the_records(study):
