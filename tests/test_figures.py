@@ -195,7 +195,7 @@ def test_every_claim_has_a_line_with_its_verdict():
     (axes,) = figure.axes
     assert len(axes.get_yticks()) == len(replication.claims.claims) == 20
     words = [text.get_text().rstrip("*") for text in axes.texts]
-    assert all(words.count(verdict.word) >= 1 for verdict in replication.verdicts.values())
+    assert all(any(word.startswith(verdict.word) for word in words) for verdict in replication.verdicts.values())
     better = "Unfreezing whole blocks makes ResNet50 better than its frozen base."
     (value,) = [text for text in said(figure) if text.startswith(better)]
     verdict = next(v for c in replication.claims.claims if c.words == better for v in [replication.verdicts[c.id]])

@@ -22,7 +22,7 @@ LOOKS = {
     ALIKE: {"marker": "D", "color": PALETTE[2]},
     TOO_CLOSE: {"marker": "o", "color": "0.4", "markerfacecolor": "white"},
 }
-LETTERS = 60  # in a line of a claim
+LETTERS, ROOM = 60, 52  # in a line of a claim, and in its panel
 BESIDE = re.compile(r"; (against the control [^;]*|[^;]* over the short frozen base)")  # figures beside the effect
 
 
@@ -36,18 +36,25 @@ def claims(replication: Replication) -> Figure:
     margin = 100 * replication.results.margin
     axes.axvspan(-margin, margin, color="0.9", linewidth=0, zorder=0)
     axes.axvline(0, color="0.4", linewidth=0.8)
+    drawn = {word for verdict in replication.verdicts.values() for word, _ in _effects(verdict)}
     for y, claim in enumerate(shown):
         verdict = replication.verdicts[claim.id]
         ours, theirs = _effects(verdict), effects(replication.own(claim.test))
-        for place, effect in zip(_places(y - 0.1, len(ours)), ours):
-            _line(axes, place, effect, f"{claim.words} {verdict.word}: ", **LOOKS.get(verdict.word, LOOKS[TOO_CLOSE]))
+        for place, (word, effect) in zip(_places(y - 0.1, len(ours)), ours):
+            _line(axes, place, effect, f"{claim.words} {word}: ", **LOOKS[word])
         for place, effect in zip(_places(y + 0.28, len(theirs)), theirs):
             _line(axes, place, effect, f"{replication.called}: ", marker="|", color="0.55", linewidth=0.8)
         if not ours:
-            of = verdict.parts[0][1] if verdict.parts else verdict
-            text = plain(of.effect.split("; ")[0] or of.why, 52)
-            axes.text(0.02, y, text, transform=axes.get_yaxis_transform(), fontsize=6.5, va="center", color="0.3")
-        word = verdict.word + "*" * (claim.id in replication.standing)
+            axes.text(
+                0.02,
+                y,
+                _in_words(verdict),
+                transform=axes.get_yaxis_transform(),
+                fontsize=6.5,
+                va="center",
+                color="0.3",
+            )
+        word = verdict.word + "*" * (claim.id in replication.standing) + " (these runs)" * verdict.these_runs
         axes.text(1.01, y, word, transform=axes.get_yaxis_transform(), fontsize=7, va="center")
     names = [
         "\n".join(plain(line, LETTERS) for line in wrap(one_line(c.words).rstrip("."), LETTERS)[:2]) for c in shown
@@ -56,7 +63,7 @@ def claims(replication: Replication) -> Figure:
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="points of accuracy; to the right is as the claim says")
     axes.grid(False, axis="y")
     figure.suptitle(plain(_message(replication), 90), fontsize=10)
-    words = [word for word in WORDS if word in {verdict.word for verdict in replication.verdicts.values()} & {*LOOKS}]
+    words = [word for word in WORDS if word in drawn]
     handles: list[Artist] = [Line2D([], [], linestyle="", label=word, **LOOKS[word]) for word in words]
     if replication.original is not None:
         handles.append(Line2D([], [], marker="|", color="0.55", label=plain(replication.called)))
@@ -65,10 +72,17 @@ def claims(replication: Replication) -> Figure:
     return figure
 
 
-def _effects(verdict: Verdict) -> list[tuple[float, float, float]]:
-    """Read the effects of a verdict, or of its parts, without those beside it."""
-    texts = [part.effect for _, part in verdict.parts] or [verdict.effect]
-    return [effect for text in texts for effect in effects(BESIDE.sub("", text))]
+def _effects(verdict: Verdict) -> list[tuple[str, tuple[float, float, float]]]:
+    """Read the effects of a verdict, or of its parts, each with its word; without those beside it."""
+    parts = [part for _, part in verdict.parts] or [verdict]
+    return [(part.word, effect) for part in parts for effect in effects(BESIDE.sub("", part.effect))]
+
+
+def _in_words(verdict: Verdict) -> str:
+    """Write the first effect of a verdict that has none in points, as far as there is room."""
+    of = verdict.parts[0][1] if verdict.parts else verdict
+    text = of.effect.split("; ")[0] or of.why
+    return plain(text if len(text) <= ROOM else text.split(": ")[0], ROOM)
 
 
 def _places(middle: float, count: int) -> list[float]:
