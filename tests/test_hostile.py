@@ -106,7 +106,17 @@ def cells(results: Results) -> list:
         prose(words.write("training", runs=[trained])),
         *(
             prose(answer.write(name))
-            for name in ("in_short", "explained", "answer", "method", "networks", "speed", "conclusion")
+            for name in (
+                "in_short",
+                "explained",
+                "answer",
+                "method",
+                "networks",
+                "speed",
+                "conclusion",
+                "limits",
+                "again",
+            )
         ),
         Table(tables.parameters(record.experiment), caption),
         Table(tables.provenance(answer), caption),

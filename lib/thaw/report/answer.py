@@ -400,7 +400,7 @@ class Answer:
             finished = f"{jobs} of {words.count(self.results.planned, 'configuration')}, "
             finished += f"tested on {self.results.folds_so_far}"
         return {
-            "Profile": profile,
+            "Command": f"thaw report {profile}",
             "Data": f"{data['title']}: {parts}",
             **{f"{n.title} weights": words.weights_title(n.runs[0].record.weights) for n in self.networks},
             "Experiments": finished,

@@ -74,16 +74,15 @@ def _plateau(results: Results, name: str) -> str:
 
 
 def learning_curves(results: Results, network: str) -> Figure:
-    """Show accuracy over epochs, a panel a configuration, a pair of lines a seed; of folds faint ones, and their mean.
+    """Show the loss over epochs, a pair of lines a seed; of folds faint ones, and their mean.
 
-    Of more than `MOST` configurations only the most accurate are shown.
+    There are four panels at most: what trains least and most, the cheapest
+    choice, and the most accurate.
     """
-    rows = _most_accurate(results.backbones[network])
-    columns = min(4, len(rows))
-    lines = -(-len(rows) // columns)
-    figure, panels = grid(1.9 * lines + 0.3, lines, columns, sharex=True, sharey=True)
-    for axes in panels.flat[len(rows) :]:
-        axes.axis("off")
+    rows = results.backbones[network].sort_values("trainable_parameters", kind="stable")
+    telling = {rows.index[0], rows.index[-1], results.cheapest(network).name, rows["test_accuracy"].idxmax()}
+    rows = rows[rows.index.isin(telling)]
+    figure, panels = grid(2.4, 1, len(rows), sharex=True, sharey=True)
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
         runs, colour = results.of_row(row), _colour(results, network)
         folds = len(runs) > 1 and bool(results.folds[network])
@@ -91,22 +90,25 @@ def learning_curves(results: Results, network: str) -> Figure:
             e = run.record.experiment
             who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
             look = (*colour, 0.25) if folds else colour
-            style.learning(axes, run.history, "accuracy", look, number == 0 and not folds, who)
+            style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
         if folds:
             history = pd.concat([run.history for run in runs])
             of_epoch = history.groupby(["epoch", "phase"], sort=False).mean(numeric_only=True).reset_index()
-            style.learning(axes, of_epoch, "accuracy", colour, who="mean of the folds: ")
+            style.learning(axes, of_epoch, "loss", colour, who="mean of the folds: ")
         axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
         axes.label_outer()
-    _percents(panels, "accuracy")
-    panels[0, -1].legend(frameon=False, fontsize=6, loc="lower right")
+    panels[0, 0].set_ylabel("loss (nats)")
+    panels[0, -1].legend(frameon=False, fontsize=6, loc="upper right")
+    lowest = results.backbones[network].loc[results.backbones[network]["validation_loss"].idxmin()]
+    message = f"the validation loss ends lowest with {lowest['phrase']}"
+    figure.suptitle(style.message(results.titles[network], message).replace("\n", ": "), fontsize=9)
     return figure
 
 
 def accuracy_by_cost(results: Results) -> Figure:
     """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
     rows, colours = results.rows, style.colours(results.backbones)
-    figure, ((axes,),) = grid(3.6)
+    figure, ((axes,),) = grid(3.1)
     front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
@@ -118,6 +120,7 @@ def accuracy_by_cost(results: Results) -> Figure:
         if index in line.index:
             axes.annotate(_short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
     axes.set(xscale="log", xlabel="seconds of training")
+    axes.set_title(f"{len(front)} of {len(rows)} configurations are not beaten in both accuracy and time", fontsize=9)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # numbers as people write them
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -173,7 +176,7 @@ def gap(results: Results) -> Figure:
     """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen."""
     columns = min(len(results.backbones), 3)
     lines = -(-len(results.backbones) // columns)
-    figure, panels = grid(4.8 * lines, 2 * lines, columns, sharey="row")
+    figure, panels = grid(3.9 * lines, 2 * lines, columns, sharey="row")
     everything, lower = results.rows.join(results.overfitting), panels[1::2].ravel()
     for axes in lower[len(results.backbones) :]:
         axes.axis("off")
