@@ -107,7 +107,6 @@ def cells(results: Results) -> list:
         *(
             prose(answer.write(name))
             for name in (
-                "in_short",
                 "explained",
                 "answer",
                 "method",

@@ -47,7 +47,10 @@ def curves(network: NetworkAnswer) -> str:
     """Of the learning curves of a network."""
     shaded = " The shaded epochs come after unfreezing." if (network.rows["strategy"] != "frozen").any() else ""
     thick = " The strong lines are means over the faint ones, the folds." if network.folds else ""
-    return f"Loss over epochs of {network.title}, from what trains least to what trains most.{shaded}{thick} A solid line that rises while its dashed line falls means overfitting."
+    return (
+        f"Loss over epochs of {network.title}, from what trains least to what trains most.{shaded}{thick} A solid line "
+        "that rises while its dashed line falls means overfitting."
+    )
 
 
 def confusion(answer: Answer) -> str:
