@@ -45,8 +45,9 @@ SECTIONS += (
     "learning_rates",
     "limits",
     "again",
+    "ease",
 )
-MAY_BE_EMPTY = ("conclusion", "missing", "strategies", "photos", "balance", "learning_rates")
+MAY_BE_EMPTY = ("ease", "conclusion", "missing", "strategies", "photos", "balance", "learning_rates")
 
 
 def said(results: Results, section: str) -> str:
@@ -126,6 +127,22 @@ def test_whether_blocks_are_better_than_layers():
         text = said(results, "strategies")
         assert text.count(f"Whole blocks (strategy B) are {order} than a fixed number of layers (strategy A)") == 2
         assert f"whole blocks are {order} than a fixed number of layers" in said(results, "conclusion")
+
+
+def test_how_much_the_number_of_layers_or_blocks_matters():
+    text = said(invented(lambda b, s, a, c: {2: 0.9, 4: 0.92}.get(a, 0.95) if s == BLOCKS else 0.8), "ease")
+    assert "0 points over 3 numbers of layers and 5 points over 3 numbers of blocks in ResNet50, 0 points" in text
+    one = invented(flat, backbones=("mobilenet",))
+    assert said(replace(one, runs=one.runs[:1]), "ease") == ""
+
+
+def test_limits_are_those_of_the_study():
+    whole, folds = said(invented(flat), "limits"), said(invented(flat, photos=60, folds=3), "limits")
+    assert "one split of its photos" in whole and "One seed." in whole
+    assert "split" not in folds and "seed" not in folds and "not of one trained network" in folds
+    assert "One learning rate for all" in whole
+    chosen = with_rates(invented(flat, photos=60, folds=4), lambda *w: 1e-4, lambda *w: 0.1)
+    assert "One learning rate" not in said(chosen, "limits")
 
 
 def test_whether_unfreezing_beats_training_longer():

@@ -161,6 +161,13 @@ class NetworkAnswer:
         return {name: self.results.difference(*both) for name, both in sides.items() if all(both)}
 
     @cached_property
+    def amounts(self) -> dict[str, pd.DataFrame]:
+        """The plain rows of each strategy that was run with several amounts."""
+        plain = self.rows[self.rows["plain"]]
+        found = {strategy: plain[plain["strategy"] == strategy] for strategy in ("layers", "blocks")}
+        return {strategy: rows for strategy, rows in found.items() if len(rows) > 1}
+
+    @cached_property
     def trends(self) -> dict[str, Trend]:
         """How three quantities change from the least to the most unfrozen; the training loss from the control on."""
         quantities = {
@@ -440,6 +447,11 @@ class Answer:
         """Say whether a parameter differs from its default in any run."""
         default = Experiment.model_fields[name].get_default()
         return any(getattr(run.record.experiment, name) != default for run in self.results.runs)
+
+    @property
+    def has_amounts(self) -> bool:
+        """Whether any network was run with several numbers of layers or blocks."""
+        return any(network.amounts for network in self.networks)
 
     @cached_property
     def versus(self) -> list[Versus]:

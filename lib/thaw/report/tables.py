@@ -15,7 +15,7 @@ from thaw.report import advice
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
-from thaw.report.words import duration, number, parameter, percent, weights_title
+from thaw.report.words import number, parameter, percent, weights_title
 from thaw.study.study import Study
 
 NONE = "–"
@@ -24,10 +24,9 @@ TESTED = "Test acc. (95%)"
 RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
     TESTED: ("test_accuracy", percent),
     "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
-    "Parameters that train": ("trainable_parameters", number),
-    "Training": ("training_seconds", duration),
+    "Parameters": ("trainable_parameters", number),
+    "Training (min)": ("training_seconds", lambda seconds: f"{seconds / 60:.3g}"),
     "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else NONE),
-    "Train acc.": ("train_accuracy", percent),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
 }
