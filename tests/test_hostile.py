@@ -113,8 +113,6 @@ def cells(results: Results) -> list:
                 "networks",
                 "speed",
                 "conclusion",
-                "limits",
-                "again",
             )
         ),
         Table(tables.parameters(record.experiment), caption),
