@@ -61,15 +61,19 @@ def learning_curves(results: Results, network: str) -> Figure:
 
     Of more than `MOST` configurations only the most accurate are shown.
     """
-    rows = _most_accurate(results.backbones[network])
+    return learning_curves_of(results, _most_accurate(results.backbones[network]))
+
+
+def learning_curves_of(results: Results, rows: pd.DataFrame) -> Figure:
+    """Show the same of some rows of ``results.rows``, of any networks."""
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
     figure, panels = grid(1.9 * lines + 0.3, lines, columns, sharex=True, sharey=True)
     for axes in panels.flat[len(rows) :]:
         axes.axis("off")
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
-        runs, colour = results.of_row(row), _colour(results, network)
-        folds = len(runs) > 1 and bool(results.folds[network])
+        runs, colour = results.of_row(row), _colour(results, row["backbone"])
+        folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
         for number, run in enumerate(runs):
             e = run.record.experiment
             who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
