@@ -180,7 +180,7 @@ class Pair:
         shown = every.head(MOST)
         if shown.empty:
             return Markdown("Both classify the same photos correctly.")
-        caption = f"Photos that one of the two classifies correctly more often: {len(shown)} of {len(every)}."
+        caption = f"Photos that one of the two classifies correctly more often: the first {len(shown)} of {len(every)}."
         images = pictures.find(self.study.runs[0].record, shown.index)
         if images is None:
             columns = {"key": "Photo", "label": "Class", "first": "First says", "second": "Second says"}
@@ -243,7 +243,6 @@ class Pair:
         return Table(
             pd.DataFrame(lines, columns=columns),
             f"What each configuration says of a photo of the class {label}; means over its runs.",
-            muted=[says == label for _, _, says, *_ in lines],
         )
 
 
@@ -305,13 +304,13 @@ class Explorer(traitlets.HasTraits):
             for control, row in ((self.first, top), (self.second, second)):
                 control.options = options
                 control.value = row.name
-            self.of_class.options = [(ALL, None), *((name, name) for name in results.classes)]
+            self.of_class.options = [(ALL, ""), *((name, name) for name in results.photos_of_class.index)]
             self.margin.value = 100 * results.margin
 
     def _choose(self) -> None:
         if not self._filling:
             results = self._found[self.study.value]
-            self.value = Pair(results, self.first.value, self.second.value, self.of_class.value)
+            self.value = Pair(results, self.first.value, self.second.value, self.of_class.value or None)
             self.photo.max = len(self.value.photos)
 
     @contextmanager
