@@ -124,6 +124,19 @@ def test_without_the_photos_they_are_listed(results, monkeypatch):
     assert explore.NO_PHOTOS in pair.picture(1).data
 
 
+def test_the_photos_on_which_they_differ_are_shown(results, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        explore.pictures, "find", lambda record, keys: (asked.extend(keys), np.zeros((len(keys), 8, 8, 3), np.uint8))[1]
+    )
+    pair = Pair(results, label(results, BLOCKS, 2), label(results, "frozen"))
+    figure = pair.grid().figure
+    assert asked == pair.disagreements().index[:10].tolist()
+    first = pair.photos.iloc[0]
+    assert figure.axes[0].get_title() == f"{first['label']}\nfirst: {first['first']}\nsecond: {first['second']}"
+    assert first["first"] == first["label"] != first["second"]
+
+
 def test_a_pair_of_one_and_the_same(results):
     pair = Pair(results, label(results, BLOCKS, 2), label(results, BLOCKS, 2))
     assert "Both sides are" in pair.in_words(2).data
@@ -210,9 +223,12 @@ def test_what_is_said_before_a_run_is_what_the_run_finds(first_study, monkeypatc
     tuned = jobs["mobilenet-blocks-2"]
     ahead = Ahead.of(tuned.experiment)
     assert ahead.experiment("blocks", 2) == tuned.experiment
-    assert ahead.outlook(tuned.experiment).trainable_parameters == tuned.read()[0].record.trainable_parameters
-    assert ahead.outlook(tuned.experiment).activations == 80 * 2 * 2 * 512 * 4
-    assert ahead.outlook(tuned.experiment).layers["trains"].sum() == 13
+    outlook, (run,) = ahead.outlook(tuned.experiment), tuned.read()
+    assert outlook.trainable_parameters == run.record.trainable_parameters
+    assert outlook.total_parameters == run.record.total_parameters
+    kept = run.record.activations["finetune"]
+    assert (outlook.kept, outlook.activations / 1e6) == (kept["cached"], pytest.approx(kept["megabytes"], abs=0.1))
+    assert outlook.layers["trains"].sum() == 13
     frozen = ahead.outlook(ahead.experiment("frozen", 0))
     assert frozen.trainable_parameters == 5_125
     seconds = [ahead.outlook(ahead.experiment("blocks", amount)).seconds for amount in (1, 5, 13)]
@@ -247,7 +263,8 @@ def test_executed_and_exported(first_study, tmp_path):
     pair = Explorer({"tiny": Results.of(study)}).value
     assert outputs["difference"][0].data["text/markdown"] == pair.in_words(100 * study.margin).data
     pictures = {name for name, every in outputs.items() for out in every if "<img" in out.data.get("text/html", "")}
-    assert pictures == {"disagree", "confusion", "curves", "picture", "look", "strip"}
+    shown = {"confusion", "curves", "picture", "look", "strip"} | ({"disagree"} if len(pair.disagreements()) else set())
+    assert pictures == shown
 
     export = [sys.executable, "-m", "nbconvert", "--to", "html", done]
     assert subprocess.run(list(map(str, export)), capture_output=True).returncode == 0

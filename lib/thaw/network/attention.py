@@ -26,8 +26,9 @@ def look(network: keras.Model, photo: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     probabilities : array, (classes,)
-    heat : array, (height, width)
-        From 0 to 1: the largest is 1, unless nothing speaks for the class.
+    heat : array, (rows, columns)
+        Of each part of the photo that the maps tell apart, from 0 to 1: the
+        largest is 1, unless nothing speaks for the class.
 
     Raises
     ------
@@ -44,6 +45,5 @@ def look(network: keras.Model, photo: np.ndarray) -> tuple[np.ndarray, np.ndarra
         scores = tf.linalg.matmul(entering, head.kernel.value) + head.bias.value  # before the softmax
         score = scores[0, int(tf.argmax(probabilities[0]))]
     weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
-    heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))
-    heat = tf.image.resize(heat, photo.shape[:2], method="bicubic")[0, ..., 0].numpy().clip(0)
+    heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))[0].numpy()
     return probabilities[0].numpy(), heat / (heat.max() or 1)

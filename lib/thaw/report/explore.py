@@ -26,7 +26,7 @@ from thaw.errors import InvalidRecord, ThawError
 from thaw.experiment import Experiment
 from thaw.records.runs import Run, together
 from thaw.report import figures, tables, words
-from thaw.report.display import Figure, Table, markdown
+from thaw.report.display import Figure, Table, markdown, one_line
 from thaw.report.results import Results
 from thaw.report.statistics import ALPHA, Difference
 from thaw.report.verdicts import Verdict, judged
@@ -180,12 +180,14 @@ class Pair:
         shown = every.head(MOST)
         if shown.empty:
             return Markdown("Both classify the same photos correctly.")
-        caption = f"Photos that one of the two classifies correctly more often: the first {len(shown)} of {len(every)}."
+        few = f": the first {MOST} of {len(every)}" if len(every) > MOST else ""
+        caption = f"Photos that one of the two classifies correctly more often{few}."
         images = pictures.find(self.study.runs[0].record, shown.index)
         if images is None:
             columns = {"key": "Photo", "label": "Class", "first": "First says", "second": "Second says"}
             return Table(shown.reset_index()[list(columns)].rename(columns=columns), caption, (NO_PHOTOS,))
-        titles = figures.photo_titles(shown["label"], shown["first"], "second: " + shown["second"])
+        names = shown[["label", "first", "second"]].map(one_line).itertuples(index=False)
+        titles = [f"{label}\nfirst: {first}\nsecond: {second}" for label, first, second in names]
         return Figure(figures.photo_grid(images, titles), caption, alt="Photos with what each configuration says.")
 
     def confusion(self) -> Figure:
@@ -225,7 +227,7 @@ class Pair:
         key = self.key(number)
         if (image := self.image(key)) is None:
             return Markdown(f"{markdown(key)}. {NO_PHOTOS}")
-        figure = figures.photo_grid(image[None], [f"{self.photos.loc[key, 'label']}"])
+        figure = figures.photo_grid(image[None], [one_line(self.photos.loc[key, "label"])])
         return Figure(figure, f"The photo {key}.", alt="A photo with its class.")
 
     def said(self, number: int) -> Table:
@@ -412,11 +414,11 @@ def attention(pair: Pair, number: int, model: Path) -> Figure | Markdown:
 
     label = pair.photos.loc[key, "label"]
     said, probability, heat = looks(model, image)
-    titles = f"class: {label}", f"says: {said} ({probability:.0%})"
+    titles = f"class: {one_line(label)}", f"says: {one_line(said)} ({probability:.0%})"
     return Figure(
         figures.heat(image, heat, titles),
-        "Where the network looks (Grad-CAM): bright parts speak for the class that it names. It was trained on all "
-        "photos of the study, also on this one.",
+        f"Where the network looks (Grad-CAM): bright parts speak for the class that it names, as far as {len(heat)} by "
+        f"{len(heat[0])} parts tell. It was trained on all photos of the study, also on this one.",
         alt="A photo, and the same with the parts coloured that speak for the predicted class.",
     )
 

@@ -25,7 +25,7 @@ def looks(path: Path, photo: np.ndarray) -> tuple[str, float, np.ndarray]:
     -------
     said, probability : str, float
         The class that is named, and how sure the network is.
-    heat : array, (height, width)
+    heat : array, (rows, columns)
         As `thaw.network.attention.look` returns it.
 
     Raises

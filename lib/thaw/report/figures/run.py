@@ -48,14 +48,15 @@ def heat(image: np.ndarray, values: np.ndarray, titles: tuple[str, str]) -> Figu
     Parameters
     ----------
     image : array of uint8, (size, size, 3)
-    values : array, (size, size)
-        How much each part counts, from 0 to 1.
+    values : array, (rows, columns)
+        How much each part of the photo counts, from 0 to 1.
     titles : tuple of str
     """
     figure = photo_grid(np.stack([image, image]), titles)
     axes = figure.axes[1]
     axes.images[0].set_data(np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype("uint8"))
-    axes.imshow(values, cmap="inferno", alpha=0.15 + 0.55 * values, vmin=0, vmax=1)
+    whole = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    axes.imshow(values, cmap="inferno", alpha=0.6, vmin=0, vmax=1, interpolation="bilinear", extent=whole)
     figure.set_size_inches(6, 3.4)
     return figure
 
