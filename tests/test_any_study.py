@@ -1,6 +1,7 @@
 """Words, verdicts and figures of studies that are small, unfinished or one-sided: none fails, none says nan."""
 
 import html
+import json
 import re
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ from invented import FROZEN, OWN, WAYS, flat, invented, of_somebody_else, with_r
 from test_words import MAY_BE_EMPTY, SECTIONS
 
 from thaw.records.runs import runs_table
-from thaw.report import captions, figures, tables
+from thaw.report import advice, captions, figures, tables
 from thaw.report.answer import Answer
 from thaw.report.display import Figure
 from thaw.report.results import Results
@@ -65,10 +66,12 @@ def test_any_study_has_its_report(name):
     results = STUDIES[name]()
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS if section not in MAY_BE_EMPTY]
-    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    frames = [tables.configurations(results), tables.costs(results), tables.provenance(answer)]
     if results.replication:
         frames.append(results.replication.claims_table())
         texts.append(answer.write("replication"))
+    box = advice.box(answer)
+    texts += [*box.values(), json.dumps(advice.for_programs(answer), allow_nan=False)]
     for text in [*texts, *(frame.to_string() for frame in frames)]:
         assert text
         assert not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
@@ -95,8 +98,9 @@ def everything(results: Results) -> str:
     """All words of a study's report, with its tables and what its figures say."""
     answer = Answer(results)
     texts = [answer.write(section) for section in SECTIONS] + [answer.title, str(answer.facts("mine"))]
-    frames = [tables.configurations(results)[0], tables.costs(results), tables.provenance(answer)]
+    frames = [tables.configurations(results), tables.costs(results), tables.provenance(answer)]
     texts += [write(answer) for write in CAPTIONS] + [captions.curves(network) for network in answer.networks]
+    texts.append(str(advice.box(answer)))
     frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
     drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.gap(results)]
     drawn += [figures.differences(results), *(figures.learning_curves(results, name) for name in results.backbones)]
@@ -186,9 +190,9 @@ def test_the_control_is_one_that_trains_alike():
 def test_classes_that_are_not_alike_in_size_have_their_recall():
     even, uneven = of_somebody_else([30, 25, 30]), of_somebody_else([60, 30, 5])
     assert not even.uneven and uneven.uneven
-    assert "Balanced acc." not in tables.configurations(even)[0]
+    assert "Balanced acc." not in tables.configurations(even)
     assert Answer(even).write("balance") == ""
-    assert "Balanced acc." in tables.configurations(uneven)[0]
+    assert "Balanced acc." in tables.configurations(uneven)
     run = uneven.runs[0]
     right = run.predictions["label"] == run.predictions["predicted"]
     by_hand = [right[run.predictions["label"] == f"class {number}"].mean() for number in range(3)]

@@ -194,6 +194,17 @@ def test_other_photos_or_weights_than_the_study_s_are_refused(study, monkeypatch
     assert not (study.outputs / "model").exists()
 
 
+def test_no_folder_of_this_machine_is_given_away():
+    own = invented(lambda *_: 0.8).experiment.model_copy(
+        update={"dataset": "folder:/home/me/flowers", "backbone": "/home/me/own.keras", "weights": "/home/me/x.h5"}
+    )
+    shown = delivering._without_folders(own)
+    assert (shown["dataset"], shown["backbone"], shown["weights"]) == ("folder:flowers", "own.keras", "x.h5")
+    tfds = own.model_copy(update={"dataset": "cassava/set:1.0.0", "backbone": "mobilenet", "weights": "imagenet"})
+    shown = delivering._without_folders(tfds)
+    assert (shown["dataset"], shown["backbone"], shown["weights"]) == ("cassava/set:1.0.0", "mobilenet", "imagenet")
+
+
 # ---- the photos ---------------------------------------------------------------------------------
 
 
@@ -218,7 +229,7 @@ def test_no_name_of_a_class_means_anything_in_the_card():
     results = of_somebody_else([30, 20, 10, 5, 5], folds=3)
     row = results.recommended
     record = results.of_row(row)[0].record
-    record = record.model_copy(update={"data": record.data | {"title": HOSTILE[0], "description": HOSTILE[3]}})
+    record = record.model_copy(update={"data": record.data | {"title": HOSTILE[0], "description": "from /photos/mine"}})
     described = {
         "profile": "mine",
         "experiment": record.experiment.model_dump(mode="json"),

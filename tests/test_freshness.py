@@ -87,7 +87,7 @@ def change_record(project):
 
 def change_notebook(project):
     path = project / "notebooks" / "summary.ipynb"
-    path.write_text(path.read_text().replace("## In short", "## In brief"))
+    path.write_text(path.read_text().replace("## The answer", "## An answer"))
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from test_report import displayed, saved, squeezed
 
 from thaw.records.record import Activations
 from thaw.records.runs import Run
+from thaw.report import advice, figures, tables, words
 from thaw.report import display as report
-from thaw.report import figures, tables, words
 from thaw.report.answer import Answer
-from thaw.report.display import Figure, Table, TitlePage
+from thaw.report.display import Box, Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 from thaw.report.results import Results
 
@@ -97,13 +97,17 @@ def cells(results: Results) -> list:
         TitlePage(
             "How much?",
             answer.title,
-            answer.facts(DESCRIPTION),
             warning=DESCRIPTION,
         ),
+        Box(TITLE, answer.facts(DESCRIPTION)),
+        Box(TITLE, advice.box(answer)),
         prose(words.write("weights", network=record.network, weights=record.weights)),
         prose(words.write("data", data=record.data, classes=results.classes)),
         prose(words.write("training", runs=[trained])),
-        *(prose(answer.write(name)) for name in ("in_short", "method", "networks", "speed", "conclusion")),
+        *(
+            prose(answer.write(name))
+            for name in ("in_short", "explained", "answer", "method", "networks", "speed", "conclusion")
+        ),
         Table(tables.parameters(record.experiment), caption),
         Table(tables.provenance(answer), caption),
         Table(results.replication.claims_table(), caption, notes=(DESCRIPTION, *answer.caveats)),

@@ -19,6 +19,7 @@ from conftest import ROOT, TINY
 
 from thaw.records.record import Record
 from thaw.records.runs import Run
+from thaw.report import words
 from thaw.study.latency import ROUNDS
 from thaw.study.study import Study
 
@@ -147,7 +148,8 @@ def test_progress_is_shown(first_study):
     assert "Traceback" not in lines
     assert "WARNING" not in lines
     assert "0000" not in lines
-    assert lines.rstrip().endswith("report.pdf")
+    assert lines.index("report.pdf") < lines.index("The network, to use:")
+    assert lines.rstrip().endswith(os.path.join("tiny", "model"))
 
 
 def test_the_table_of_results_is_that_of_the_records(study):
@@ -178,6 +180,8 @@ def test_the_reports_show_every_row_and_say_how_small_the_study_is(study):
             assert f"{run.record.trainable_parameters:,}" in text
             assert f"{run.record.test_accuracy:.1%}" in text
         for section in (
+            "The answer",
+            "The best guess",
             "The networks",
             "Results",
             "Accuracy",
@@ -204,6 +208,29 @@ def test_the_reports_show_every_row_and_say_how_small_the_study_is(study):
     assert all(captions)
     assert len(re.findall(r"Table \d", pdf)) >= 3
     assert len(re.findall(r"Figure \d+\.", pdf)) >= 8
+
+
+def test_one_quantity_has_one_number_everywhere(study):
+    """Of the advised configuration: in the page, on paper, and in both files."""
+    answer = json.loads((study.outputs / "answer.json").read_text(encoding="utf-8"))
+    network = next(each for each in answer["networks"] if each["network"] == answer["advice"]["network"])
+    row = network["recommended"]
+    job = next(job for job in study.jobs if job.configuration == answer["advice"]["configuration"])
+    rows = pd.read_csv(study.outputs / "results.csv")
+    mine = rows[rows["configuration"] == job.experiment.configuration]
+    assert row["accuracy"] == pytest.approx(mine["test_accuracy"].mean())
+    assert row["training_seconds"] == pytest.approx(mine["training_seconds"].mean())
+    assert network["milliseconds_a_photo"] == pytest.approx(mine["latency"].iloc[0])
+    html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser").get_text(" ")
+    document = pypdfium2.PdfDocument(study.outputs / "report.pdf")
+    pages = [page.get_textpage().get_text_range() for page in document]
+    accuracy, low, high = (f"{row[name]:.1%}" for name in ("accuracy", "low", "high"))
+    said = [f"{accuracy} of photos that it was not trained on (95% interval: {low} to {high})"]
+    said.append(f"{words.duration(row['training_seconds'])} to train, {network['milliseconds_a_photo']:.1f} ms a photo")
+    for text in (html, pages[0]):
+        assert all(each in " ".join(text.split()) for each in said)
+    for text in (html, "".join(pages), (study.outputs / "results.md").read_text(encoding="utf-8")):
+        assert f"{accuracy} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in " ".join(text.split())
 
 
 def test_the_html_report_leads_to_the_files_of_every_run(study):

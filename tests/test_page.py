@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 from test_report import displayed, saved
 
-from thaw.report.display import Figure, Link, Table, TitlePage
+from thaw.report.display import Box, Figure, Link, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 from thaw.report.figures.style import grid, point, says
 
@@ -48,10 +48,11 @@ def report(tmp_path_factory):
     raw = "<script>document.title = 'run'</script><img src=data:x onerror=\"document.title = 'run'\">"
     notebook = saved(
         folder / "summary.ipynb",
-        displayed(TitlePage("How much?", "On flowers", {"Device": "a laptop"})),
+        displayed(TitlePage("How much?", "On flowers")),
         v4.new_markdown_cell("## In *short*\n\nUnfreeze *five layers*."),
+        displayed(Box("What to do", {"Device": "a laptop"})),
         *sections[:3],
-        displayed(Table(rows, f"Results of {HOSTILE}.", muted=[False] * 11 + [True])),
+        displayed(Table(rows, f"Results of {HOSTILE}.")),
         displayed(Figure(figure(), "A figure.", f"It rises. {HOSTILE}"), Figure(figure(), "Another.", "The same.")),
         *sections[3:],
         v4.new_markdown_cell("## Again\n\n| a | b |\n|--|--|\n| c | d |\n\n### Again"),

@@ -15,7 +15,7 @@ from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 
 from thaw.errors import ReportError
-from thaw.report.display import Figure, Table, TitlePage
+from thaw.report.display import Box, Figure, Table, TitlePage
 from thaw.report.export import export_html, export_pdf
 
 NASTY = (
@@ -50,7 +50,7 @@ def plot(width: float, height: float, photo: bool = False) -> plt.Figure:
 
 
 def wide() -> Table:
-    """The largest table of the study: ten columns, with every other row of second rank."""
+    """The largest table of a study: ten columns."""
     names = ["Network", "Trained", "Trainable parameters", "Training accuracy (%)", "Validation accuracy (%)"]
     names += ["Test accuracy (%)", "Test loss", "Inference (ms/photo)", "Training time (s)", "Peak memory (MB)"]
     rows = [
@@ -59,16 +59,15 @@ def wide() -> Table:
         + [f"0.{row:03}", "–" if row % 2 else f"{row}.5", f"{1000 + row}", f"{2000 + row}"]
         for row in range(ROWS)
     ]
-    return Table(
-        pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",), [row % 2 == 0 for row in range(ROWS)]
-    )
+    return Table(pd.DataFrame(rows, columns=names), "Every run.", ("Wilson intervals.",))
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """A report with all that can be in one, exported both ways."""
     folder = tmp_path_factory.mktemp("report")
-    title = TitlePage("How much to unfreeze?", NASTY, {"Weights": "0123456789abcdef" * 4, NASTY: NASTY}, NASTY)
+    title = TitlePage("How much to unfreeze?", NASTY, NASTY)
+    box = Box("What to do", {"Weights": "0123456789abcdef" * 4, NASTY: NASTY})
     nasty = pd.DataFrame({"#1 *n*|_m_": [NASTY, LONG], "$n$": ["1e-05", "–"]})
     words = pd.DataFrame(
         [["unbreakable_configuration"] * COLUMNS],
@@ -87,7 +86,7 @@ def report(tmp_path_factory):
         folder / "summary.ipynb",
         v4.new_markdown_cell("# Not in the report", metadata={"tags": ["remove"]}),
         displayed({"text/plain": "removed output"}, tags=["remove"]),
-        displayed(title),
+        displayed(title, box),
         v4.new_markdown_cell(prose),
         v4.new_markdown_cell(f"## Results\n\nA path `{'a_long_path/' * 20}` and {LONG * 3}."),
         displayed(v4.new_output("stream", name="stderr", text="a warning"), *tables),
@@ -130,8 +129,8 @@ def test_nothing_in_a_text_is_markup(report):
     literally = NASTY.split("\n")
     where = [
         ".subtitle",
-        ".report-title th",
-        ".report-title td",
+        ".report-box th",
+        ".report-box td",
         ".report-warning",
         "figcaption",
         "td",
@@ -153,10 +152,9 @@ def test_only_prose_and_results_are_shown(report):
             assert shown in re.sub(r"\s+", " ", text)
 
 
-def test_columns_of_numbers_stand_to_the_right_and_rows_of_second_rank_are_grey(report):
+def test_columns_of_numbers_stand_to_the_right(report):
     rows = report.soup.select_one(".report-scroll table").select("tbody tr")
     assert all(["right" in cell["style"] for cell in row.select("td")] == [False] * 2 + [True] * 8 for row in rows)
-    assert ["muted" in row.get("class", []) for row in rows] == list(report.tables[0].muted)
 
 
 def test_html_has_a_title_and_a_way_to_each_section(report):
@@ -211,10 +209,9 @@ def test_pdf_numbers_captions_and_repeats_the_header_row(report):
     assert all("Network" in page and "Trained" in page for page in pages)
 
 
-def test_pdf_begins_with_title_and_contents_and_has_a_running_title_and_page_numbers(report):
+def test_pdf_has_a_title_bookmarks_a_running_title_and_page_numbers(report):
     assert report.document.get_metadata_dict()["Title"] == "How much to unfreeze?"
-    assert "Contents" in report.pages[0]
-    assert "Method" in report.pages[0].split("Contents")[1]
+    assert [item.get_title() for item in report.document.get_toc()] == ["Method", "Results", "Words"]
     for number, page in enumerate(report.pages, start=1):
         assert f"{number} / {len(report.pages)}" in page
         assert "How much to unfreeze?" in page
@@ -249,8 +246,6 @@ def test_text_is_escaped_for_jupyterlab_too():
     bundle = Table(pd.DataFrame({"a": [NASTY]}), NASTY)._repr_mimebundle_()
     assert escape(NASTY.split("\n", maxsplit=1)[0]) in bundle["text/html"]
     assert "<script" not in bundle["text/html"]
-    with pytest.raises(ValueError, match="muted has 1 values for 2 rows"):
-        Table(pd.DataFrame({"a": ["1", "2"]}), "c", muted=[True])
 
 
 @pytest.mark.parametrize("export", [export_html, export_pdf])

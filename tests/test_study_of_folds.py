@@ -11,10 +11,13 @@ import yaml
 from conftest import ROOT
 from test_record import made_up_run
 
+from thaw.__main__ import main
 from thaw.data import checks, source
+from thaw.disk.locks import locked
 from thaw.errors import DataDamaged, InvalidParameter, InvalidRecord
 from thaw.records import record, runs
 from thaw.study import check, freshness
+from thaw.study.graph import Graph
 from thaw.study.study import NOT_RUN, Job, Study, fold_name
 from thaw.study.watch import Clock
 
@@ -232,3 +235,26 @@ def test_photos_listed_with_their_folds_can_be_compared():
     listed = pd.DataFrame({"path": ["a", "b"], "label": "x", "fold": [0, 1], "part": "train", "sha256": ["1", "2"]})
     now = listed.drop(columns="fold").assign(label=["x", "y"])
     assert checks.changes(listed, now) == "Since then, 1 photo was relabelled (b)."
+
+
+def test_a_report_of_what_is_finished_can_be_had_at_any_time(tmp_path, study, monkeypatch, capfd):
+    """Also while the study runs: nothing else is run, and its own lock is not needed."""
+    stages = []
+
+    def make(graph, stage, **_):
+        stages.append(stage)
+        digest = freshness.made_from(graph.study)
+        (graph.study.outputs / "report.html").write_text(f'<meta content="{digest}">', encoding="utf-8")
+        (graph.study.outputs / "report.pdf").touch()
+
+    monkeypatch.setattr(Graph, "run", make)
+    command = ["report", str(study.path), "--outputs", str(study.outputs.parent), "--now"]
+    study.outputs.mkdir(parents=True, exist_ok=True)
+    with locked([study.outputs / "study"]):
+        assert main(command) == 1
+        assert "nothing to report yet" in capfd.readouterr().err
+        finish(study.jobs[0], study.jobs[0].experiment.tested_folds[:3])
+        assert main(command) == 0
+        assert main(command) == 0, "it is there already"
+    assert stages == ["report"]
+    assert "report.html" in capfd.readouterr().out

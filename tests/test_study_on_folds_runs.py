@@ -50,4 +50,6 @@ def test_a_study_goes_on_with_the_next_fold_also_where_folds_are_spread(tmp_path
     assert [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser")
     assert "4 folds" in " ".join(html.get_text(" ").split())
+    card = (study.outputs / "model" / "README.md").read_text(encoding="utf-8")
+    assert "of 24 photos correctly" in card and "; 4 folds)" in card
     assert not list(job.directory.glob("folds/*")), "gathered"

@@ -26,7 +26,7 @@ from thaw.study.study import Study
 from thaw.training import activations
 
 pytestmark = pytest.mark.process
-TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {}}
+TINY = read_parameters(ROOT / "tests" / "tiny.yaml") | {"study": {"deliver": "none"}}
 
 
 class Project:

@@ -20,7 +20,20 @@ from thaw.study.study import Job
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 
 TEMPLATES = sorted(Path(words.__file__).parent.glob("*.j2"))
-SECTIONS = ("question", "in_short", "networks", "method", "missing", "power", "accuracy", "hard", "speed", "cost")
+SECTIONS = (
+    "explained",
+    "answer",
+    "question",
+    "in_short",
+    "networks",
+    "method",
+    "missing",
+    "power",
+    "accuracy",
+    "hard",
+    "speed",
+    "cost",
+)
 SECTIONS += ("strategies", "fit", "choice", "conclusion", "photos", "balance", "rows", "curves", "learning_rates")
 MAY_BE_EMPTY = ("missing", "strategies", "photos", "balance", "learning_rates")
 
@@ -257,8 +270,10 @@ def test_a_study_without_claims_says_nothing_of_an_original():
     general = " ".join(said(without, section) for section in SECTIONS)
     assert "original" in with_claims
     assert not re.search("original|claim|replicat", general, re.IGNORECASE)
-    assert not any(tables.configurations(without)[1])
-    assert sum(tables.configurations(results)[1]) == 14
+    assert "The original" not in tables.configurations(without)
+    beside = tables.configurations(results)["The original"]
+    assert len(beside) == 16 and (beside != tables.NONE).sum() == 14, "a control has none"
+    assert beside[0] == "92.1%"
     for path in TEMPLATES:
         assert not re.search("resnet|mobilenet|flowers", path.read_text(encoding="utf-8"), re.IGNORECASE), path.name
 
@@ -450,7 +465,12 @@ def test_the_hardest_photos_are_those_that_most_runs_get_wrong():
 def test_the_tables_for_people_who_write_their_own(tmp_path):
     results = invented(flat, seeds=2)
     tables.write_tables(results, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.md", "results.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "answer.json",
+        "results.csv",
+        "results.md",
+        "results.tex",
+    ]
     runs = pd.read_csv(tmp_path / "results.csv")
     assert len(runs) == len(results.runs)
     assert {"seed", "test_accuracy", "head_seconds"} <= set(runs)
@@ -481,9 +501,9 @@ def test_what_is_missing_is_said_with_its_reason_and_shown_in_the_table():
     assert "config-0, seed 0" in html.unescape(text)
     assert "*kernel*" not in text
     assert "and more" not in text
-    frame, is_original = tables.configurations(results)
+    frame = tables.configurations(results)
     shown = frame["What trains"].tolist()
     assert "Strategy B (4 blocks): diverged" in shown
     assert "Strategy B (4 blocks): not finished" in shown
-    assert len(frame) == len(is_original)
+    assert len(frame) == 16 and (frame.iloc[-1, 2:] == tables.NONE).all()
     assert "Strategy B (4 blocks)" not in shown

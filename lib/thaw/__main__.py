@@ -102,7 +102,8 @@ def init(photos, networks, minutes, name, weights, preprocessing):
 @on_study
 @click.option("--cores", type=click.IntRange(min=1), help="Processor cores to use.  [default: all]")
 @click.option("--cluster", help="Run on a cluster: a folder in params/clusters, or a profile of Snakemake's own.")
-def report(study, outputs, cores, cluster):
+@click.option("--now", is_flag=True, help="Report what is finished, and run nothing else. Also while the study runs.")
+def report(study, outputs, cores, cluster, now):
     """Run a profile's study and export its report.
 
     The same command goes on with a study that was stopped.
@@ -121,16 +122,33 @@ def report(study, outputs, cores, cluster):
                 f"{folder}: has a {min(special)} in its name, which means something to Snakemake. Give another folder."
             )
 
+    jobs = graph.Graph(study, outputs, str(cores or "all"), cluster)
+    if now:
+        return _report_now(jobs)
+
     def busy():
         raise ThawError(f"{study.outputs}: another run of this study is at work. Wait for it, or stop it first.")
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with locked([study.outputs / "study"], busy):
-            return _report(study, graph.Graph(study, outputs, str(cores or "all"), cluster))
+            return _report(study, jobs)
     except KeyboardInterrupt:
         click.echo("\nthaw: stopped. The same command goes on from here.", err=True)
         return 130
+
+
+def _report_now(jobs: graph.Graph) -> int:
+    study = jobs.study
+    if not study.reportable():
+        raise ThawError(
+            f"{study.outputs}: there is nothing to report yet. One experiment has to finish, or three folds of one."
+        )
+    jobs.report()
+    if not freshness.report_is_current(study):
+        raise ThawError(study.failures().get("report", "the study has gone on meanwhile. Run the command again."))
+    print(f"The report of {len(study.finished())} of {len(study.jobs)} experiments:", study.outputs / "report.html")
+    return 0
 
 
 def _report(study: Study, jobs: graph.Graph) -> int:

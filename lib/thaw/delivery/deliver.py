@@ -18,7 +18,7 @@ from thaw.delivery import card
 from thaw.disk.atomic import folder_whole
 from thaw.disk.hashes import sha256
 from thaw.errors import Diverged, InvalidRecord, ThawError
-from thaw.experiment import Experiment
+from thaw.experiment import OWN_PHOTOS, Experiment
 from thaw.network import saved
 from thaw.records.record import Record, versions
 from thaw.records.runs import write_csv
@@ -133,7 +133,7 @@ def deliver(study: Study, log: Callable[[str], None] = print) -> Path:
             "trained_from": choice.trained_from,
             "profile": study.profile,
             "configuration": choice.name,
-            "experiment": choice.experiment.model_dump(mode="json"),
+            "experiment": _without_folders(choice.experiment),
             "network": facts,
             "tested": _tested(results, choice),
             "files": {name: sha256(unfinished / name) for name in NETWORK},
@@ -141,6 +141,16 @@ def deliver(study: Study, log: Callable[[str], None] = print) -> Path:
         (unfinished / freshness.ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
         (unfinished / "README.md").write_text(card.write(choice.record, choice.row, about), encoding="utf-8")
     return target
+
+
+def _without_folders(experiment: Experiment) -> dict[str, Any]:
+    """List an experiment's parameters; of paths only the last part, as the files may be given away."""
+    shown = experiment.model_dump(mode="json")
+    shown |= {name: Path(shown[name]).name for name in ("backbone", "weights")}
+    kind, colon, path = experiment.dataset.partition(":")
+    if kind in OWN_PHOTOS:
+        shown["dataset"] = f"{kind}{colon}{Path(path).name}"
+    return shown
 
 
 def _network(choice: Choice, folder: Path, log: Callable[[str], None]) -> dict[str, Any]:

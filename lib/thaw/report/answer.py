@@ -22,7 +22,6 @@ from thaw.study.probe import Probe
 
 BOTH = ("blocks", "layers")  # the two strategies that are compared
 LIKE = ("skip", "extras")  # what their configurations have in common when they are
-SMALL = 100  # with fewer test photos than this, the first page says how little they can decide
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,12 @@ class NetworkAnswer:
     def folds(self) -> tuple[int, ...]:
         """The folds that are compared; none without folds."""
         return self.results.folds[self.name]
+
+    @property
+    def official(self) -> bool:
+        """Whether its weights are those that Keras has for it; a network of one's own has no others."""
+        weights = self.runs[0].record.weights
+        return bool(weights["official"] or weights.get("own"))
 
     @cached_property
     def tested(self) -> int:
@@ -97,6 +102,23 @@ class NetworkAnswer:
     def choice(self) -> pd.Series:
         """The cheapest choice that the photos allow, as `Results.cheapest` defines it."""
         return self.results.cheapest(self.name)
+
+    @cached_property
+    def decision(self) -> str:
+        """Why the choice is the choice.
+
+        'only': nothing else was run. 'clearly best': all others are clearly
+        beaten. 'most accurate': it is that, too. 'no difference that matters',
+        or 'too close to call': what the most accurate has over it.
+        """
+        if len(self.rows) == 1:
+            return "only"
+        if len(self.unbeaten) == 1:
+            return "clearly best"
+        if self.top.name == self.choice.name or self.ahead[0].mean <= 0:
+            return "most accurate"
+        equal = self.ahead[0].equivalence(self.results.margin) < statistics.ALPHA
+        return "no difference that matters" if equal else "too close to call"
 
     @cached_property
     def steps(self) -> list[tuple[pd.Series, Step, pd.Series]]:
@@ -349,11 +371,17 @@ class Answer:
         """What was studied: the networks and the data set."""
         return f"{', '.join(self.results.titles.values())} on {self.record.data['title']}"
 
+    @cached_property
+    def advised(self) -> NetworkAnswer:
+        """The network to use: `Results.recommended` is its choice."""
+        name = self.results.recommended["backbone"]
+        return next(network for network in self.networks if network.name == name)
+
     @property
     def warning(self) -> str | None:
         """What a reader must know first: how little so few test photos decide; None where there are enough."""
         photos, rows = len(self.results.tested), self.results.rows
-        if photos >= SMALL:
+        if self.results.decides:
             return None
         return (
             f"Only {words.count(photos, 'test photo')}: the interval of a single accuracy is about "
@@ -383,12 +411,11 @@ class Answer:
     @property
     def caveats(self) -> list[str]:
         """A remark for each of Keras' networks whose weights are not the official ones."""
-        weights = {network.title: network.runs[0].record.weights for network in self.networks}
         return [
-            f"The weights of {title} are not the official ones: {about['title']}. "
-            f"All results of {title}, and above all what unfreezing gains, are results of these weights."
-            for title, about in weights.items()
-            if not about["official"] and not about.get("own")
+            f"The weights of {network.title} are not the official ones: {network.runs[0].record.weights['title']}. "
+            f"All results of {network.title}, and above all what unfreezing gains, are results of these weights."
+            for network in self.networks
+            if not network.official
         ]
 
     @property

@@ -23,12 +23,12 @@ def accuracy(answer: Answer) -> str:
     same = "folds" if answer.folds else "photos"
     pairs = any(len(pairs) for pairs in answer.results.pairs.values())
     compared = (
-        f"Configurations of a network were tested on the same {same}, so two can differ clearly although their "
-        "intervals overlap: the next figure has the comparisons."
+        "Enough, on grey: no other is clearly more accurate, and training more gains nothing clear. That is judged on "
+        f"the same {same}, so two can differ clearly although their intervals overlap."
     )
     return (
-        "Test accuracy of each configuration with its 95% interval, in the order of the parameters that train"
-        f"{_names(answer)}. {small}{compared if pairs else ''}"
+        "Test accuracy of each configuration with its 95% interval, from the one that trains least to the one that "
+        f"trains most{_names(answer)}. {small}{compared if pairs else ''}"
     ).strip()
 
 

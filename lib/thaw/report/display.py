@@ -1,4 +1,4 @@
-"""What a notebook displays between its prose: a `TitlePage`, `Table`s and `Figure`s.
+"""What a notebook displays between its prose: a `TitlePage`, a `Box`, `Table`s and `Figure`s.
 
 Each has an HTML form, for JupyterLab and the report. ``template/report.css``
 and ``template/report.typ`` set how it looks, on a screen and in the PDF.
@@ -23,7 +23,6 @@ _DPI = 150  # of figures with photos
 _SVG = "http://www.w3.org/2000/svg"
 for _prefix, _space in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
     ElementTree.register_namespace(_prefix, _space)
-_MUTED = ' class="muted" style="opacity: 0.7; font-style: italic"'
 _WITH_INTERVAL = re.compile(r"[^\w(.,]*\d[\d.,]*[^\w(.,]*\([^()]{1,24}\)")  # 94.0% (91.0 to 96.1)
 # Control characters that no format can hold, and those that turn the direction of all text after them.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -103,46 +102,30 @@ class Table:
         What the table shows, without a number.
     notes : tuple of str
         Remarks below the table.
-    muted : sequence of bool, (rows,)
-        Which rows are shown in grey; empty for none.
     folded : bool
         Show only the caption until it is clicked, without a number, and
         nothing in the PDF: for what leads to other files.
-
-    Raises
-    ------
-    ValueError
-        If `muted` does not have one value for each row.
     """
 
     frame: pd.DataFrame
     caption: str
     notes: tuple[str, ...] = ()
-    muted: Sequence[bool] = ()
     folded: bool = False
-
-    def __post_init__(self) -> None:
-        if len(self.muted) not in (0, len(self.frame)):
-            raise ValueError(f"muted has {len(self.muted)} values for {len(self.frame)} rows.")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         header = [str(name) for name in self.frame.columns]
         rows = [["" if pd.isna(cell) else cell for cell in row] for row in self.frame.itertuples(index=False)]
-        muted = list(self.muted) or [False] * len(rows)
         right = [_is_numeric([str(row[column]) for row in rows]) for column in range(len(header))]
         return {
             "text/plain": one_line(self.caption),
-            "text/html": self._to_html(header, rows, muted, right),
+            "text/html": self._to_html(header, rows, right),
         }
 
-    def _to_html(self, header, rows, muted, right) -> str:
+    def _to_html(self, header, rows, right) -> str:
         # JupyterLab does not have our style sheet, so what it needs is repeated in the tags.
         align = [f'style="text-align: {"right" if number else "left"}"' for number in right]
         head = "".join(f'<th scope="col" {a}>{_html(name)}</th>' for name, a in zip(header, align))
-        body = "\n".join(
-            f"<tr{_MUTED if grey else ''}>" + "".join(map(_cell, row, right)) + "</tr>"
-            for row, grey in zip(rows, muted)
-        )
+        body = "\n".join("<tr>" + "".join(map(_cell, row, right)) + "</tr>" for row in rows)
         notes = "".join(f'<p class="report-notes">{_html(note)}</p>' for note in self.notes)
         outer, title = ("details", "summary") if self.folded else ("figure", "figcaption")
         return (
@@ -226,22 +209,18 @@ def _with_values(svg: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class TitlePage:
-    """The first page of a report.
+class Box:
+    """Facts in a frame, for what a reader looks for first.
 
     Parameters
     ----------
-    title, subtitle : str
+    title : str
     facts : dict of str to str
-        What the report is based on, for example the data set and the device.
-    warning : str or None
-        What a reader must not overlook.
+        A line each.
     """
 
     title: str
-    subtitle: str
     facts: dict[str, str]
-    warning: str | None = None
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         left = 'style="text-align: left; vertical-align: top"'
@@ -249,6 +228,31 @@ class TitlePage:
             f'<tr><th scope="row" {left}>{_html(name)}</th><td {left}>{_html(value)}</td></tr>'
             for name, value in self.facts.items()
         )
+        return {
+            "text/plain": one_line(self.title),
+            "text/html": (
+                f'<div class="report-box mathjax_ignore"><p><strong>{_html(self.title)}</strong></p>\n'
+                f"<table><tbody>\n{facts}\n</tbody></table>\n</div>"
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class TitlePage:
+    """The head of a report.
+
+    Parameters
+    ----------
+    title, subtitle : str
+    warning : str or None
+        What a reader must not overlook.
+    """
+
+    title: str
+    subtitle: str
+    warning: str | None = None
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         warning = (
             '<p class="report-warning" role="note" style="border: 1px solid #c77700; border-left-width: 4px; '
             f'padding: 0.7em 1em">{_html(self.warning)}</p>\n'
@@ -257,7 +261,7 @@ class TitlePage:
             "text/plain": one_line(self.title),
             "text/html": (
                 f'<header class="report-title mathjax_ignore">\n<h1>{_html(self.title)}</h1>\n'
-                f'<p class="subtitle">{_html(self.subtitle)}</p>\n<table><tbody>\n{facts}\n</tbody></table>\n'
+                f'<p class="subtitle">{_html(self.subtitle)}</p>\n'
                 f"{warning if self.warning else ''}</header>"
             ),
         }

@@ -40,7 +40,8 @@ _CONFIG = Config(
 _PARTS = {
     "header h1": "title",
     "header .subtitle": "subtitle",
-    "header table": "facts",
+    ".report-box table": "facts",
+    ".report-box": "box",
     ".report-warning": "warning",
     ".report-notes": "notes",
     "header": "titlepage",

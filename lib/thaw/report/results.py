@@ -26,6 +26,7 @@ from thaw.study.study import FINDINGS, Job, Study
 
 # What a fine-tuned run and a frozen base can have in common apart from what trains.
 TRAINING = ("augmentation", "copies", "class_weight", "keep")
+SMALL = 100  # with fewer test photos than this, a report says how little they can decide
 UNEVEN = 1.5  # where the largest class has so many times the test photos of the smallest, recall counts beside accuracy
 
 
@@ -354,11 +355,15 @@ class Results:
             name: statistics.what_more_gains(family, self._unbeaten[name]) for name, family in self.families.items()
         }
 
-    def cheapest(self, backbone: str) -> pd.Series:
-        """Return the row of `best` with the fewest trainable parameters for which more did not show a gain."""
+    def plateau(self, backbone: str) -> pd.DataFrame:
+        """Return the rows of `best` for which training more did not show a gain; at least the most accurate."""
         out = [index for index, step in self.gains[backbone].items() if step.clear]
         left = self.best(backbone).drop(index=out, errors="ignore")
-        return statistics.upwards(left if len(left) else self.best(backbone).iloc[:1]).iloc[0]
+        return left if len(left) else self.best(backbone).iloc[:1]
+
+    def cheapest(self, backbone: str) -> pd.Series:
+        """Return the row of `plateau` with the fewest trainable parameters."""
+        return statistics.upwards(self.plateau(backbone)).iloc[0]
 
     @property
     def recommended(self) -> pd.Series:
@@ -369,6 +374,11 @@ class Results:
         """
         choices = [self.cheapest(name) for name in self.backbones]
         return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
+
+    @property
+    def decides(self) -> bool:
+        """Whether there are enough test photos to advise anything."""
+        return len(self.tested) >= SMALL
 
     def by_size(self, control: bool = False) -> dict[str, pd.DataFrame]:
         """Return the plain fine-tuned rows of each network that has several, by trainable parameters.

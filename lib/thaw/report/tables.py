@@ -1,6 +1,7 @@
 """The tables of the reports, and the results as files for people who write their own text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 
@@ -10,23 +11,25 @@ import pandas as pd
 from thaw.disk.atomic import write_atomic
 from thaw.experiment import FOUNDING, Experiment
 from thaw.records.runs import Run, runs_table, write_csv
+from thaw.report import advice
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
 from thaw.report.results import Results
-from thaw.report.words import number, parameter, percent, weights_title
+from thaw.report.words import duration, number, parameter, percent, weights_title
 from thaw.study.study import Study
 
 NONE = "–"
 FEW = 20  # classes in a table
-RESULTS = {
+TESTED = "Test acc. (95%)"
+RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
+    TESTED: ("test_accuracy", percent),
+    "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
+    "Parameters that train": ("trainable_parameters", number),
+    "Training": ("training_seconds", duration),
+    "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else NONE),
     "Train acc.": ("train_accuracy", percent),
-    "Train loss": ("train_loss", lambda loss: f"{loss:.3f}"),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
-    "Test acc. (95%)": ("test_accuracy", percent),
-    "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
-    "Trainable parameters": ("trainable_parameters", number),
-    "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else "–"),
 }
 
 
@@ -69,40 +72,34 @@ def run(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(figures.items(), columns=["Figure", "Value"])
 
 
-def configurations(results: Results, with_original: bool = True) -> tuple[pd.DataFrame, list[bool]]:
-    """Tabulate all configurations; in a replication each is followed by the original's row.
-
-    Returns
-    -------
-    frame : DataFrame
-    is_original : list of bool
-        For each row.
-    """
+def configurations(results: Results, with_original: bool = True) -> pd.DataFrame:
+    """Tabulate all configurations, a row each; in a replication with the source's own accuracy beside ours."""
     replication = results.replication if with_original else None
+    if replication and replication.original is None:
+        replication = None
     columns = {name: of for name, of in RESULTS.items() if name != "Balanced acc." or results.uneven}
-    rows, is_original = [], []
-
-    def add(title, label, cells, original=False):
-        rows.append((title, label, *cells))
-        is_original.append(original)
-
+    rows = []
     for _, row in results.rows.iterrows():
-        title = results.titles[row["backbone"]]
         measured = results.backbones[row["backbone"]]["latency"].median()  # all its configurations are one graph
         ours = dict(row) if np.isnan(measured) else dict(row) | {"inference_ms_per_image": measured}
         cells = {name: write(ours[column]) for name, (column, write) in columns.items()}
-        cells["Test acc. (95%)"] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
-        add(title, row["label"] + " (control)" * row["control"], cells.values())
-        if replication and (match := replication.row_of(row)) is not None:
-            theirs = [write(match[column]) if column in match else NONE for column, write in columns.values()]
-            add(title, f"as in {replication.called}", theirs, original=True)
+        cells[TESTED] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
+        label = row["label"] + " (control)" * row["control"]
+        rows.append({"Network": results.titles[row["backbone"]], "What trains": label} | cells)
+        if replication:
+            match = replication.row_of(row)
+            rows[-1]["theirs"] = NONE if match is None else percent(match["test_accuracy"])
     known = set(results.rows["configuration"])
     for job, reason in results.missing.items():
         if job.experiment.configuration not in known:
             known.add(job.experiment.configuration)
             word = "diverged" if reason.startswith("diverged") else "not finished"
-            add(results.title(job.experiment.backbone), f"{job.experiment.label}: {word}", [NONE] * len(columns))
-    return pd.DataFrame(rows, columns=["Network", "What trains", *columns]), is_original
+            label = f"{job.experiment.label}: {word}"
+            rows.append({"Network": results.title(job.experiment.backbone), "What trains": label})
+    frame = pd.DataFrame(rows).fillna(NONE)
+    if replication:
+        frame.insert(3, replication.called.capitalize(), frame.pop("theirs"))
+    return frame
 
 
 def recall(answer: Answer) -> pd.DataFrame:
@@ -120,11 +117,11 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def original_note(results: Results) -> list[str]:
-    """Say what the rows of an original are; nothing without one."""
-    if not results.replication or results.replication.original is None:
-        return []
+    """Say what the column of an original is; nothing without one."""
     about = results.replication
-    return [f"In grey: the figures of {about.called} itself ({about.claims.conditions})."]
+    if not about or about.original is None:
+        return []
+    return [f"{about.called.capitalize()}: its test accuracy ({about.claims.conditions})."]
 
 
 def costs(results: Results) -> pd.DataFrame:
@@ -212,16 +209,26 @@ def files(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Run", *names])
 
 
-def write_tables(study: Results, folder: Path) -> None:
-    """Write ``results.csv``, a run a row with every figure, and `configurations` as ``results.md`` and ``.tex``."""
+def write_tables(study: Results, folder: Path, names: Mapping[str, str] | None = None, made_from: str = "") -> None:
+    """Write the results as files.
+
+    ``results.csv`` has a run a row with every figure; its ``latency`` is that
+    of the whole network. ``results.md`` and ``results.tex`` have the table of
+    `configurations`, and ``answer.json`` what
+    `thaw.report.advice.for_programs` makes of `names` and `made_from`.
+    """
+    latency = {name: rows["latency"].median() for name, rows in study.backbones.items()}
     runs = runs_table(study.runs).assign(dataset=study.data["dataset"])
+    runs["latency"] = runs["backbone"].map(latency)
     write_csv(runs if study.has_folds else runs.drop(columns="fold"), folder / "results.csv")
-    frame, _ = configurations(study, with_original=False)
+    frame = configurations(study, with_original=False)
     means = f", means over {study.folds_so_far}" if study.has_folds else ""
     title, caption = study.data["title"], f"Test accuracy with 95% intervals, {{}}{means}."
     table = frame.to_markdown(index=False, disable_numparse=True)
     texts = {"results.md": f"{caption.format(markdown(title))}\n\n{table}\n"}
     options = {"index": False, "escape": True, "label": "tab:results"}
     texts["results.tex"] = frame.to_latex(caption=latex(caption.format(title)), **options)
+    answer = advice.for_programs(Answer(study), names, made_from)
+    texts["answer.json"] = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for name, text in texts.items():
         write_atomic(folder / name, methodcaller("write_text", text, encoding="utf-8"))

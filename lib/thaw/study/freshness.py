@@ -48,7 +48,7 @@ def report_is_current(study: Study) -> bool:
 def remove_report(study: Study) -> None:
     """Delete the report, so that no old one can be taken for the new one."""
     results = (f"results.{kind}" for kind in ("csv", "md", "tex"))
-    for name in ("report.html", "report.pdf", "summary.ipynb", *results):
+    for name in ("report.html", "report.pdf", "summary.ipynb", "answer.json", *results):
         (study.outputs / name).unlink(missing_ok=True)
 
 

@@ -16,6 +16,7 @@ import psutil
 
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
+from thaw.disk.locks import locked
 from thaw.study import freshness, plan, watch
 from thaw.study.study import Study
 
@@ -52,9 +53,7 @@ class Graph:
             if not freshness.latency_is_current(study):
                 (study.outputs / "latency.csv").unlink(missing_ok=True)
                 self.run("latency")
-            if not freshness.report_is_current(study):
-                freshness.remove_report(study)
-                self.run("report")
+            self.report()
             if study.settings.deliver and not freshness.model_is_current(study):
                 self.run("model")
         failures = study.failures()
@@ -67,6 +66,13 @@ class Graph:
                 there["model"] = freshness.model_is_current(study)
             missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
         return missing
+
+    def report(self) -> None:
+        """Make the report of what is finished now, unless there is one. It may be called while the study runs."""
+        with locked([self.study.outputs / "report"]):
+            if not freshness.report_is_current(self.study):
+                freshness.remove_report(self.study)
+                self.run("report")
 
     def _make(self, stage: str, waiting: Callable[[], Collection]) -> None:
         """Run a stage; what a shared part that failed has left waiting can make what it needs itself."""
@@ -98,7 +104,7 @@ class Graph:
             command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
         config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs, "shared": shared})
         # In a file: on a cluster, a command line passes through several shells.
-        path = folder / ".snakemake" / "config.json"
+        path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
         return _run([*command, "--configfile", path], watch.of(self.study, stage)) == 0
 

@@ -57,8 +57,8 @@ class Watch:
 
     def __enter__(self) -> IO[str]:
         """Start; return the file that the output of the graph is to go to."""
-        for left in status_file(self.study, "").parent.glob("*"):  # by jobs that were killed
-            left.unlink(missing_ok=True)
+        for left in status_file(self.study, "").parent.glob("*") if self.stage not in STAGES else ():
+            left.unlink(missing_ok=True)  # by jobs that were killed
         path = self.study.outputs / ".snakemake" / f"{self.stage}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.output = path.open("w", encoding="utf-8")

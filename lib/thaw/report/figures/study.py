@@ -29,10 +29,11 @@ def accuracy_by_parameters(results: Results) -> Figure:
     """Show each configuration's test accuracy with its interval, by the number of trainable parameters.
 
     Small points beside it are its single folds or seeds, where it has several.
-    In a replication the original's values are hollow marks.
+    `Results.plateau` stands on grey ground. In a replication the original's
+    values are hollow marks.
     """
     lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
-    figure, panels = grid((3 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
+    figure, panels = grid((2.8 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = rows.sort_values("trainable_parameters", kind="stable")
@@ -47,13 +48,29 @@ def accuracy_by_parameters(results: Results) -> Figure:
             if replication and (match := replication.row_of(row)) is not None:
                 theirs = axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
                 says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
+            if row.name in results.plateau(name).index:
+                axes.axvspan(x - 0.5, x + 0.5, color=style.FROZEN, alpha=0.15, linewidth=0, zorder=0)
         name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
-        axes.set(title=plain(results.titles[name]), xlabel="what trains, and how many parameters")
+        axes.set(xlabel="what trains, and how many parameters")
+        axes.set_title(style.message(results.titles[name], _plateau(results, name)), fontsize=9)
         axes.margins(x=0.06)
     _percents(panels, "test accuracy")
     panels[0, 0].set_ylim(top=min(panels[0, 0].get_ylim()[1], 1.01))
-    legend(figure, results.rows["strategy"], _mark(replication))
+    ground = Patch(color=style.FROZEN, alpha=0.3, linewidth=0, label="enough")
+    legend(figure, results.rows["strategy"], [ground, *_mark(replication)])
     return figure
+
+
+def _plateau(results: Results, name: str) -> str:
+    """Say where a network's accuracy stops to rise clearly; nothing where that cannot be said."""
+    rows, choice = results.backbones[name], results.cheapest(name)
+    if not results.decides or len(rows) == 1:
+        return ""
+    if len(results.best(name)) == 1:
+        return f"{choice['phrase']} clearly ahead"
+    if not (rows["trainable_parameters"] > choice["trainable_parameters"]).any():
+        return f"most accurate: {choice['phrase']}" if choice.name == results.best(name).index[0] else ""
+    return f"beyond {choice['phrase']} nothing is clearly gained"
 
 
 def learning_curves(results: Results, network: str) -> Figure:

@@ -61,6 +61,11 @@ def plain(text: str, most: int = 40) -> str:
     return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
 
 
+def message(name: str, text: str) -> str:
+    """Write the title of a panel: what it is of, and what it shows."""
+    return "\n".join(filter(None, (plain(name), plain(text, 100))))
+
+
 def says(text: str, *marks: Artist) -> None:
     """Let marks say what they are when the reader points at them, in the HTML report."""
     for mark in marks:

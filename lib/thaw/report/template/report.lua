@@ -1,7 +1,7 @@
 -- Pandoc filter from the report's page to the functions of report.typ.
 -- The parts of the report are divs with a class; all other divs and spans only bear styles.
 
-local PARTS = { titlepage = true, title = true, subtitle = true, facts = true, warning = true, notes = true }
+local PARTS = { titlepage = true, title = true, subtitle = true, facts = true, box = true, warning = true, notes = true }
 local shift, anchors = 0, {}
 
 local function quoted(text)
@@ -78,14 +78,6 @@ end
 
 local function tab(this)
   widths(this)
-  for _, body in ipairs(this.bodies) do
-    for _, row in ipairs(body.body) do
-      for _, cell in ipairs(row.attr.classes:includes("muted") and row.cells or {}) do
-        cell.contents:insert(1, pandoc.RawBlock("typst", "#report-muted["))
-        cell.contents:insert(pandoc.RawBlock("typst", "]"))
-      end
-    end
-  end
   this.classes = #this.caption.long == 0 and { "typst:no-figure" } or {}
   return this
 end

@@ -1,0 +1,127 @@
+"""The first page: it says what to do in plain words, and never more than the data do."""
+
+import json
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from invented import BLOCKS, FROZEN, flat, invented, of_somebody_else
+
+from thaw.report import advice, figures, tables
+from thaw.report.answer import Answer
+from thaw.report.results import Results
+
+pytestmark = pytest.mark.usefixtures("quick_corrections")
+
+
+def network(results: Results, name: str = "mobilenet"):
+    return next(each for each in Answer(results).networks if each.name == name)
+
+
+def titles(results: Results) -> list[str]:
+    return [axes.get_title() for axes in figures.accuracy_by_parameters(results).axes]
+
+
+def test_the_recommended_is_the_most_accurate_of_the_networks_cheapest_choices():
+    results = invented(lambda b, s, a, c: 0.95 if (b, s, a) == ("mobilenet", BLOCKS, 2) else 0.8)
+    assert Answer(results).advised.name == "mobilenet"
+    assert results.recommended["label"] == "Strategy B (2 blocks)"
+    box = advice.box(Answer(results))
+    assert box["Network"] == "MobileNet, pre-trained"
+    assert box["What to train"].startswith("the last 2 blocks and its new last layer; the rest stays as it is. So 1,")
+    assert box["Accuracy"].startswith("95.0% of photos that it was not trained on (95% interval: 92.4% to 96.7%")
+    assert "Another network: ResNet50 (the base frozen for 20 epochs) is clearly less" in box["What would change this"]
+
+
+@pytest.mark.parametrize(
+    "accuracy, decision, said, title",
+    [
+        (
+            lambda b, s, a, c: 0.95 if (s, a) == (BLOCKS, 10) else 0.8,
+            "clearly best",
+            "the last 10 blocks: clearly more accurate than all else that was tried",
+            "the last 10 blocks clearly ahead",
+        ),
+        (
+            lambda b, s, a, c: 0.8 if s == FROZEN else 0.95 if a == 5 else 0.949,
+            "most accurate",
+            "it is enough to train the last 5 layers. 95.0%",
+            "beyond the last 5 layers nothing is clearly gained",
+        ),
+        (
+            lambda b, s, a, c: 0.8 if s == FROZEN else 0.95 if a == 10 else 0.9475,
+            "no difference that matters",
+            "Training more did not clearly help.",
+            "beyond the last 5 layers nothing is clearly gained",
+        ),
+        (
+            flat,
+            "most accurate",
+            "the new last layer is enough (the base frozen for 20 epochs)",
+            "beyond the base frozen for 20 epochs nothing is clearly gained",
+        ),
+    ],
+)
+def test_why_the_choice_is_the_choice(accuracy, decision, said, title):
+    results = invented(accuracy)
+    assert network(results).decision == decision
+    assert Answer(results).write("answer").count(said) == 2
+    assert [each.split("\n")[1] for each in titles(results)] == [title] * 2
+
+
+def test_what_is_too_close_to_call_is_called_so():
+    results = invented(lambda b, s, a, c: 0.86 if s == FROZEN else 0.93 if a == 10 else 0.91, photos=150, swap=0.1)
+    assert network(results).decision == "too close to call"
+    change = advice.box(Answer(results))["What would change this"]
+    assert re.search(r"More accuracy at any price: .*times the training time\. Ahead by .*, it is too close", change)
+
+
+def test_few_photos_decide_nothing():
+    results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.5, photos=40)
+    answer = Answer(results)
+    assert answer.write("answer").count("so few photos cannot decide. Most promising is the last 2 blocks.") == 2
+    assert "enough" not in answer.write("answer") and "clearly help" not in answer.write("answer")
+    assert advice.box(answer)["What would change this"].startswith("More test photos: so few cannot decide.")
+    assert titles(results) == ["ResNet50", "MobileNet"], "a title that says nothing more"
+    assert advice.for_programs(answer)["enough_photos_to_decide"] is False
+
+
+def test_one_configuration_is_compared_with_nothing():
+    whole = invented(flat, backbones=("mobilenet",))
+    answer = Answer(replace(whole, runs=whole.runs[-1:], claims=None))
+    assert "only the last 10 blocks was tried" in answer.write("answer")
+    assert "this is the only one of its network that was run" in advice.box(answer)["What would change this"]
+    assert "Another network" not in advice.box(answer)["What would change this"]
+    (one,) = advice.for_programs(answer)["networks"]
+    assert one["decided"] == "only" and one["most_accurate_less_recommended"] is None
+
+
+def test_the_first_page_explains_its_words():
+    text = Answer(invented(flat)).write("explained")
+    assert all(f"*{word}*" in text for word in ("network", "layers", "block", "unfreeze", "frozen"))
+    layers = invented(flat)
+    layers = replace(layers, runs=[run for run in layers.runs if run.record.experiment.strategy != BLOCKS])
+    assert "block" not in Answer(layers).write("explained")
+
+
+def test_the_words_of_the_first_page_are_of_one_s_own_study():
+    answer = Answer(of_somebody_else([60, 50, 20]))
+    text = answer.write("explained") + answer.write("answer") + str(advice.box(answer))
+    assert not re.search(r"resnet|mobilenet|flower|original|claim|strategy|\bnan\b|jargon", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("folds", [0, 5])
+def test_programs_get_the_same_answer(tmp_path, folds):
+    results = invented(lambda b, s, a, c: 0.9 if s == BLOCKS else 0.8, folds=folds, latency=lambda *which: 12.0)
+    tables.write_tables(results, tmp_path, {results.recommended["configuration"]: "my-blocks"}, "0af")
+    told = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
+    rows = pd.read_csv(tmp_path / "results.csv")
+    assert told["made_from"] == "0af" and told["advice"]["configuration"] == "my-blocks"
+    one = next(each for each in told["networks"] if each["network"] == told["advice"]["network"])
+    mine = rows[rows["configuration"] == results.recommended["configuration"]]
+    assert one["recommended"]["accuracy"] == pytest.approx(mine["test_accuracy"].mean())
+    assert one["recommended"]["training_seconds"] == pytest.approx(mine["training_seconds"].mean())
+    assert one["milliseconds_a_photo"] == pytest.approx(mine["latency"].iloc[0])
+    assert len(one["folds"]) == folds
+    assert sum(told["claims"].values()) - told["claims"].get("standing", 0) == 19
