@@ -165,9 +165,13 @@ def test_another_study_changes_everything_at_once(results):
 
 
 def test_the_first_choice_is_the_most_accurate_against_another(results):
-    pair = Explorer({"demo": results}).value
-    assert results.rows.loc[pair.first, "test_accuracy"] == results.rows["test_accuracy"].max()
-    assert pair.first != pair.second
+    for best in ("resnet50", "mobilenet"):  # of one network there is only one
+        one = [run for run in results.runs if run.record.experiment.backbone == "mobilenet"]
+        one += [run for run in results.runs if run.record.experiment.backbone == "resnet50"][-1:]
+        found = replace(results, runs=one if best == "resnet50" else one[:-1])
+        pair = Explorer({"demo": found}).value
+        assert found.rows.loc[pair.first, "test_accuracy"] == found.rows["test_accuracy"].max()
+        assert pair.first != pair.second
 
 
 def test_a_study_of_one_configuration_can_be_explored(results):
@@ -227,7 +231,7 @@ def test_what_is_said_before_a_run_is_what_the_run_finds(first_study, monkeypatc
     assert outlook.trainable_parameters == run.record.trainable_parameters
     assert outlook.total_parameters == run.record.total_parameters
     kept = run.record.activations["finetune"]
-    assert (outlook.kept, outlook.activations / 1e6) == (kept["cached"], pytest.approx(kept["megabytes"], abs=0.1))
+    assert (outlook.kept, outlook.activations / 1e6) == (kept.cached, pytest.approx(kept.megabytes))
     assert outlook.layers["trains"].sum() == 13
     frozen = ahead.outlook(ahead.experiment("frozen", 0))
     assert frozen.trainable_parameters == 5_125

@@ -295,10 +295,11 @@ class Explorer(traitlets.HasTraits):
         return ipywidgets.VBox([self.study, self.first, self.second, self.of_class])
 
     def _fill(self) -> None:
-        """Offer what a study has, and choose its most accurate configuration and its network's cheapest choice."""
+        """Offer what a study has, and choose its most accurate configuration and its network's cheapest choice, or another."""
         results = self._found[self.study.value]
         top = results.rows.loc[results.rows["test_accuracy"].idxmax()]
-        others = results.backbones[top["backbone"]].drop(index=top.name)
+        like = results.backbones[top["backbone"]]
+        others = (like if len(like) > 1 else results.rows).drop(index=top.name)
         cheapest = results.cheapest(top["backbone"])
         second = cheapest if cheapest.name != top.name or others.empty else others.iloc[0]
         options = [(named(results, row), index) for index, row in results.rows.iterrows()]
