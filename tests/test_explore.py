@@ -165,13 +165,14 @@ def test_another_study_changes_everything_at_once(results):
 
 
 def test_the_first_choice_is_the_most_accurate_against_another(results):
-    for best in ("resnet50", "mobilenet"):  # of one network there is only one
-        one = [run for run in results.runs if run.record.experiment.backbone == "mobilenet"]
-        one += [run for run in results.runs if run.record.experiment.backbone == "resnet50"][-1:]
-        found = replace(results, runs=one if best == "resnet50" else one[:-1])
-        pair = Explorer({"demo": found}).value
-        assert found.rows.loc[pair.first, "test_accuracy"] == found.rows["test_accuracy"].max()
-        assert pair.first != pair.second
+    pair = Explorer({"demo": results}).value
+    assert results.rows.loc[pair.first, "test_accuracy"] == results.rows["test_accuracy"].max()
+    assert pair.first != pair.second
+    assert pair.study.rows.loc[[pair.first, pair.second], "backbone"].nunique() == 1
+    ways = {("resnet50", BLOCKS, 2), ("mobilenet", "frozen", 0)}
+    each = {(e.backbone, e.strategy, e.amount): run for run in results.runs for e in [run.record.experiment]}
+    pair = Explorer({"demo": replace(results, runs=[each[way] for way in ways])}).value
+    assert pair.names == ["ResNet50, Strategy B (2 blocks)", "MobileNet, Frozen, 20 epochs"]
 
 
 def test_a_study_of_one_configuration_can_be_explored(results):
