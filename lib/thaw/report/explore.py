@@ -295,7 +295,7 @@ class Explorer(traitlets.HasTraits):
         return ipywidgets.VBox([self.study, self.first, self.second, self.of_class])
 
     def _fill(self) -> None:
-        """Offer what a study has; choose its most accurate configuration, and its network's cheapest choice or another."""
+        """Offer what a study has; choose its most accurate configuration, and the cheapest choice or another."""
         results = self._found[self.study.value]
         top = results.rows.loc[results.rows["test_accuracy"].idxmax()]
         like = results.backbones[top["backbone"]]
