@@ -69,6 +69,8 @@ def test_any_study_has_its_report(name):
     frames = [tables.configurations(results), tables.costs(results), tables.provenance(answer)]
     if results.replication:
         frames.append(results.replication.claims_table())
+        assert captions.claims(answer)
+        figures.claims(results.replication)
         texts.append(answer.write("replication"))
     box = advice.box(answer)
     texts += [*box.values(), json.dumps(advice.for_programs(answer), allow_nan=False)]

@@ -186,3 +186,27 @@ def test_many_classes_are_the_pairs_confused_most(classes):
 def test_no_mistake_at_all_among_many_classes():
     right = predicted(40).assign(predicted=lambda rows: rows["label"])
     assert figures.confusion({"run": right}, [f"c{i}" for i in range(40)]).axes
+
+
+def test_every_claim_has_a_line_with_its_verdict():
+    results = invented(lambda b, s, a, c: 0.9 if b == "resnet50" and s == BLOCKS else 0.8, latency=lambda *which: 10.0)
+    replication = results.replication
+    figure = figures.claims(replication)
+    (axes,) = figure.axes
+    assert len(axes.get_yticks()) == len(replication.claims.claims) == 20
+    words = [text.get_text().rstrip("*") for text in axes.texts]
+    assert all(any(word.startswith(verdict.word) for word in words) for verdict in replication.verdicts.values())
+    better = "Unfreezing whole blocks makes ResNet50 better than its frozen base."
+    (value,) = [text for text in said(figure) if text.startswith(better)]
+    verdict = next(v for c in replication.claims.claims if c.words == better for v in [replication.verdicts[c.id]])
+    assert value.split("holds: ")[1] in verdict.effect and "the control" in verdict.effect
+    assert "holds" in figure.get_suptitle() or "hold" in figure.get_suptitle()
+    drawn = [line for line in axes.lines if line.get_marker() in "oXD"]
+    assert {line.get_marker() for line in drawn} >= {"o", "X"}
+    theirs = [line for line in axes.lines if line.get_marker() == "|"]
+    assert len(theirs) >= 10, "the source's own effects"
+
+
+def test_verdicts_differ_in_shape_or_filling_not_only_in_colour():
+    looks = [(look["marker"], look.get("markerfacecolor")) for look in figures.claims.__globals__["LOOKS"].values()]
+    assert len(set(looks)) == len(looks)

@@ -56,7 +56,7 @@ def report(tmp_path_factory):
         displayed(Figure(figure(), "A figure.", f"It rises. {HOSTILE}"), Figure(figure(), "Another.", "The same.")),
         *sections[3:],
         v4.new_markdown_cell("## Again\n\n| a | b |\n|--|--|\n| c | d |\n\n### Again"),
-        displayed(Table(links.set_axis(["Run", "Notebook", "Record"], axis=1), "Files.", folded=True)),
+        displayed(Table(links.set_axis(["Run", "Notebook", "Record"], axis=1), "Files.", folded=True, on_paper=False)),
     )
     export_html(notebook, folder / "report.html")
     export_pdf(notebook, folder / "report.pdf")
@@ -204,7 +204,7 @@ def test_the_theme_follows_the_reader_and_figures_go_with_it_but_paper_is_white(
     assert max(abs(a - b) for a, b in zip(paper, behind)) <= 2
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not page.locator("nav, .report-search, .report-folded").filter(visible=True).count()
+    assert not page.locator("nav, .report-search, .report-screen").filter(visible=True).count()
 
 
 @has_chromium

@@ -98,6 +98,22 @@ def gap(answer: Answer) -> str:
     )
 
 
+def claims(answer: Answer) -> str:
+    """Of all claims."""
+    replication = answer.replication
+    if replication is None:
+        return ""
+    named = replication.called
+    thin = f" Thin: {named}'s own, as if measured on different photos." if replication.original is not None else ""
+    alone = any(verdict.these_runs for verdict in replication.verdicts.values())
+    runs = " These runs: with one seed, another run may come out otherwise." if alone else ""
+    star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
+    return (
+        "Every claim with its effect in this study, in words where it is not in points of accuracy. Bars are 95% "
+        f"intervals.{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
+    )
+
+
 def rates(answer: Answer) -> str:
     """Of the loss over the learning rate."""
     tried = answer.rates.networks if answer.rates else []

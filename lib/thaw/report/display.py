@@ -103,14 +103,16 @@ class Table:
     notes : tuple of str
         Remarks below the table.
     folded : bool
-        Show only the caption until it is clicked, without a number, and
-        nothing in the PDF: for what leads to other files.
+        Show only the caption until it is clicked, without a number.
+    on_paper : bool
+        Whether the PDF has it. What leads to other files it need not have.
     """
 
     frame: pd.DataFrame
     caption: str
     notes: tuple[str, ...] = ()
     folded: bool = False
+    on_paper: bool = True
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         header = [str(name) for name in self.frame.columns]
@@ -129,7 +131,8 @@ class Table:
         notes = "".join(f'<p class="report-notes">{_html(note)}</p>' for note in self.notes)
         outer, title = ("details", "summary") if self.folded else ("figure", "figcaption")
         return (
-            f'<{outer} class="report-{"folded" if self.folded else "table"} mathjax_ignore" style="margin: 1em 0">\n'
+            f'<{outer} class="report-{"folded" if self.folded else "table"}{"" if self.on_paper else " report-screen"} '
+            f'mathjax_ignore" style="margin: 1em 0">\n'
             f"<{title}>{_html(self.caption)}</{title}>\n"
             f'<div class="report-scroll" style="overflow-x: auto" tabindex="0" role="group" '
             f'aria-label="{escape(one_line(self.caption))}">\n'

@@ -81,8 +81,12 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
     """
     with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
         page = _page(notebook)
-        for part in page.select("main nav, main .report-folded"):
+        for part in page.select("main nav, main .report-screen"):
             part.decompose()
+        for part in page.select("main .report-folded"):
+            part.name = "figure"
+            part.attrs["class"] = "report-table"
+            part.select("summary")[0].name = "figcaption"
         for selector, name in _PARTS.items():  # pandoc tells divs apart, by their class
             for part in page.select(f"main {selector}"):
                 part.wrap(page.new_tag("div", attrs={"class": f"typst-{name}"}))

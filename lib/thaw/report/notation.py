@@ -1,14 +1,22 @@
 """How the report writes differences and p values."""
 
+import re
 from typing import Any
 
 from thaw.report.statistics import Difference
+
+_POINTS = re.compile(r"([+-][\d.]+) points \(([+-][\d.]+) to ([+-][\d.]+)\)")
 
 
 def points(effect: Difference) -> str:
     """Write a difference of accuracy with its interval, in percentage points."""
     mean, low, high = (round(100 * value, 1) + 0.0 for value in (effect.mean, effect.low, effect.high))  # no -0.0
     return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def effects(text: str) -> list[tuple[float, float, float]]:
+    """Read back, in points, the differences that `points` wrote into a text: one number everywhere."""
+    return [(float(mean), float(low), float(high)) for mean, low, high in _POINTS.findall(text)]
 
 
 def p_value(p: float) -> str:
