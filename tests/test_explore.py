@@ -152,6 +152,7 @@ def test_another_study_changes_everything_at_once(results):
     chosen, seen = Explorer({"demo": results, "other": other}), []
     chosen.observe(lambda change: seen.append(change.new), "value")
     assert chosen.value.study is results
+    assert chosen.of_class.label == ALL
     chosen.of_class.value = "tulip"
     assert chosen.value.of_class == "tulip"
     chosen.first.value = label(results, "frozen", backbone="resnet50")

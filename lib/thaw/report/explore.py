@@ -308,6 +308,7 @@ class Explorer(traitlets.HasTraits):
                 control.options = options
                 control.value = row.name
             self.of_class.options = [(ALL, ""), *((name, name) for name in results.photos_of_class.index)]
+            self.of_class.value = ""
             self.margin.value = 100 * results.margin
 
     def _choose(self) -> None:
