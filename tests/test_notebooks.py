@@ -1,4 +1,4 @@
-"""Both notebooks and the whole graph, run from end to end at a size of seconds."""
+"""The notebooks and the whole graph, run from end to end at a size of seconds."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from thaw.report import words
 from thaw.study.latency import ROUNDS
 from thaw.study.study import Study
 
-NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in ("experiment", "summary")}
+NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in ("experiment", "summary", "explore")}
 
 
 def thaw(*arguments) -> subprocess.CompletedProcess:

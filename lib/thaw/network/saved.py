@@ -160,11 +160,14 @@ class Saved:
     classes : tuple of str
     probabilities : callable
         From a photo, uint8 (height, width, 3), to probabilities (classes,).
+    model : keras.Model or None
+        The network itself; None of a ``.tflite`` file.
     """
 
     path: Path
     classes: tuple[str, ...]
     probabilities: Callable[[np.ndarray], np.ndarray]
+    model: keras.Model | None = None
 
     @classmethod
     def load(cls, given: str) -> Saved:
@@ -200,7 +203,7 @@ class Saved:
                 f"{path.suffix} file that Thaw has made."
             ) from None
         try:
-            probabilities, outputs = loaders[path.suffix.lower()](path)
+            probabilities, outputs, model = loaders[path.suffix.lower()](path)
         except UnsupportedNetwork:
             raise
         except Exception as error:  # every layer and reader raises its own
@@ -209,20 +212,20 @@ class Saved:
             raise UnsupportedNetwork(
                 f"MODEL = {given!r}: its {LABELS} names {len(classes)} classes, and the network has {outputs}."
             )
-        return cls(path, classes, probabilities)
+        return cls(path, classes, probabilities, model)
 
 
-def _keras(path: Path) -> tuple[Callable, int]:
+def _keras(path: Path) -> tuple[Callable, int, keras.Model]:
     own.check_file(f"MODEL = {str(path)!r}", path)
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if model.input_shape != (None, None, None, 3):
         raise ValueError(f"it takes {model.input_shape}, not photos of any size")
     takes = tf.TensorSpec((None, None, None, 3), tf.float32)
     compiled = tf.function(partial(model, training=False), input_signature=[takes], autograph=False)
-    return lambda photo: compiled(tf.cast(photo[None], tf.float32)).numpy()[0], model.output_shape[-1]
+    return lambda photo: compiled(tf.cast(photo[None], tf.float32)).numpy()[0], model.output_shape[-1], model
 
 
-def _tflite(path: Path) -> tuple[Callable, int]:
+def _tflite(path: Path) -> tuple[Callable, int, None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecation
         interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
@@ -237,4 +240,4 @@ def _tflite(path: Path) -> tuple[Callable, int]:
         interpreter.invoke()
         return interpreter.get_tensor(gives["index"])[0]
 
-    return probabilities, int(gives["shape_signature"][-1])
+    return probabilities, int(gives["shape_signature"][-1]), None

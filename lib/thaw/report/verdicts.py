@@ -86,7 +86,7 @@ def more_accurate(test: Test, results: Results) -> Verdict | None:
     sides = statistics.matched(test.first.of(results.runs), test.second.of(results.runs), test.match)
     if not all(sides):
         return None
-    return _against_control(_signed(results.difference(*sides), results.margin), test, results)
+    return _against_control(judged(results.difference(*sides), results.margin), test, results)
 
 
 @_judges("best of")
@@ -164,7 +164,7 @@ def like_parameters(test: Test, results: Results) -> Verdict | None:
         return None
     effect, pairs = found
     named = ", ".join(f"{results.title(a['backbone'])} {a['short']} with {b['short']}" for a, b in pairs)
-    return _signed(effect, results.margin, f"\n{named}")
+    return judged(effect, results.margin, f"\n{named}")
 
 
 @_judges("most within margin of least")
@@ -186,7 +186,7 @@ def least_is_worse(test: Test, results: Results) -> Verdict | None:
     more = [run for rows in networks for _, row in rows.iloc[1:].iterrows() for run in results.of_row(row)]
     if not least:
         return None
-    return _signed(results.difference(more, least), results.margin, " of accuracy, all others against the least")
+    return judged(results.difference(more, least), results.margin, " of accuracy, all others against the least")
 
 
 @_judges("gain over control")
@@ -196,11 +196,11 @@ def gain_over_control(test: Test, results: Results) -> Verdict | None:
     for backbone in results.backbones:
         if gain := results.remaining_gain(backbone, plain=True):
             after = f"; {points(gain.over_short)} over the short frozen base"
-            parts.append((results.title(backbone), _signed(gain.over_control, results.margin, after)))
+            parts.append((results.title(backbone), judged(gain.over_control, results.margin, after)))
     return _whole(parts)
 
 
-def _signed(effect: Difference, margin: float, after: str = "") -> Verdict:
+def judged(effect: Difference, margin: float, after: str = "") -> Verdict:
     """Judge a difference that the claim says is positive."""
     text, alone = f"{points(effect)}{after}", effect.these_runs
     if (equal := effect.equivalence(margin)) < ALPHA:

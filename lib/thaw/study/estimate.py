@@ -160,6 +160,21 @@ def seconds(
     return OF_A_STUDY * imports + sum(_side_by_side(sorted(jobs, reverse=True), at_once) for jobs in stages)
 
 
+def of_one(experiment: Experiment, photos: dict[str, int], speed: Speed) -> float:
+    """Estimate how long one experiment takes in a process that has imported all, in seconds.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    photos : dict of str to int
+        How many it uses to ``train``, ``validation`` and ``test``.
+    speed : Speed
+        Of its network.
+    """
+    counts = {part: float(count) for part, count in photos.items()}
+    return _pass(experiment, counts, speed) + _experiment(experiment, counts, speed)
+
+
 def _side_by_side(jobs: Sequence[float], at_once: int) -> float:
     """How long jobs take, each started as soon as a core is free."""
     busy = [0.0] * at_once

@@ -103,20 +103,20 @@ def _reason_against(setup: Setup, frontier: Collection[str]) -> str | None:
         return "the photos are augmented: they differ in every epoch"
     if setup.experiment.activations == "compute":
         return "as asked"
-    if setup.experiment.activations == "auto" and _worth(setup, frontier) < WORTH:
+    if setup.experiment.activations == "auto" and worth(setup.model, frontier) < WORTH:
         return f"computing is faster than reading: {_saving(setup, frontier)}"
     return None
 
 
-def _worth(setup: Setup, frontier: Collection[str]) -> float:
-    """How many multiply-adds each number of a frontier saves."""
-    tensors = graph.tensors(setup.model)
+def worth(model: keras.Model, frontier: Collection[str]) -> float:
+    """Count how many multiply-adds each number of a frontier saves; from `WORTH` up it is kept."""
+    tensors = graph.tensors(model)
     numbers = sum(graph.numbers_a_photo(tensors[name]) for name in frontier)
-    return graph.multiply_adds(setup.model, frontier) / numbers
+    return graph.multiply_adds(model, frontier) / numbers
 
 
 def _saving(setup: Setup, frontier: Collection[str]) -> str:
-    return f"each stored number saves {_worth(setup, frontier):,.0f} multiplications"
+    return f"each stored number saves {worth(setup.model, frontier):,.0f} multiplications"
 
 
 def _found(setup: Setup, layers: Collection[str]) -> dict[str, StoredArray]:
@@ -134,7 +134,7 @@ def _that_fit(setup: Setup, frontiers: Sequence[Collection[str]], found: Collect
     fitting: list[Collection[str]] = []
     needed = 0
     in_use = [folder(setup) / f"{layer}.npy" for layer in chain(found, *frontiers)]
-    for frontier in sorted(frontiers, key=lambda frontier: _worth(setup, frontier), reverse=True):
+    for frontier in sorted(frontiers, key=lambda frontier: worth(setup.model, frontier), reverse=True):
         size = sum(_bytes(setup, layer) for layer in set(frontier) - set(found) - set(chain(*fitting)))
         if make_room(root(), needed + size, budget(root()), in_use):
             fitting.append(frontier)

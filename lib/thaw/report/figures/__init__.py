@@ -2,13 +2,14 @@
 # ruff: noqa: F401
 
 from thaw.report.figures.claims import claims
-from thaw.report.figures.run import confusion, curves, photo_grid, photo_titles, strip
+from thaw.report.figures.run import confusion, curves, heat, photo_grid, photo_titles, strip
 from thaw.report.figures.study import (
     accuracy_by_cost,
     accuracy_by_parameters,
     differences,
     gap,
     learning_curves,
+    learning_curves_of,
     probe,
     rates,
 )

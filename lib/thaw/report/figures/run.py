@@ -42,6 +42,25 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
     return figure
 
 
+def heat(image: np.ndarray, values: np.ndarray, titles: tuple[str, str]) -> Figure:
+    """Show a photo, and beside it the same photo in grey under the parts that count.
+
+    Parameters
+    ----------
+    image : array of uint8, (size, size, 3)
+    values : array, (rows, columns)
+        How much each part of the photo counts, from 0 to 1.
+    titles : tuple of str
+    """
+    figure = photo_grid(np.stack([image, image]), titles)
+    axes = figure.axes[1]
+    axes.images[0].set_data(np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype("uint8"))
+    whole = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    axes.imshow(values, cmap="inferno", alpha=0.6, vmin=0, vmax=1, interpolation="bilinear", extent=whole)
+    figure.set_size_inches(6, 3.4)
+    return figure
+
+
 def photo_titles(classes: Iterable[str], said: Iterable[str], remarks: Iterable[str]) -> list[str]:
     """Write titles for `photo_grid`: of each photo its class, the class predicted, and a remark."""
     return [f"{one_line(name)}\nsaid: {one_line(other)}\n({text})" for name, other, text in zip(classes, said, remarks)]

@@ -79,13 +79,26 @@ def learning_curves(results: Results, network: str) -> Figure:
     There are four panels at most: what trains least and most, the cheapest
     choice, and the most accurate.
     """
-    rows = results.backbones[network].sort_values("trainable_parameters", kind="stable")
+    of_network = results.backbones[network]
+    rows = of_network.sort_values("trainable_parameters", kind="stable")
     telling = {rows.index[0], rows.index[-1], results.cheapest(network).name, rows["test_accuracy"].idxmax()}
-    rows = rows[rows.index.isin(telling)]
-    figure, panels = grid(2.4, 1, len(rows), sharex=True, sharey=True)
+    figure = learning_curves_of(results, rows[rows.index.isin(telling)])
+    lowest = of_network.loc[of_network["validation_loss"].idxmin()]
+    message = f"the validation loss ends lowest with {lowest['phrase']}"
+    figure.suptitle(style.message(results.titles[network], message).replace("\n", ": "), fontsize=9)
+    return figure
+
+
+def learning_curves_of(results: Results, rows: pd.DataFrame) -> Figure:
+    """Show the same of some rows of ``results.rows``, of any networks."""
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    figure, panels = grid(1.9 * lines + 0.5, lines, columns, sharex=True, sharey=True)
+    for axes in panels.flat[len(rows) :]:
+        axes.axis("off")
     for axes, (_, row) in zip(panels.flat, rows.iterrows()):
-        runs, colour = results.of_row(row), _colour(results, network)
-        folds = len(runs) > 1 and bool(results.folds[network])
+        runs, colour = results.of_row(row), _colour(results, row["backbone"])
+        folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
         for number, run in enumerate(runs):
             e = run.record.experiment
             who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
@@ -97,11 +110,9 @@ def learning_curves(results: Results, network: str) -> Figure:
             style.learning(axes, of_epoch, "loss", colour, who="mean of the folds: ")
         axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
         axes.label_outer()
-    panels[0, 0].set_ylabel("loss (nats)")
+    for line in panels:
+        line[0].set_ylabel("loss (nats)")
     panels[0, -1].legend(frameon=False, fontsize=6, loc="upper right")
-    lowest = results.backbones[network].loc[results.backbones[network]["validation_loss"].idxmin()]
-    message = f"the validation loss ends lowest with {lowest['phrase']}"
-    figure.suptitle(style.message(results.titles[network], message).replace("\n", ": "), fontsize=9)
     return figure
 
 
