@@ -94,7 +94,7 @@ def invented(
                     parts["train"] = photos - parts["validation"] - len(keys)
                 data = record.data | {"photos": parts, "dataset": "tf_flowers"}
                 if folds:
-                    data["splits"] = splits.fold_sentence(folds, by_class=False)
+                    data["splits"] = splits.fold_sentence(folds, "in the data set's own order")
                 record = record.model_copy(update=changed | {"data": data})
                 runs.append(Run(record=record, history=history, predictions=predictions))
             if latency is None:
@@ -183,7 +183,9 @@ def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN),
                 "description": "",
                 "sha256": "0",
                 "photos": {"train": 3000, "validation": 600, "test": len(names), "available": 4000},
-                "splits": splits.fold_sentence(folds, by_class=True) if folds else parts,
+                "splits": splits.fold_sentence(folds, "by a hash of their contents, each class evenly")
+                if folds
+                else parts,
                 "left_out": [{"path": "a/*b*.jpg", "reason": "no photo"}],
             }
             changed = {"data": data, "network": {"title": OWN[backbone], "about": "a network"}}

@@ -474,6 +474,15 @@ def test_the_folds_of_an_experiment_in_turn(folds, data, seed):
 
 
 def test_a_class_with_fewer_photos_than_folds_is_refused():
-    splits.check_folds(["a"] * 5 + ["b"] * 5, 5, "mine")
+    def check(labels, names=None):
+        place = splits.places_by_class(names or [f"photo {n}" for n in range(len(labels))], labels)
+        splits.check_folds(place, labels, 5, "mine")
+
+    check(["a"] * 5 + ["b"] * 5)
     with pytest.raises(InvalidParameter, match="class 'b' of 'mine' has 4 photos"):
-        splits.check_folds(["a"] * 5 + ["b"] * 4, 5, "mine")
+        check(["a"] * 5 + ["b"] * 4)
+    with pytest.raises(InvalidParameter, match="class 'a' of 'mine' has 4 groups of photos"):
+        check(["a"] * 20 + ["b"] * 20, [f"{label} {n % 4}" for label in "ab" for n in range(20)])
+    sizes = [50, 1, 1, 1, 1]
+    with pytest.raises(InvalidParameter, match="fold . of 'mine' would have no photos"):
+        check(["a"] * 54 + ["b"] * 54, [f"{label} {n}" for label in "ab" for n in np.repeat(range(5), sizes)])

@@ -102,7 +102,14 @@ def test_the_folds_that_all_configurations_have_are_compared_and_the_others_are_
     found = of_folds({"A-5": dict.fromkeys(range(8), ""), "B-2": dict.fromkeys((0, 1, 2, 5), "")})
     assert folds_in(found) == {"A-5": [0, 1, 2, 5], "B-2": [0, 1, 2, 5]}
     assert found.missing == {}
-    assert found.lacking == {"mobilenet": {fold: ["B-2, seed 0"] for fold in (3, 4, 6, 7)}}
+    assert found.lacking == {"mobilenet": {fold: ["B-2"] for fold in (3, 4, 6, 7)}}
+
+
+def test_a_configuration_that_has_hardly_begun_takes_no_folds_from_the_others():
+    found = of_folds({"A-5": dict.fromkeys(range(8), ""), "B-2": dict.fromkeys((0, 1, 2), "")})
+    assert folds_in(found) == {"A-5": list(range(8))}
+    (reason,) = found.missing.values()
+    assert reason == "3 of 8 folds are finished (0, 1, 2): too few in common with the other configurations"
 
 
 def test_a_configuration_with_fewer_than_three_folds_is_missing():
@@ -112,12 +119,11 @@ def test_a_configuration_with_fewer_than_three_folds_is_missing():
     assert found.lacking == {}
 
 
-def test_a_fold_that_diverged_is_lacking_and_this_is_said():
+def test_what_diverged_in_a_fold_is_not_averaged_over_the_others():
     found = of_folds({"A-5": dict.fromkeys(range(5), ""), "B-2": dict.fromkeys(range(4), "") | {4: "diverged"}})
-    assert folds_in(found)["A-5"] == [0, 1, 2, 3]
-    assert found.lacking == {"mobilenet": {4: ["B-2, seed 0 (diverged)"]}}
-    most = of_folds({"A-5": dict.fromkeys(range(5), ""), "B-2": {0: "", 1: "diverged", 2: "diverged"}})
-    assert list(most.missing.values()) == ["1 of 8 folds are finished; folds 1, 2 diverged"]
+    assert folds_in(found) == {"A-5": [0, 1, 2, 3, 4]}
+    assert found.lacking == {}
+    assert list(found.missing.values()) == ["diverged in fold 4; 4 of 8 folds are finished"]
 
 
 def test_where_no_three_folds_are_shared_the_configuration_with_the_fewest_goes():

@@ -273,6 +273,10 @@ class Experiment(BaseModel):
                 f"choosing_folds = {self.choosing_folds}: one fold alone is tested. Set choosing_folds to 0, or leave "
                 "out fold."
             )
+        if self.folds and self.fold is None and (self.seed + 1) * self.folds > 2**31:
+            raise ValueError(
+                f"seed = {self.seed}: each fold has a seed of its own. Give one below {2**31 // self.folds}."
+            )
         if self.folds and self.folds - self.choosing_folds < FEWEST_FOLDS:
             raise ValueError(
                 f"choosing_folds = {self.choosing_folds}: {FEWEST_FOLDS} of the {self.folds} folds or more have to be "

@@ -106,7 +106,7 @@ def findings_of_features(photos: pd.DataFrame, features: np.ndarray) -> list[Fin
     Parameters
     ----------
     photos : DataFrame
-        A photo a row: path, label, part.
+        A photo a row: path, label, and part where there are three.
     features : ndarray of float, (photos, channels)
         The pooled output of the frozen network, in the same order.
 
@@ -116,7 +116,9 @@ def findings_of_features(photos: pd.DataFrame, features: np.ndarray) -> list[Fin
     """
     features = np.asarray(features, np.float32)
     return [
-        Finding(code, title, *said) for code, (title, check) in OF_FEATURES.items() if (said := check(photos, features))
+        Finding(code, title, *said)
+        for code, (title, check) in OF_FEATURES.items()
+        if ("part" in photos or check is not _near_duplicates) and (said := check(photos, features))
     ]
 
 

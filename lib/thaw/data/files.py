@@ -199,7 +199,9 @@ class FileSource:
 
     def content(self) -> dict:
         """Describe what the photos are, in JSON's types: equal descriptions mean equal photos, labels and parts."""
-        rows = json.dumps(self.table[["path", "label", "part", "sha256"]].to_numpy().tolist())
+        told = ["path", "label", "part", "sha256"]
+        told += ["group"] * bool((self.table["group"] != "").any())  # it decides what is in one fold
+        rows = json.dumps(self.table[told].to_numpy().tolist())
         return {
             "dataset": "files",
             "classes": list(self.classes),
@@ -210,6 +212,11 @@ class FileSource:
         """Give the positions of the photos that train, validate and test."""
         train, validation, test = (np.flatnonzero(self.table["part"] == part) for part in PARTS)
         return train, validation, test
+
+    @property
+    def spread(self) -> str:
+        """How photos are divided into folds, within a sentence."""
+        return "by a hash of their contents, each class evenly"
 
     def places(self) -> np.ndarray:
         """Give each photo its place from 0 to 1, to divide them into folds: each class evenly, groups together."""

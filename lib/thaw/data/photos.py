@@ -56,6 +56,8 @@ class Data:
         What an epoch trains on, in turn, where there are augmented copies.
     places : ndarray of float, (photos,), or None
         Where each photo is, from 0 to 1, when they are divided into folds. None: by position.
+    spread : str
+        How places were given, within a sentence.
     fold : ndarray of int64, (photos,), or None
         The fold of each photo, where they are divided into folds.
     """
@@ -72,6 +74,7 @@ class Data:
     copies_sha256: str = ""
     train_by_epoch: np.ndarray | None = None
     places: np.ndarray | None = None
+    spread: str = splitting.BY_POSITION
     fold: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -127,12 +130,12 @@ class Data:
 
     def _divided(self, folds: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Data:
         of_photos = np.array(self.classes)[self.labels[: len(self.keys)]]
-        splitting.check_folds(of_photos.tolist(), folds, self.provenance["dataset"])
+        splitting.check_folds(self._places, of_photos.tolist(), folds, self.provenance["dataset"])
         train, validation, test = parts
         counts = {name: len(part) for name, part in zip(PARTS, parts)}
         about = {
             "photos": self.provenance["photos"] | counts,
-            "splits": splitting.fold_sentence(folds, by_class=self.places is not None),
+            "splits": splitting.fold_sentence(folds, self.spread),
         }
         copied = None
         if self.train_by_epoch is not None:  # of all photos, in the same order
@@ -232,7 +235,7 @@ def load_photos(
     labels, keys = np.array(kept.about["labels"], np.int64), np.array(kept.about["keys"])
     files, what = source.listing(), [keys.tolist(), labels.tolist(), kept.sha256]
     if files is not None:  # the same files can be divided in other ways; those of TFDS cannot
-        what.append(files["part"].tolist())
+        what += [files[name].tolist() for name in ("part", "group") if name in files]
     digest = hashlib.sha256(json.dumps(what).encode())
     if labels.min(initial=0) < 0:
         raise InvalidParameter(
@@ -268,6 +271,7 @@ def load_photos(
         },
         files=files,
         places=source.places(),
+        spread=source.spread,
     )
 
 

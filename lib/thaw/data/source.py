@@ -77,8 +77,12 @@ class Source(Protocol):
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give the positions of the photos that train, validate and test."""
 
-    def places(self) -> np.ndarray | None:
-        """Give each photo its place from 0 to 1, to divide them into folds; None: by position."""
+    @property
+    def spread(self) -> str:
+        """How photos are divided into folds, within a sentence."""
+
+    def places(self) -> np.ndarray:
+        """Give each photo its place from 0 to 1, to divide them into folds."""
 
     def labels(self) -> list[str]:
         """Give the class of each photo, in the data set's own order."""

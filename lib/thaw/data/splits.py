@@ -10,6 +10,7 @@ from thaw.errors import InvalidParameter
 
 PARTS = ("train", "validation", "test")
 SHARES = (0.75, 0.15, 0.10)
+BY_POSITION = "in the data set's own order"
 FEWEST = 20  # photos: with fewer, hardly one would be left for the test
 
 
@@ -157,25 +158,52 @@ def for_choosing(places: np.ndarray, folds: int, choosing: int) -> tuple[np.ndar
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def check_folds(labels: Sequence[str], folds: int, dataset: str) -> None:
-    """See that each class has a photo for each fold.
+def fewest(places: np.ndarray, labels: Sequence[str]) -> tuple[str, int]:
+    """Find the class with the fewest photos that can be divided, and how many: photos of one group count once."""
+    counts = pd.Series(places).groupby(np.asarray(labels)).nunique().sort_values(kind="stable")
+    return str(counts.index[0]), int(counts.iloc[0])
+
+
+def check_folds(places: np.ndarray, labels: Sequence[str], folds: int, dataset: str) -> None:
+    """See that each class has a photo for each fold, and that each fold can train, validate and test.
+
+    Parameters
+    ----------
+    places : array of float, (photos,)
+    labels : sequence of str, (photos,)
+    folds : int
+    dataset : str
+        Its name, for the message.
 
     Raises
     ------
     InvalidParameter
     """
-    counts = pd.Series(list(labels)).value_counts()
-    if len(counts) and counts.iloc[-1] < folds:
+    (name, count), of_photos = fewest(places, labels), np.asarray(labels)
+    classes = set(labels)
+    empty = [
+        fold
+        for fold in range(folds)
+        for train, validation, test in [in_fold(places, folds, fold)]
+        if not (len(validation) and len(test) and classes <= set(of_photos[train]))
+    ]
+    if count < folds:
+        several = "s" * (count > 1)
+        kind = f"photo{several}" if count == (of_photos == name).sum() else f"group{several} of photos"
         raise InvalidParameter(
-            f"folds = {folds}: class {counts.index[-1]!r} of {dataset!r} has {counts.iloc[-1]} "
-            f"photo{'s' * int(counts.iloc[-1] > 1)}. Each class needs a photo for each fold. Give fewer folds "
-            "(3 or more), or none, or add photos to the class, or leave it out."
+            f"folds = {folds}: class {name!r} of {dataset!r} has {count} {kind}. Each class needs one for each fold. "
+            "Give fewer folds (3 or more), or none, or add photos to the class, or leave it out."
+        )
+    if empty:
+        raise InvalidParameter(
+            f"folds = {folds}: fold {empty[0]} of {dataset!r} would have no photos to test or to validate, or none of "
+            "a class to train on: groups of photos stay together, and some are large. Give fewer folds (3 or more), or "
+            "none."
         )
 
 
-def fold_sentence(folds: int, by_class: bool) -> str:
+def fold_sentence(folds: int, how: str) -> str:
     """Say in a sentence how photos are divided into folds."""
-    how = "by a hash of their contents, each class evenly" if by_class else "in the data set's own order"
     return (
         f"All photos are divided into {folds} folds, {how}. Each time one fold tests, the {SHARES[1]:.0%} "
         "of the photos before it validate, and the rest trains."

@@ -113,8 +113,14 @@ class TfdsSource:
             start += count
         return found["train"], found["validation"], found["test"]
 
-    def places(self) -> None:
-        """Folds are by position: TFDS' order is a hash of keys."""
+    @property
+    def spread(self) -> str:
+        """How photos are divided into folds, within a sentence."""
+        return splits.BY_POSITION + ", each of its splits evenly" * (len(self.taken) > 1)
+
+    def places(self) -> np.ndarray:
+        """Give each photo its place by its position in its split: TFDS' order there is a hash of keys."""
+        return np.concatenate([splits.places_by_position(count) for count in self.taken.values()])
 
     def labels(self) -> list[str]:
         """Read the class of each photo, in the data set's own order."""

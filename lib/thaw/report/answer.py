@@ -404,7 +404,7 @@ class Answer:
         if self.folds:
             parts = f"{self.used:,} photos in {self.record.experiment.folds} folds; each time {parts}"
             jobs = self.results.planned - len(self.results.missing)
-            finished = f"{jobs} of {words.count(self.results.planned, 'configuration')}, "
+            finished = f"{jobs} of {words.count(self.results.planned, 'experiment')}, "
             finished += f"tested on {self.results.folds_so_far}"
         return {
             "Command": f"thaw report {profile}",

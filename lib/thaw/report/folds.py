@@ -29,54 +29,67 @@ class Compared:
     lacking: dict[str, dict[int, list[str]]] = field(default_factory=dict)
 
 
+_Jobs = dict[Job, dict[int | None, Run]]  # of one configuration: its seeds, each with its folds
+
+
 def compared(finished: Mapping[Job, Iterable[Run]], missing: Mapping[Job, str]) -> Compared:
     """Keep of each network the folds that all of its configurations with three finished folds or more share.
 
-    A fold that diverged is not finished. Where no three folds are shared, the
-    configurations with the fewest go. A study without folds keeps all runs.
+    What has diverged in any fold is left out: a mean over the other folds
+    would speak of a training that cannot be relied on. So are configurations
+    that have hardly begun, where the others have more than twice the folds. A
+    study without folds keeps all runs.
     """
     found = Compared(missing=dict(missing))
-    networks: dict[str, dict[Job, dict[int | None, Run]]] = {}
+    networks: dict[str, dict[str, _Jobs]] = {}
     for job, runs in finished.items():
-        of_job = {run.record.experiment.fold: run for run in runs if not run.record.diverged}
-        enough = FEWEST_FOLDS if job.experiment.tested_folds else 1
-        if len(of_job) < enough:
-            diverged = [run.record.experiment.fold for run in runs if run.record.diverged]
-            found.missing[job] = _so_far(job, len(of_job), diverged)
+        of_job = {run.record.experiment.fold: run for run in runs}
+        diverged = [fold for fold, run in of_job.items() if run.record.diverged]
+        if diverged:
+            found.missing[job] = _so_far(job, len(of_job) - len(diverged), diverged)
         else:
-            networks.setdefault(job.experiment.backbone, {})[job] = of_job
-    for backbone, jobs in networks.items():
-        shared = _shared(jobs, found.missing)
-        found.runs.extend(of_job[fold] for of_job in jobs.values() for fold in of_job if fold in shared)
-        folds = sorted({fold for of_job in jobs.values() for fold in of_job if fold is not None} - shared)
-        lacking = {fold: [_named(job, fold, finished[job]) for job in jobs if fold not in jobs[job]] for fold in folds}
-        if lacking:
-            found.lacking[backbone] = lacking
+            networks.setdefault(job.experiment.backbone, {}).setdefault(job.configuration, {})[job] = of_job
+    for backbone, configurations in networks.items():
+        shared = _shared(configurations, found.missing)
+        left_out: set[int] = set()
+        for jobs in configurations.values():
+            found.runs.extend(run for of_job in jobs.values() for fold, run in of_job.items() if fold in shared)
+            left_out |= {fold for fold in _folds(jobs) - shared if fold is not None}
+        if left_out:
+            found.lacking[backbone] = {
+                fold: [name for name, jobs in configurations.items() if fold not in _folds(jobs)]
+                for fold in sorted(left_out)
+            }
     return found
 
 
-def _shared(jobs: dict[Job, dict[int | None, Run]], missing: dict[Job, str]) -> set[int | None]:
-    """Find the folds that all jobs have, and take out the jobs with the fewest until these are enough."""
-    while True:
-        shared = set.intersection(*(set(of_job) for of_job in jobs.values()))
-        if len(shared) >= FEWEST_FOLDS or None in shared or len(jobs) == 1:
+def _folds(jobs: _Jobs) -> set[int | None]:
+    """Find the folds of a configuration that any of its seeds has finished."""
+    return set().union(*jobs.values())
+
+
+def _shared(configurations: dict[str, _Jobs], missing: dict[Job, str]) -> set[int | None]:
+    """Find the folds that all configurations have; first take out those with too few, of them or in common."""
+    for name in list(configurations):
+        jobs = configurations[name]
+        if None not in _folds(jobs) and len(_folds(jobs)) < FEWEST_FOLDS:
+            missing |= {job: _so_far(job, len(of_job)) for job, of_job in configurations.pop(name).items()}
+    while configurations:
+        of_each = {name: _folds(jobs) for name, jobs in configurations.items()}
+        shared = set.intersection(*of_each.values())
+        most = max(map(len, of_each.values()))
+        if None in shared or (2 * len(shared) >= most and len(shared) >= FEWEST_FOLDS):
             return shared
-        least = min(reversed(jobs), key=lambda job: len(jobs[job]))
-        of_job = jobs.pop(least)
-        folds = ", ".join(str(fold) for fold in sorted(fold for fold in of_job if fold is not None))
-        missing[least] = f"{len(of_job)} of {len(least.experiment.tested_folds)} folds are finished ({folds}): too few "
-        missing[least] += "in common with the other configurations"
+        least = min(reversed(of_each), key=lambda name: len(of_each[name]))
+        for job, of_job in configurations.pop(least).items():
+            folds = ", ".join(map(str, of_job))
+            missing[job] = f"{_so_far(job, len(of_job))} ({folds}): too few in common with the other configurations"
+    return set()
 
 
-def _so_far(job: Job, finished: int, diverged: list[int | None]) -> str:
-    """Say how much of a job is finished, where that is too little."""
+def _so_far(job: Job, finished: int, diverged: Iterable[int | None] = ()) -> str:
+    """Say how much of a job is finished, and where it diverged."""
     text = f"{finished} of {len(job.experiment.tested_folds)} folds are finished"
-    if not diverged:
+    if not (folds := list(diverged)):
         return text
-    return f"{text}; fold{'s' * (len(diverged) > 1)} {', '.join(map(str, diverged))} diverged"
-
-
-def _named(job: Job, fold: int, finished: Iterable[Run]) -> str:
-    """Name a job that lacks a fold, and say where the fold diverged."""
-    diverged = any(run.record.experiment.fold == fold for run in finished)
-    return f"{job.configuration}, seed {job.experiment.seed}{' (diverged)' * diverged}"
+    return f"diverged in fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}; {text}"

@@ -81,10 +81,11 @@ def _check_photos(
         if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
             _check_unchanged(job, source.content_digest(found), photos)
     if folds:
-        check_folds(found.labels(), folds, dataset)
+        check_folds(found.places(), found.labels(), folds, dataset)
     if photos is None:
         return
-    findings = checks.findings(photos, found.left_out, found.ignored)
+    told = photos.drop(columns="part") if folds else photos  # with folds, the three parts play no role
+    findings = checks.findings(told, found.left_out, found.ignored)
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
         print(checks.as_text(findings), flush=True)

@@ -12,6 +12,7 @@ import yaml
 
 from thaw.data import checks
 from thaw.data.source import Source, find_source
+from thaw.data.splits import fewest
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.errors import InvalidParameter
@@ -334,10 +335,9 @@ def _divided(choice: Choice, source: Source) -> Choice:
 
     The parts that their owner gave them stay: there are seeds in place of folds then.
     """
-    photos = _listing(source)
-    smallest = int(photos["label"].value_counts().iloc[-1])
-    folds = min(choice.folds, smallest)  # a class has a photo to train, to validate and to test, so three at least
-    if "came divided" in source.splits:
+    _, smallest = fewest(source.places(), source.labels())
+    folds = min(choice.folds, smallest)
+    if "came divided" in source.splits or folds < FEWEST_FOLDS:
         return replace(choice, folds=0, choosing=0, seeds=max(1, choice.tested // 3))
     return replace(choice, folds=folds, choosing=min(choice.choosing, folds - FEWEST_FOLDS))
 
