@@ -210,7 +210,7 @@ def gap(results: Results) -> Figure:
         above.set_xticks([])
         trend = results.trend(name, "loss on unseen photos")
         way = {1: "rises", -1: "falls", 0: "shows no clear change"}[trend.sign] if trend else ""
-        message = f"the loss on unseen photos {way} from least to most unfrozen" if way else ""
+        message = f"loss on unseen photos {way}" if way else ""
         above.set_title(style.message(results.titles[name], message), fontsize=9)
         below.set_xlabel("share of the parameters that train")
         for axes in (above, below):
