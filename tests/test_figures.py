@@ -211,3 +211,8 @@ def test_every_claim_has_a_line_with_its_verdict():
 def test_verdicts_differ_in_shape_or_filling_not_only_in_colour():
     looks = [(look["marker"], look.get("markerfacecolor")) for look in figures.claims.__globals__["LOOKS"].values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_the_figure_of_fit_says_which_way_the_loss_goes():
+    titles = [axes.get_title() for axes in figures.gap(invented(flat)).axes if axes.get_title()]
+    assert titles == [f"{name}\nloss on unseen photos shows no clear change" for name in ("ResNet50", "MobileNet")]

@@ -208,7 +208,10 @@ def gap(results: Results) -> Figure:
         name_ticks(below, [f"{_short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
         above.axhline(0, color="0.4", linewidth=0.8)
         above.set_xticks([])
-        above.set_title(plain(results.titles[name]))
+        trend = results.trend(name, "loss on unseen photos")
+        way = {1: "rises", -1: "falls", 0: "shows no clear change"}[trend.sign] if trend else ""
+        message = f"loss on unseen photos {way}" if way else ""
+        above.set_title(style.message(results.titles[name], message), fontsize=9)
         below.set_xlabel("share of the parameters that train")
         for axes in (above, below):
             axes.margins(x=0.08, y=0.12)
