@@ -55,7 +55,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path, monkeypatch):
     """A study asks for its networks some hundred times, and a file may have half a gigabyte."""
     path = saved(model(), tmp_path / "mine.keras")
     first = backbones.get(path)
-    monkeypatch.setattr(hashes, "_sha256", lambda file: "read again")
+    monkeypatch.setattr(hashes, "sha256", lambda file: "read again")
     assert backbones.get(path) == first
     saved(model(classifier=False), tmp_path / "mine.keras")
     assert backbones.get(path).sha256 == "read again"
