@@ -1,12 +1,13 @@
 """The command line: ``thaw report PROFILE``, and the jobs of its graph."""
 
+import contextlib
 import functools
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -281,17 +282,12 @@ def predict(model, photos, form):
 @THREADS
 def part(study, outputs, name, threads):
     """Make what experiments share: NAME is a part's name in the plan."""
-    from thaw.study.execute import Labelled
-
     _limit_threads(threads)
     parts = plan.plan(study, study.jobs).parts  # also if an experiment has finished since the graph was made
     if name not in parts:
         raise InvalidParameter(f"{name!r}: no part of {study.profile}. {did_you_mean(name, parts)}")
-    label = parts[name].label
-    telling = status.telling(watch.status_file(study, name), label)
-    with telling, study.noting_failure(name), stderr_to(os.devnull) as terminal:
-        stream = Labelled(terminal, label)
-        plan.make(study, parts[name], lambda line: print(line, file=stream))
+    with _at_work(study, name, parts[name].label) as log:
+        plan.make(study, parts[name], log)
 
 
 @cli.command(hidden=True)
@@ -300,20 +296,13 @@ def part(study, outputs, name, threads):
 @THREADS
 def rates(study, outputs, name, threads):
     """Choose the learning rates of a configuration: NAME is its file's name below rates/."""
-    from thaw.study.execute import Labelled
     from thaw.study.rates import choose
 
     _limit_threads(threads)
     choice = study.choice(name)
-    with (
-        locked([choice.path]),
-        study.noting_failure(choice.name),
-        status.telling(watch.status_file(study, choice.name), choice.label),
-        stderr_to(os.devnull) as terminal,
-    ):
+    with locked([choice.path]), _at_work(study, choice.name, choice.label) as log:
         if choice.chosen() is None:  # by a process that was waited for
-            stream = Labelled(terminal, choice.label)
-            choose(choice, lambda line: print(line, file=stream))
+            choose(choice, log)
 
 
 @cli.command(hidden=True)
@@ -324,21 +313,14 @@ def rates(study, outputs, name, threads):
 def fold(study, outputs, name, number, threads):
     """Train and test one fold of an experiment: NAME is its folder's name below runs/."""
     from thaw.records import runs
-    from thaw.study.execute import Labelled
 
     _limit_threads(threads)
     job = study.job(name)
     title, label = fold_name(job, number), f"{job.label}, fold {number}"
-    with (
-        locked([runs.of_fold(job.directory, number)]),
-        study.noting_failure(title),
-        status.telling(watch.status_file(study, title), label),
-        stderr_to(os.devnull) as terminal,
-    ):
+    with locked([runs.of_fold(job.directory, number)]), _at_work(study, title, label) as log:
         from thaw.study import run
 
-        stream = Labelled(terminal, label)
-        run.only_fold(job.experiment, job.directory, number, lambda line: print(line, file=stream))
+        run.only_fold(job.experiment, job.directory, number, log)
     write_atomic(plan.marker(study, title), "")
 
 
@@ -422,6 +404,17 @@ def export(notebook, output):
     from thaw.report.export import export_html, export_pdf
 
     {".html": export_html, ".pdf": export_pdf}[output.suffix](notebook, output)
+
+
+@contextlib.contextmanager
+def _at_work(study: Study, name: str, label: str) -> Iterator[Callable[[str], None]]:
+    """Note it if a job fails, tell of its progress, and give what prints its lines, each under the label."""
+    from thaw.study.execute import Labelled
+
+    telling = status.telling(watch.status_file(study, name), label)
+    with study.noting_failure(name), telling, stderr_to(os.devnull) as terminal:
+        stream = Labelled(terminal, label)
+        yield lambda line: print(line, file=stream)
 
 
 def _limit_threads(threads: int | None) -> None:

@@ -97,19 +97,18 @@ class Data:
         return np.array([of[key] for key in keys], np.int64)
 
     def in_fold(self, folds: int, fold: int) -> Data:
-        """Divide the same photos anew, to test on one of several folds: see `thaw.data.splits.in_fold`.
-
-        Raises
-        ------
-        InvalidParameter
-            If a class has fewer photos than there are folds.
-        """
+        """Divide the same photos anew, to test on one of several folds: see `thaw.data.splits.in_fold`."""
         return self._divided(folds, splitting.in_fold(self._places, folds, fold))
 
     def for_choosing(self, folds: int, choosing: int) -> Data:
         """Divide the same photos anew, to choose on the first folds: they validate and test, all others train."""
         train, validation = splitting.for_choosing(self._places, folds, choosing)
         return self._divided(folds, (train, validation, validation))
+
+    def check_folds(self, folds: int) -> None:
+        """See that the photos can be divided into so many folds: see `thaw.data.splits.check_folds`."""
+        of_photos = np.array(self.classes)[self.labels[: len(self.keys)]]
+        splitting.check_folds(self._places, of_photos.tolist(), folds, self.provenance["dataset"])
 
     def without_test(self) -> Data:
         """Divide the same photos anew, for a network that is to be used: what would test trains, too."""
@@ -129,8 +128,6 @@ class Data:
         return splitting.places_by_position(len(self.keys)) if self.places is None else self.places
 
     def _divided(self, folds: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Data:
-        of_photos = np.array(self.classes)[self.labels[: len(self.keys)]]
-        splitting.check_folds(self._places, of_photos.tolist(), folds, self.provenance["dataset"])
         train, validation, test = parts
         counts = {name: len(part) for name, part in zip(PARTS, parts)}
         about = {
@@ -172,10 +169,19 @@ class Data:
 
 
 def photos_of(experiment: Experiment) -> Data:
-    """Load the photos of an experiment: see `load_photos`. Of several folds, they are divided for the first tested."""
+    """Load the photos of an experiment: see `load_photos`. Of several folds, they are divided for the first tested.
+
+    Raises
+    ------
+    InvalidParameter
+        Also if a class has fewer photos than there are folds.
+    """
     e = experiment
     data = load_photos(e.dataset, e.image_size, e.max_examples, e.splits, e.on_damaged)
-    return data.in_fold(e.folds, e.tested_folds[0]) if e.folds else data
+    if e.folds is None:
+        return data
+    data.check_folds(e.folds)
+    return data.in_fold(e.folds, e.tested_folds[0])
 
 
 def load_photos(
