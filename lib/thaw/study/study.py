@@ -320,9 +320,7 @@ class Study:
             with contextlib.suppress(OSError):  # the disk itself may be the problem
                 write_atomic(note, text)
 
-        write(
-            "it was stopped from outside (by the system, if memory ran out: then use --cores 1), or its machine was lost"
-        )
+        write("it was stopped from outside, or its machine was lost; if memory ran out, --cores 1 takes less")
         try:
             yield
         except ThawError as error:
