@@ -145,14 +145,15 @@ time.sleep(60)
 """
 COORDINATOR = """
 import sys
+from pathlib import Path
 from thaw.study import graph
 graph.SECONDS_TO_STOP = 50
-graph._run([sys.executable, "-c", sys.argv[1]])
+graph._run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
 """
 
 
 def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_it(tmp_path):
-    command = [sys.executable, "-c", COORDINATOR, STUBBORN]
+    command = [sys.executable, "-c", COORDINATOR, STUBBORN, tmp_path / "coordinator"]
     environment = os.environ | {"THAW_CACHE_DIR": str(tmp_path)}
     process = subprocess.Popen(
         command,
