@@ -21,13 +21,14 @@ def on_folds(project: Project, photos: dict, **settings) -> None:
     project.profile("tiny", without=given, **photos, max_examples=None, study=STUDY | settings)
 
 
-def test_a_study_killed_five_times_is_the_one_that_nobody_disturbed_also_where_folds_are_spread(tmp_path):
+def test_a_study_killed_five_times_is_the_one_that_nobody_disturbed(tmp_path):
+    """In that one, each fold is a job of its own."""
     photos = {"dataset": f"folder:{fill(tmp_path / 'photos', {'round': 15, 'square': 15})}"}
     project, undisturbed = (Project(tmp_path / name, [1]) for name in ("killed", "undisturbed"))
-    on_folds(undisturbed, photos)
+    on_folds(undisturbed, photos, spread="folds")
     other = undisturbed.start()
-    on_folds(project, photos, spread="folds")
-    said, killed = kill_often(project, KINDS, most=8, rng=random.Random(0))
+    on_folds(project, photos)
+    _, killed = kill_often(project, KINDS, most=8, rng=random.Random(0))
     assert killed == list(KINDS)
     said_by_other, _ = other.communicate()
     assert other.returncode == 0, said_by_other
@@ -37,7 +38,7 @@ def test_a_study_killed_five_times_is_the_one_that_nobody_disturbed_also_where_f
     (rows, answer), (expected_rows, expected) = (each.report_in_figures() for each in (project, undisturbed))
     pd.testing.assert_frame_equal(rows, expected_rows, check_exact=True)
     assert answer == expected
-    assert set(re.findall(r"blocks-1, seed 0, 4 folds, fold (\d): ", said)) == set("1234")
+    assert set(re.findall(r"blocks-1, seed 0, 4 folds, fold (\d): ", said_by_other)) == set("1234")
     study = project.study()
     (job,) = study.jobs
     again = job.read()

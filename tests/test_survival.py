@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import nbformat
 import numpy as np
@@ -71,10 +72,10 @@ class Project:
             encoding="utf-8",
         )
 
-    def start(self, profile: str = "tiny") -> subprocess.Popen:
+    def start(self, profile: str = "tiny", stdout: int | IO = subprocess.PIPE) -> subprocess.Popen:
         """``report`` in a process group of its own, as a terminal has it."""
         command = [sys.executable, "-u", "-m", "thaw", "report", profile]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipes = {"stdout": stdout, "stderr": subprocess.STDOUT, "text": True}
 
         def as_in_a_terminal():
             signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
@@ -146,7 +147,7 @@ def below(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-KINDS = ("kernel", "job", "Snakemake", "parent", "all")  # what is killed
+KINDS = ("job", "Snakemake", "parent", "kernel", "all")  # what is killed
 
 
 def of_kind(process: subprocess.Popen, kind: str) -> list[psutil.Process]:
@@ -198,58 +199,58 @@ def kill_often(project: Project, kinds: Iterable[str], most: int, rng: random.Ra
     str, list of str
         All that was said; what was killed.
     """
-    texts: list[str] = []
-    killed: list[str] = []
+    log, killed = project.folder / "said.txt", []
     finished: dict[str, object] = {}
 
-    def look() -> None:
+    def said(since: int = 0) -> str:
+        return log.read_text(encoding="utf-8")[since:]
+
+    def start() -> subprocess.Popen:
+        since = log.stat().st_size if log.exists() else 0
+        with log.open("a") as file:
+            process = project.start(stdout=file)
+        while "finished already" not in said(since):  # by then, nothing is left of the one before
+            assert process.poll() is None, said(since)
+            time.sleep(0.05)
         assert_whole(project.outputs)
         now = project.trained()
         assert finished == {name: now.get(name) for name in finished}, "what was finished is neither lost nor repeated"
         finished.update(now)
+        return process
 
-    process = project.start()
+    def wait(process: subprocess.Popen) -> bool:
+        """Wait until it ends, with a report or with what is missing; whether that was a report."""
+        status = process.wait()
+        assert status in (0, 1) and ("Missing:" in said()[-2000:]) == bool(status), said()
+        return status == 0
+
+    process = start()
     for kind in kinds:
-        left, found = rng.randint(1, most), []
-        for line in process.stdout:
-            texts.append(line)
-            left -= 1
-            if left <= 0 and (found := of_kind(process, kind)):
+        lines, found = said().count("\n") + rng.randint(1, most), []
+        while process.poll() is None and not (said().count("\n") >= lines and (found := of_kind(process, kind))):
+            time.sleep(0.05)
+        if not found:
+            if wait(process):
                 break
-        if not found:  # it has ended before
-            if process.wait() == 0:
-                break
-            assert "Missing:" in "".join(texts[-30:]), "".join(texts)
-            look()
-            process = project.start()
+            process = start()
             continue
         killed.append(kind)
         others = below(process)
-        if kind == "all":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                rng.choice(found).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.killpg(process.pid, signal.SIGKILL) if kind == "all" else rng.choice(found).kill()
         if kind in ("parent", "all"):
             process.wait()
-            process = project.start()
-            texts.append(until(process, "finished already"))
+            process = start()
             assert not any(map(is_alive, others)), "one graph at a time"
-            look()
-    status = 1
     for _ in range(3):
-        texts.append(process.communicate()[0])
-        if (status := process.returncode) == 0:
+        if wait(process):
             break
-        assert "Missing:" in texts[-1], texts[-1]
-        look()
-        process = project.start()
-    assert status == 0, "".join(texts)
-    look()
-    assert "Traceback" not in "".join(texts)
+        process = start()
+    assert start().wait() == 0
+    assert "Traceback" not in said()
     left = [path for path in project.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
-    assert left == [], left
-    return "".join(texts), killed
+    assert left == []
+    return said(), killed
 
 
 @pytest.fixture(scope="module")

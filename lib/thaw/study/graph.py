@@ -196,9 +196,12 @@ def _stop(mark: dict[str, str], says: str, told: bool = False) -> None:
         while processes_with(mark) and time.monotonic() < end:
             time.sleep(0.2)
     finally:
-        for each in processes_with(mark):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        end = time.monotonic() + SECONDS_TO_STOP
+        while (left := processes_with(mark)) and time.monotonic() < end:  # until they are gone
+            for each in left:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+            time.sleep(0.05)
 
 
 def processes_with(mark: dict[str, str]) -> list[psutil.Process]:
