@@ -12,8 +12,8 @@ from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from IPython.display import Markdown
 from invented import flat, invented
+from IPython.display import Markdown
 from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
