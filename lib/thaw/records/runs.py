@@ -263,14 +263,13 @@ def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> 
     """Compute a record's figures from its tables, and raise ValueError with those that the record has otherwise."""
     experiment, fold = record.experiment, record.experiment.fold
     last, seconds = history.iloc[-1], history.groupby("phase")["seconds"].sum()
-    told: dict[str, Any] = {"epochs": len(history), "diverged": record.diverged}
-    found: dict[str, Any] = {"epochs": experiment.epochs, "diverged": _diverged(history)}
+    told: dict[str, Any] = {"diverged": record.diverged}
+    found: dict[str, Any] = {"diverged": _diverged(history)}
     for phase in ("head", "finetune"):
         told[f"training_seconds.{phase}"] = getattr(record.training_seconds, phase)
         found[f"training_seconds.{phase}"] = float(seconds.get(phase, 0))
-    if record.diverged:
-        found["epochs"] = record.diverged
-    else:
+    if not record.diverged:
+        told["epochs"], found["epochs"] = experiment.epochs, len(history)
         told |= {name: getattr(record, name) for name in (*LAST, "test_accuracy", "test_loss")}
         found |= {name: float(last[name]) for name in LAST} | scores(predictions)
         told["data.photos.test"], found["data.photos.test"] = record.data["photos"]["test"], len(predictions)
