@@ -21,7 +21,7 @@ report: environment  ## run a study and export its report: PROFILE=demo (default
 test: $(VENV)/installed-test  ## the test suite; COVERAGE=--cov: with its coverage, a sixth slower
 	@$(BIN)/python -m pytest $(COVERAGE)
 
-test-long: $(VENV)/installed-test  ## what takes an hour: a demo study killed thirty times, on two nodes of SLURM, and thousands of heads on folds
+test-long: $(VENV)/installed-test  ## what takes two hours: studies on folds killed thirty times, on nodes of SLURM, and thousands of heads on folds
 	@$(BIN)/python -m pytest -m long -n 0
 
 lint: $(VENV)/installed-test  ## check style, types and spelling, as before each commit (pre-commit install)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
+from test_study import executed_notebook
 
 from thaw.__main__ import main
 from thaw.errors import InvalidRecord
@@ -30,7 +31,7 @@ def project(tmp_path, monkeypatch):
     write_profile(tmp_path)
     for job in load().jobs:
         runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
-        (job.directory / "experiment.ipynb").write_text("{}")
+        job.notebook.write_text(executed_notebook(job.name))
     return tmp_path
 
 
@@ -49,9 +50,10 @@ def write_latency(study: Study, backbones=("mobilenet", "resnet50"), **columns) 
 
 
 def write_report(study: Study) -> None:
-    html = f'<html><head><meta content="{freshness.made_from(study)}" name="thaw-made-from"/></head></html>'
-    (study.outputs / "report.html").write_text(html, encoding="utf-8")
-    (study.outputs / "report.pdf").write_bytes(b"%PDF")
+    for name in freshness.NAMING:
+        (study.outputs / name).write_text(f"made from {freshness.made_from(study)}", encoding="utf-8")
+    for name in freshness.TABLES:
+        (study.outputs / name).touch()
 
 
 class Fake(Graph):
@@ -90,6 +92,11 @@ def change_notebook(project):
     path.write_text(path.read_text().replace("## The answer", "## An answer"))
 
 
+def change_templates(project):
+    (project / "templates").mkdir()
+    (project / "templates" / "limits.md.j2").write_text("another word")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -100,11 +107,18 @@ def change_notebook(project):
         lambda project: write_latency(load(), milliseconds=2.5),
         lambda project: (project / "params" / "original" / "claims.yaml").open("a").write("\n# more\n"),
         lambda project: (load().outputs / "report.pdf").unlink(),
-        lambda project: (load().outputs / "report.html").write_text("<html></html>"),
+        *(lambda project, name=name: (load().outputs / name).write_text("of another") for name in freshness.NAMING),
+        lambda project: (load().outputs / "results.csv").unlink(),
+        change_templates,
     ],
-    ids=["record", "notebook", "margin", "one less", "latency", "original", "no pdf", "no digest"],
+    ids=[
+        *("record", "notebook", "margin", "one less", "latency", "original", "no pdf"),
+        *freshness.NAMING,
+        *("no table", "templates"),
+    ],
 )
-def test_a_report_of_something_else_is_made_anew(project, change):
+def test_a_report_of_something_else_is_made_anew(project, monkeypatch, change):
+    monkeypatch.setattr(freshness, "REPORTING", project / "templates")
     study = load()
     write_latency(study)
     write_report(study)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -132,7 +133,7 @@ def report(study, outputs, cores, cluster, now):
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with locked([study.outputs / "study"], busy):
+        with jobs.alone(graph.STUDY, busy):
             return _report(study, jobs)
     except KeyboardInterrupt:
         click.echo("\nthaw: stopped. The same command goes on from here.", err=True)
@@ -162,7 +163,7 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     if study.to_choose():
         left, choices = len(study.to_choose()), len(study.choices)
         print(f"Learning rates come first: {left} of {choices} configurations have yet to choose theirs.", flush=True)
-    if study.unfinished():
+    if study.ready() or study.to_choose():
         # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
         if subprocess.run(command).returncode:
@@ -342,12 +343,13 @@ def experiment(study, outputs, name, threads):
     with locked([job.directory / "experiment"], waiting), study.noting_failure(job.name):
         if job.is_finished():
             return  # by a process that was waited for, or before the graph could note it
-        notebook, executed = places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb"
+        notebook = places.project() / "notebooks" / "experiment.ipynb"
+        job.notebook.unlink(missing_ok=True)  # that of an earlier record
         print(
             f"Experiment starts: {job.label} ({len(study.finished())} of {len(study.jobs)} are finished).", flush=True
         )
         with status.telling(watch.status_file(study, job.name), job.label):
-            execute(notebook, executed, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
+            execute(notebook, job.notebook, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
     print(f"Experiment {len(study.finished())} of {len(study.jobs)} is finished: {job.label}.", flush=True)
 
 
@@ -358,7 +360,11 @@ def latency(study, outputs):
     from thaw.records.runs import write_csv
     from thaw.study.execute import Labelled
 
-    with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
+    def waiting():
+        print("latency: another study measures on this machine; waiting for that.", flush=True)
+
+    machine = places.cache() / f"latency-{platform.node()}"
+    with locked([machine], waiting), study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.study.latency import measure
 
         stream = Labelled(terminal, "latency")
@@ -430,6 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 if it went well, 1 or 2 after a message if not."""
     _settle()
     try:
+        graph.end_with_coordinator()
         code = cli.main(arguments, "thaw", standalone_mode=False) or 0
         sys.stdout.flush()  # whether the disk behind it is full is told only now
         return code

@@ -114,21 +114,6 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
     shutil.rmtree(directory / "folds", ignore_errors=True)
 
 
-def scatter(directory: Path) -> None:
-    """Give each fold a record of its own again: the reverse of `gather`.
-
-    Raises
-    ------
-    InvalidRecord
-        If the record cannot be read.
-    """
-    for run, fold in ((run, run.record.experiment.fold) for run in Run.read_all(directory)):
-        assert fold is not None
-        tables = [table.drop(columns="fold") for table in (run.history, run.predictions)]
-        save(of_fold(directory, fold), run.record, *tables)
-    (directory / "record.json").unlink()
-
-
 def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
     """Read what an experiment has left: one run, or of several folds those that are finished.
 

@@ -266,7 +266,12 @@ class Results:
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """Return the runs of a configuration, by seed and fold."""
-        return statistics.runs_of(row, self.runs)
+        return self._by_identity.get(tuple(row[name] for name in IDENTITY), [])
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple, list[Run]]:
+        runs = sorted(self.runs, key=lambda run: run.record.experiment.seed)
+        return statistics.by_identity(runs, runs)
 
     def predictions(self, row: pd.Series) -> pd.DataFrame:
         """Return the predictions of a configuration, of all its seeds and folds."""
@@ -298,10 +303,16 @@ class Results:
         """
         if self.latency is None:
             return None
-        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        names = [name for name in IDENTITY if name in like]
-        like = like[(like[names] == row[names].to_list()).all(axis=1)].sort_values("round")
-        return like["milliseconds"].to_numpy() / photos if len(like) else None
+        of_row = (row[name] for name in IDENTITY if name in self.latency)
+        milliseconds = self._milliseconds.get((call, photos, *of_row))
+        return None if milliseconds is None else milliseconds / photos
+
+    @cached_property
+    def _milliseconds(self) -> dict[tuple, np.ndarray]:
+        """Of a whole call, by round; by the call, its photos and what the table says of the configuration."""
+        assert self.latency is not None
+        names = ["call", "photos", *(name for name in IDENTITY if name in self.latency)]
+        return {key: rows["milliseconds"].to_numpy() for key, rows in self.latency.sort_values("round").groupby(names)}
 
     def latency_spread(self, backbone: str) -> float:
         """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""

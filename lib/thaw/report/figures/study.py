@@ -23,7 +23,7 @@ from thaw.report.statistics import Difference
 from thaw.report.words import duration
 
 PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
-MOST = 24  # configurations of a network in a figure that grows with each
+MOST = 24  # configurations of a network in a figure that grows with each: `captions` says which are shown
 
 
 def accuracy_by_parameters(results: Results) -> Figure:
@@ -31,13 +31,14 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
     Small points beside it are its single folds or seeds, where it has several.
     `Results.plateau` stands on grey ground. In a replication the original's
-    values are hollow marks.
+    values are hollow marks. Of more than `MOST` configurations there are those
+    of `_telling`.
     """
     lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
     figure, panels = grid((2.8 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
-        rows = rows.sort_values("trainable_parameters", kind="stable")
+        rows, enough = _telling(results, rows), set(results.plateau(name).index)
         for x, (_, row) in enumerate(rows.iterrows()):
             runs = results.of_row(row)
             for run in runs if len(runs) > 1 else []:
@@ -51,7 +52,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
             if replication and (match := replication.row_of(row)) is not None:
                 theirs = axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
                 says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
-            if row.name in results.plateau(name).index:
+            if row.name in enough:
                 axes.axvspan(x - 0.5, x + 0.5, color=style.FROZEN, alpha=0.15, linewidth=0, zorder=0)
         name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
         axes.set(xlabel="what trains, and how many parameters")
@@ -186,7 +187,10 @@ def differences(results: Results) -> Figure:
 
 
 def gap(results: Results) -> Figure:
-    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen."""
+    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen.
+
+    Of more than `MOST` configurations there are those of `_telling`.
+    """
     columns = min(len(results.backbones), 3)
     lines = -(-len(results.backbones) // columns)
     figure, panels = grid(3.9 * lines, 2 * lines, columns, sharey="row")
@@ -194,7 +198,7 @@ def gap(results: Results) -> Figure:
     for axes in lower[len(results.backbones) :]:
         axes.axis("off")
     for below, (above, name, rows, colour) in zip(lower, _by_network(panels[::2].ravel(), results)):
-        rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
+        rows = everything.loc[_telling(results, rows).index]
         for x, (_, row) in enumerate(rows.iterrows()):
             ahead = row["train_accuracy"] - row["validation_accuracy"]
             ends = row["gap_low"], row["gap_high"]
@@ -322,6 +326,16 @@ def _mark(replication: Replication | None) -> list[Line2D]:
 
 def _colour(results: Results, network: str) -> tuple:
     return style.colours(results.backbones)[network]
+
+
+def _telling(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a network by trainable parameters: at most `MOST`, both ends, the choice and the most accurate."""
+    rows = rows.sort_values("trainable_parameters", kind="stable")
+    if len(rows) <= MOST:
+        return rows
+    first = [rows.index[0], rows.index[-1], results.cheapest(rows["backbone"].iloc[0]).name]
+    order = dict.fromkeys([*first, *rows["test_accuracy"].nlargest(MOST).index])
+    return rows[rows.index.isin(list(order)[:MOST])]
 
 
 def _most_accurate(rows: pd.DataFrame) -> pd.DataFrame:
