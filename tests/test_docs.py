@@ -40,7 +40,7 @@ def test_every_parameter_and_setting_has_a_row_and_no_other_has(heading, names):
 
 
 def test_every_command_has_a_row_with_its_options():
-    rows = {line.split()[2]: line for line in PAGES["commands.md"].splitlines() if line.startswith("| `thaw ")}
+    rows = dict(re.findall(r"^\| `thaw ([a-z]+)(.*)$", PAGES["commands.md"], re.MULTILINE))
     assert rows.keys() == COMMANDS.keys()
     for name, command in COMMANDS.items():
         assert set(re.findall("`(--[a-z-]+)`", rows[name])) == options(command), name
