@@ -33,7 +33,7 @@ lint: $(VENV)/installed-test  ## check style, types and spelling, as before each
 lab: $(VENV)/installed-lab  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/experiment.ipynb
 
-clean:  ## remove the environment and the outputs of demo, quick and JupyterLab
+clean:  ## remove the environment and the outputs of demo, quick and JupyterLab (thaw clean: the cache)
 	rm -rf $(VENV) .snakemake .*_cache .hypothesis .coverage outputs/demo outputs/quick outputs/lab
 
 # Each lock is complete: what the report needs, and what the extra adds. "test" has all extras.

@@ -14,6 +14,7 @@ from test_study import executed_notebook
 from thaw.__main__ import main
 from thaw.errors import InvalidRecord
 from thaw.records import runs
+from thaw.report.results import Results
 from thaw.study import freshness
 from thaw.study.graph import Graph
 from thaw.study.profile import read_parameters
@@ -45,7 +46,7 @@ def load() -> Study:
 
 
 def write_latency(study: Study, backbones=("mobilenet", "resnet50"), **columns) -> None:
-    calls = {"call": "graph", "photos": 1, "round": 0, "milliseconds": 1.5} | columns
+    calls = {"call": "graph", "photos": 1, "round": 0, "milliseconds": 1.5, "device": "abacus", "cores": 1} | columns
     pd.DataFrame([{"backbone": name} | calls for name in backbones]).to_csv(study.outputs / "latency.csv", index=False)
 
 
@@ -218,6 +219,15 @@ def test_latency_is_taken_as_it_is_if_it_covers_the_networks(project, write, cur
     study = load()
     write(study)
     assert freshness.latency_is_current(study) == current
+
+
+def test_a_report_of_a_damaged_latency_is_refused_with_what_to_do(project):
+    study = load()
+    write_latency(study)
+    assert len(Results.of(study).latency) == 2
+    (study.outputs / "latency.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidRecord, match=r"latency.csv is damaged \(without the columns backbone.*Delete it"):
+        Results.of(study)
 
 
 def test_the_committed_study_needs_no_experiment_and_no_latency():

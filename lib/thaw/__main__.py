@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import platform
-import re
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from thaw.disk import places, status
+from thaw.disk import budget, places, status
 from thaw.disk.atomic import check_writable, write_atomic
 from thaw.disk.locks import locked
 from thaw.disk.streams import stderr_to
@@ -27,7 +26,7 @@ from thaw.study.study import Study, fold_name
 
 def _one_line(_, param: click.Parameter, value: str | None) -> str | None:
     """Refuse what could not be handed on: a folder's path passes through command lines, shells and messages."""
-    if value and re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
+    if value and not places.printable(value):
         raise click.BadParameter(f"{value!r} has a line end or another character that a folder's name should not have.")
     return value
 
@@ -45,7 +44,8 @@ def on_study(command: Callable) -> Callable:
     @OUTPUTS
     @functools.wraps(command)
     def of_profile(profile: str, outputs: str, **options: Any) -> Any:
-        return command(Study.load(profile, outputs), outputs, **options)
+        with budget.in_use():
+            return command(Study.load(profile, outputs), outputs, **options)
 
     return of_profile
 
@@ -276,6 +276,36 @@ def predict(model, photos, form):
         found = Predictions(Saved.load(model), click.echo, warn, form or "table")
         found.predict(photos)
     return 1 if found.unreadable else 0
+
+
+@cli.command()
+@click.option("--yes", is_flag=True, help="Delete it without asking.")
+@click.option("--all", "everything", is_flag=True, help="Also what was trained of runs that have not finished.")
+def clean(yes, everything):
+    """Show what is in the cache, and delete it.
+
+    All of it can be made again. Runs that have not finished go on from what
+    the cache holds of them: only --all deletes that, too. What a study uses
+    stays. Records, reports and networks are in outputs, and stay as well.
+
+    \b
+    Examples:
+      thaw clean
+      thaw clean --yes
+    """
+    from thaw.study import clean
+
+    table = clean.rows()
+    if not table:
+        print(f"{places.cache()} is empty.")
+        return
+    print(f"In {places.cache()}:\n\n{clean.as_text(table)}\n")
+    going = [row for row in table if everything or not row.unfinished]
+    if len(going) < len(table):
+        print("Unfinished runs stay, so that their studies can go on. --all deletes them, too.")
+    if not going or not (yes or click.confirm(f"Delete {sum(row.size for row in going) / 1e6:,.1f} MB?")):
+        return
+    print(f"{clean.delete(going) / 1e6:,.1f} MB were freed.")
 
 
 @cli.command(hidden=True)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from thaw.disk import places
 from thaw.disk.hashes import sha256
+from thaw.errors import InvalidRecord, first_line
 from thaw.experiment import Experiment
 from thaw.study.study import FINDINGS, Study
 
@@ -21,16 +22,16 @@ NAMING = ("report.html", "report.pdf", "answer.json")  # of a report, the files 
 TABLES = ("results.csv", "results.md", "results.tex")
 REPORTING = Path(__file__).parents[1] / "report"  # the code and the templates that turn records into words
 MODEL, NETWORK, ABOUT = "model", "model.keras", "model.json"  # the folder of the network that a study leaves
-CALLS = {"backbone", "call", "photos", "round", "milliseconds"}  # columns of latency.csv
+CALLS = {"backbone", "call", "photos", "round", "milliseconds", "device", "cores"}  # columns of latency.csv
 
 
 def latency_is_current(study: Study) -> bool:
     """Whether ``latency.csv`` can be read and covers each network of the study."""
     try:
-        calls = pd.read_csv(study.outputs / "latency.csv")
-        if not set(calls) >= CALLS or not (pd.to_numeric(calls["milliseconds"]) > 0).all():
-            return False
-    except (OSError, ValueError):
+        calls = latency(study)
+    except InvalidRecord:
+        return False
+    if calls is None:
         return False
 
     def is_covered(experiment: Experiment) -> bool:
@@ -40,6 +41,30 @@ def latency_is_current(study: Study) -> bool:
         return len(rows) > 0
 
     return all(map(is_covered, study.networks()))
+
+
+def latency(study: Study) -> pd.DataFrame | None:
+    """Read ``latency.csv``, as `thaw.study.latency.measure` makes it; None if there is none.
+
+    Raises
+    ------
+    InvalidRecord
+        If it is damaged.
+    """
+    path = study.outputs / "latency.csv"
+    try:
+        calls = pd.read_csv(path)
+        if missing := CALLS - set(calls):
+            raise ValueError(f"without the columns {', '.join(sorted(missing))}")
+        if not (pd.to_numeric(calls["milliseconds"]) > 0).all():
+            raise ValueError("milliseconds has a value that is not above 0")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidRecord(
+            f"{path} is damaged ({first_line(error)}). Delete it: thaw report measures the latency again."
+        ) from None
+    return calls
 
 
 def report_is_current(study: Study) -> bool:
