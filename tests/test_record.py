@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -244,6 +245,18 @@ def as_schema_1(content: dict) -> dict:
     }
     left["training_seconds"] = {phase: left["training_seconds"][phase] for phase in ("head", "finetune")}
     return left | {"schema_version": 1}
+
+
+def test_what_the_committed_runs_train_is_known_by_block():
+    for name, trains in (
+        ("resnet50-blocks-4", {"block 16": 4465664, "block 15": 4465664, "block 14": 6044672, "block 13": 1118720}),
+        ("mobilenet-layers-5", {"block 13": 1052672}),
+        ("mobilenet-frozen", {}),
+    ):
+        (found,) = (ROOT / "outputs" / "paper" / "runs").glob(f"{name}-seed-0-*")
+        network = Run.read(found).record.network
+        assert network["trains"] == trains
+        assert next(iter(network["blocks"])) == "stem" and set(trains) <= set(network["blocks"])
 
 
 @pytest.mark.parametrize("older", [as_schema_1, as_schema_2])

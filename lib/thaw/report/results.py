@@ -477,12 +477,10 @@ class Results:
         return self.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
 
     @cached_property
-    def overfitting(self) -> pd.DataFrame:
-        """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
-        groups = [self.of_row(row) for _, row in self.rows.iterrows()]
-        columns = [(*statistics.gap_interval(group), *statistics.loss_interval(group)) for group in groups]
-        names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
-        return pd.DataFrame(columns, columns=names, index=self.rows.index)
+    def test_losses(self) -> pd.DataFrame:
+        """The interval of each row's test loss."""
+        ends = [statistics.loss_interval(self.of_row(row)) for _, row in self.rows.iterrows()]
+        return pd.DataFrame(ends, columns=["test_loss_low", "test_loss_high"], index=self.rows.index)
 
 
 def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from thaw.report.figures.study import (
     accuracy_by_cost,
     accuracy_by_parameters,
     differences,
-    gap,
     learning_curves,
     learning_curves_of,
+    losses,
     probe,
     rates,
+    trained,
 )

@@ -23,7 +23,6 @@ from thaw.report.statistics.intervals import (
     accuracy_interval,
     by_configuration,
     gap_difference,
-    gap_interval,
     lead,
     loss_interval,
     ratio_of_medians,
