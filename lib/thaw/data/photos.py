@@ -334,6 +334,6 @@ def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Wr
         if not is_full(error):
             raise
         raise OutputNotWritable(
-            f"{path.parent}: the disk is full; the photos take {size / 1e9:.1f} GB. "
+            f"{path.parent}: the disk is full; the photos take {size / 1e6:,.1f} MB. "
             "Make room, or set THAW_CACHE_DIR to another folder."
         ) from None

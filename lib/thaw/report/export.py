@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 from thaw.disk.atomic import write_atomic
-from thaw.errors import ReportError
+from thaw.errors import ReportError, explained
 
 _TEMPLATE = Path(__file__).parent / "template"
 # DejaVu Sans has letters that Typst's own fonts lack, such as Arabic ones, for names of classes.
@@ -192,4 +192,6 @@ def _explained(notebook: Path, target: Path) -> Iterator[None]:
     except ReportError:
         raise
     except Exception as error:
-        raise ReportError(f"{notebook} could not be exported as {target}: {error}") from error
+        raise ReportError(
+            f"{notebook} could not be exported as {target}: {explained(type(error).__name__, str(error))}"
+        ) from error
