@@ -191,7 +191,7 @@ def _curves(axes: Axes, results: Results, row: pd.Series) -> None:
 def accuracy_by_cost(results: Results) -> Figure:
     """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
     rows, colours = results.rows, style.colours(results.backbones)
-    figure, ((axes,),) = grid(2.6)
+    figure, ((axes,),) = grid(2.3)
     front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
