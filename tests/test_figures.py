@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from thaw.report import figures
-from thaw.report.display import VALUE
+from thaw.report.display import VALUE, Figure
 from thaw.report.figures import study, style
 from thaw.report.results import Results
 from thaw.study.study import Study
@@ -138,9 +138,28 @@ def test_folds_have_faint_curves_and_their_mean_and_are_points_beside_their_accu
     figure = figures.learning_curves(results)
     assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes if axes.axison)
     singles = [line for axes in figures.accuracy_by_parameters(results).axes for line in axes.lines]
-    assert sum(len(line.get_xdata()) == 4 for line in singles) == len(results.rows)
+    singles = [line for line in singles if line.get_markersize() < 3]
+    assert len(singles) == 4 * len(results.rows)
     none = [line for axes in figures.accuracy_by_parameters(invented(flat)).axes for line in axes.lines]
-    assert max(len(line.get_xdata()) for line in none) == 1
+    assert min(line.get_markersize() for line in none) > 3
+
+
+@pytest.mark.parametrize("more, names", [({"folds": 3}, ["fold 2"]), ({"seeds": 2}, ["seed 0", "seed 1"])])
+def test_single_folds_and_seeds_say_their_values(more, names):
+    results = invented(flat, photos=90, swap=0.3, **more)
+    row = results.rows.iloc[0]
+    values = said(figures.accuracy_by_parameters(results))
+    for run, name in zip(results.of_row(row)[-len(names) :], names):
+        assert f"ResNet50, Frozen, 5 epochs, {name}: {run.correct.mean():.1%}" in values
+    curves = said(figures.learning_curves(results, "resnet50"))
+    assert any(text.startswith(f"{names[-1]}: training loss: ") for text in curves)
+
+
+def test_with_ten_folds_the_marks_are_vectors_and_say_their_values():
+    drawn = figures.accuracy_by_parameters(invented(flat, photos=100, folds=10))
+    assert len(said(drawn)) > 160
+    shown = Figure(drawn, "c", "a")._repr_mimebundle_()["text/html"]
+    assert "data:image/svg+xml" in shown and len(shown) < 200_000
 
 
 def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
@@ -149,6 +168,8 @@ def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
         names = [text.get_text() for text in axes.get_legend().get_texts()]
         assert names == ["A-5", "A-10", "B-2", "B-4", "A-40", "B-10", "head alone"]
         assert hollow(SimpleNamespace(axes=[axes])) == 7
+        values = [text for text in said(SimpleNamespace(findobj=axes.findobj)) if text.startswith("A-5: ")]
+        assert len([text for text in values if "at the rate 0.0003" in text]) == 1 and len(values) == 4
         crosses = [line for line in axes.lines if line.get_marker() == "x"]
         assert sum(len(line.get_xdata()) for line in crosses) == 2, "the two rates at which 40 layers diverge"
 

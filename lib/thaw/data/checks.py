@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from thaw.data.splits import PARTS
+from thaw.data.splits import PARTS, in_fold
 
 EXAMPLES = 5
 FEW = 20  # training photos of a class
@@ -98,6 +98,26 @@ def findings(
         if set(needs) <= set(photos.columns) and (said := check(photos))
     ]
     return sorted(found, key=lambda finding: int(finding.code[1:]))
+
+
+def by_fold(photos: pd.DataFrame, places: np.ndarray, folds: int) -> pd.DataFrame:
+    """Divide a listing of photos into folds in place of three parts: each fold is a part, which tests in its turn.
+
+    Parameters
+    ----------
+    photos : DataFrame
+        A photo a row.
+    places : ndarray of float, (photos,)
+        Where each is, from 0 to 1: see `thaw.data.splits.in_fold`.
+    folds : int
+    """
+    number = np.floor(places * folds + 1e-9).astype(int)
+    return photos.assign(part=[f"fold {fold}" for fold in number], place=places)
+
+
+def _parts(photos: pd.DataFrame) -> list[str]:
+    """Name the parts in order: three, or the folds."""
+    return [f"fold {number}" for number in range(photos["part"].nunique())] if "place" in photos else list(PARTS)
 
 
 def findings_of_features(photos: pd.DataFrame, features: np.ndarray) -> list[Finding]:
@@ -197,14 +217,15 @@ def _ignored(photos: pd.DataFrame) -> tuple[str, str] | None:
 
 @_check("D3", "Few photos of a class", "label", "part")
 def _few(photos: pd.DataFrame) -> tuple[str, str] | None:
-    counts = _counts(photos)
-    train, test = counts["train"][counts["train"] < FEW], counts["test"][counts["test"] < FEW_TO_TEST]
+    trained, tested = _trained_and_tested(photos)
+    train, test = trained[trained < FEW], tested[tested < FEW_TO_TEST]
     if train.empty and test.empty:
         return None
+    once, together = (" in a fold", " in all folds together") if "place" in photos else ("", "")
     said = [
-        f"fewer than {least} photos {what} {_many(len(few), 'class', 'classes')}: "
+        f"fewer than {least} photos {what} {_many(len(few), 'class', 'classes')}{where}: "
         f"{_examples(f'{label} ({count})' for label, count in few.sort_values().items())}"
-        for few, least, what in ((train, FEW, "train"), (test, FEW_TO_TEST, "test"))
+        for few, least, what, where in ((train, FEW, "train", once), (test, FEW_TO_TEST, "test", together))
         if len(few)
     ]
     return f"{_upper('; '.join(said))}.", "Add photos. What is said of these classes alone is hardly more than chance."
@@ -232,11 +253,11 @@ def _uneven(photos: pd.DataFrame) -> tuple[str, str] | None:
     totals = counts.sum(axis=1)
     whole = counts.sum() / counts.to_numpy().sum()
     # What chance gives as rarely as once in a thousand data sets.
-    level = 0.001 / (len(counts) * len(PARTS))
+    level = 0.001 / counts.size
     odd = [
         f"{label}: {counts.loc[label, part] / totals[label]:.0%} of {totals[label]:,} photos in {part} "
         f"({whole[part]:.0%} of all photos)"
-        for part in PARTS
+        for part in counts
         for label, probability in zip(counts.index, _two_sided(stats.binom, counts[part], totals, whole[part]))
         if probability < level
     ]
@@ -360,9 +381,10 @@ def _near_duplicates(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, s
     centred = features - features.mean(axis=0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     pairs: list[tuple[float, int, int]] = []
-    for number, part in enumerate(PARTS[1:], start=1):
+    parts = _parts(photos)
+    for number, part in enumerate(parts[1:], start=1):
         rows = np.flatnonzero(photos["part"] == part)
-        others = np.flatnonzero(photos["part"].isin(PARTS[:number]))
+        others = np.flatnonzero(photos["part"].isin(parts[:number]))
         if not len(rows) or not len(others):
             continue
         for some in np.array_split(rows, -(-len(rows) * len(others) // BLOCK)):
@@ -373,11 +395,13 @@ def _near_duplicates(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, s
     if not near:
         return None
     paths, part = photos["path"].to_numpy(), photos["part"].to_numpy()
-    tested = sum(part[row] == "test" for _, row, _ in near)
+    where = "nearly as in another fold"  # each of them is tested
+    if parts == list(PARTS):
+        tested = sum(part[row] == "test" for _, row, _ in near)
+        where = f"in validation or test ({tested:,} in test) nearly as in another part"
     named = (f"{paths[row]} ({part[row]}) and {paths[other]} ({part[other]})" for _, row, other in near)
     return (
-        f"{_many(len(near), 'photo')} in validation or test ({tested:,} in test) nearly as in another part: "
-        f"{_examples(named)}.",
+        f"{_many(len(near), 'photo')} {where}: {_examples(named)}.",
         "If they show the same thing, remove one of each pair, or keep them in one part: by a column group in a table.",
     )
 
@@ -426,7 +450,17 @@ OF_FEATURES = {  # by code: title, check
 
 def _counts(photos: pd.DataFrame) -> pd.DataFrame:
     """Count the photos of each class in each part, (classes, parts)."""
-    return pd.crosstab(photos["label"], photos["part"]).reindex(columns=list(PARTS), fill_value=0)
+    return pd.crosstab(photos["label"], photos["part"]).reindex(columns=_parts(photos), fill_value=0)
+
+
+def _trained_and_tested(photos: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Count the photos of each class that train, with folds in the fold with the fewest, and those that test."""
+    counts = _counts(photos)
+    if "place" not in photos:
+        return counts["train"], counts["test"]
+    places, labels = photos["place"].to_numpy(), photos["label"]
+    train = [labels.iloc[in_fold(places, counts.shape[1], fold)[0]].value_counts() for fold in range(counts.shape[1])]
+    return pd.concat(train, axis=1).reindex(counts.index).fillna(0).min(axis=1).astype(int), counts.sum(axis=1)
 
 
 def _two_sided(binomial, counts: pd.Series, totals: pd.Series, share: float) -> np.ndarray:

@@ -87,6 +87,8 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
             part.name = "figure"
             part.attrs["class"] = "report-table report-small"
             part.select("summary")[0].name = "figcaption"
+        for link in page.select("main td a"):  # to files beside the page
+            link.unwrap()
         for selector, name in _PARTS.items():  # pandoc tells divs apart, by their class
             for part in page.select(f"main {selector}"):
                 part.wrap(page.new_tag("div", attrs={"class": f"typst-{name}"}))

@@ -1,6 +1,6 @@
 """The figures of a study: accuracy, learning, speed and cost of all configurations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from thaw.records.runs import Run
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point, says
 from thaw.report.notation import points
@@ -48,9 +49,11 @@ def accuracy_by_parameters(results: Results) -> Figure:
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = rows.sort_values("trainable_parameters", kind="stable")
         for x, (_, row) in enumerate(rows.iterrows()):
-            singles = [float(run.correct.mean()) for run in results.of_row(row)]
-            if len(singles) > 1:
-                axes.plot([x - 0.25] * len(singles), singles, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
+            runs = results.of_row(row)
+            for run in runs if len(runs) > 1 else []:
+                single = float(run.correct.mean())
+                dot = axes.plot(x - 0.25, single, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
+                says(f"{_named(results, row)}, {_which(run, runs)}: {single:.1%}", *dot)
             ends = row["test_low"], row["test_high"]
             value = f"{_named(results, row)}: {_interval(row['test_accuracy'], ends)}"
             value += f", {_millions(row['trainable_parameters'])} parameters train"
@@ -178,8 +181,7 @@ def _curves(axes: Axes, results: Results, row: pd.Series) -> None:
     runs, colour = results.of_row(row), _colour(results, row["backbone"])
     folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
     for number, run in enumerate(runs):
-        e = run.record.experiment
-        who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
+        who = f"{_which(run, runs)}: " if len(runs) > 1 else ""
         look = (*colour, 0.25) if folds else colour
         style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
     if folds:
@@ -239,7 +241,7 @@ def differences(results: Results) -> Figure:
             value = f"{of} less {less}: {points(_turned(pair.difference))}"
             bold = "bold" if pair.separated else "normal"
             size = 7 if len(names) <= 12 else 4
-            text = f"{round(-100 * pair.difference.mean, 1) + 0.0:+.1f}"
+            text = f"{-100 * pair.difference.mean:+z.1f}"
             says(value, axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold))
             if pair.separated:
                 frame = Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
@@ -361,6 +363,9 @@ def _loss_over_rate(axes: Axes, trials: Trials, colour, named: str, line: str) -
     axes.plot(fine["value"], fine["loss"], line, label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
+    for _, one in fine.iterrows():
+        tried = axes.plot(one["value"], one["loss"], line[0], color=colour, markersize=3)
+        says(f"{named}: loss {one['loss']:.3f} at the rate {one['value']:g}", *tried)
     place = trials.chosen["value"], trials.chosen["loss"]
     taken = axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
     says(f"{named}: loss {place[1]:.3f} at the rate taken, {place[0]:g}", *taken)
@@ -408,6 +413,14 @@ def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
         if not front or values[position] > values[front[-1]]:
             front.append(int(position))
     return front
+
+
+def _which(run: Run, runs: Sequence[Run]) -> str:
+    """Name one run of a configuration: 'seed 1', 'fold 3', or with several seeds a fold 'fold 3, seed 13'."""
+    e, folds = run.record.experiment, {each.record.experiment.fold for each in runs}
+    if e.fold is None:
+        return f"seed {e.seed}"
+    return f"fold {e.fold}" if len(folds) == len(runs) else f"fold {e.fold}, seed {e.seed}"
 
 
 def _interval(share: float, ends: tuple[float, float]) -> str:
