@@ -151,7 +151,7 @@ def test_single_folds_and_seeds_say_their_values(more, names):
     values = said(figures.accuracy_by_parameters(results))
     for run, name in zip(results.of_row(row)[-len(names) :], names):
         assert f"ResNet50, Frozen, 5 epochs, {name}: {run.correct.mean():.1%}" in values
-    curves = said(figures.learning_curves(results, "resnet50"))
+    curves = said(figures.learning_curves(results))
     assert any(text.startswith(f"{names[-1]}: training loss: ") for text in curves)
 
 

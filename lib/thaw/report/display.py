@@ -156,11 +156,14 @@ class Figure:
         What the figure shows, without a number.
     alt : str
         A description for readers who cannot see it.
+    on_paper : bool
+        Whether the PDF has it. What it has not got has no number.
     """
 
     figure: matplotlib.figure.Figure
     caption: str
     alt: str
+    on_paper: bool = True
 
     def __post_init__(self) -> None:
         plt.close(self.figure)
@@ -168,11 +171,11 @@ class Figure:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         source, width = self._image()
         across, down = self.figure.get_size_inches()
-        tall = " report-tall" * bool(down > TALL * across)
+        where = " report-tall" * bool(down > TALL * across) if self.on_paper else " report-screen"
         return {
             "text/plain": one_line(self.caption),
             "text/html": (
-                f'<figure class="report-figure{tall} mathjax_ignore" style="margin: 1em 0">\n'
+                f'<figure class="report-figure{where} mathjax_ignore" style="margin: 1em 0">\n'
                 f'<img src="{source}" alt="{escape(one_line(self.alt))}" width="{width:.0f}" '
                 'style="max-width: 100%; height: auto">\n'
                 f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"

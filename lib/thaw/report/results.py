@@ -253,6 +253,19 @@ class Results:
         right = (photos["label"] == photos["predicted"]).groupby(photos["label"])
         return right.mean().sort_values(kind="stable")
 
+    def confused(self, row: pd.Series) -> tuple[list[str], int, int]:
+        """Return which two classes a configuration confuses most, how often, and the number of all mistakes."""
+        return statistics.most_confused(self.predictions(row))
+
+    def clear(self, backbone: str) -> list[str]:
+        """Name a network's clear differences: 'B-4 over frozen 5'."""
+        rows, pairs = self.backbones[backbone], self.pairs[backbone]
+        return [
+            "{} over {}".format(*rows.loc[list(ends if pair.difference.mean > 0 else ends[::-1]), "short"])
+            for pair in pairs[pairs["separated"]].itertuples()
+            if (ends := (pair.first, pair.second))
+        ]
+
     def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
         """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
 

@@ -25,6 +25,7 @@ from thaw.report.figures.style import (
     plain,
     says,
 )
+from thaw.report.statistics import most_confused
 from thaw.report.words import count
 
 MOST_CLASSES = 30  # a matrix of more would be unreadable, and grows with their square
@@ -162,21 +163,19 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
         for text, (label, said) in zip(axes.texts, itertools.product(classes, classes)):
             says(f"{label}, predicted {said}: {count(counts.loc[label, said], 'photo')}", text)
         axes.set(xlabel="predicted class", ylabel="class" if axes in panels[:, 0] else "")
-        axes.set_title(message(title, _most_confused(counts)), fontsize=9)
+        axes.set_title(message(title, _most_confused(rows)), fontsize=9)
         upright = len(classes) > 10
         axes.set_xticks(axes.get_xticks(), names, rotation=90 if upright else 30, ha="center" if upright else "right")
         axes.tick_params(axis="y", rotation=0)
     return figure
 
 
-def _most_confused(counts: pd.DataFrame) -> str:
+def _most_confused(predictions: pd.DataFrame) -> str:
     """Say which two classes are taken for each other most often."""
-    wrong = int(counts.to_numpy().sum() - np.diag(counts).sum())
+    classes, both, wrong = most_confused(predictions)
     if not wrong:
         return "every photo is classified correctly"
-    both = (counts + counts.T).where(np.triu(np.ones(counts.shape, bool), 1), 0).stack()
-    one, other = both.idxmax()
-    return f"{plain(one, 20)} and {plain(other, 20)}: {both.max()} of {count(wrong, 'mistake')}"
+    return f"{' and '.join(plain(name, 20) for name in classes)}: {both} of {count(wrong, 'mistake')}"
 
 
 def _confused_pairs(predictions: dict[str, pd.DataFrame]) -> Figure:

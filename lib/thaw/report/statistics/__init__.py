@@ -28,5 +28,15 @@ from thaw.report.statistics.intervals import (
     ratio_of_medians,
     wilson,
 )
-from thaw.report.statistics.photos import ALPHA, LEVEL, Spread, by_identity, losses, rightness, runs_of, spreads
+from thaw.report.statistics.photos import (
+    ALPHA,
+    LEVEL,
+    Spread,
+    by_identity,
+    losses,
+    most_confused,
+    rightness,
+    runs_of,
+    spreads,
+)
 from thaw.report.statistics.power import POWER, detectable, detectable_from, power
