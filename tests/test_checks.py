@@ -264,6 +264,16 @@ def test_photos_that_look_mislabelled():
     assert "b/100.jpg (a, looks like b: " in finding.found
 
 
+def test_of_many_classes_the_largest_are_checked_for_wrong_labels(monkeypatch):
+    photos = good(330)
+    photos.loc[photos.index[:30], "label"] = "small"
+    features = invented_features(photos, 2.0)
+    photos.loc[[60, 100], "label"] = ["b", "a"]  # an 'a' and a 'b'
+    assert checks.findings_of_features(photos, features)[0].found.startswith("2 of 330 photos: ")
+    monkeypatch.setattr(checks, "MOST_CLASSES", 3)
+    assert checks.findings_of_features(photos, features)[0].found.startswith("2 of 300 photos: ")
+
+
 def test_hard_photos_do_not_look_mislabelled():
     photos = good()
     assert checks.findings_of_features(photos, invented_features(photos, 0.0)) == [], "no class can be told"

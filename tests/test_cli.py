@@ -216,7 +216,7 @@ def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     """The cores and memory of this machine are no limit then."""
     monkeypatch.undo()
     commands = []
-    monkeypatch.setattr("thaw.study.graph._run", lambda command, _: commands.append(command) or 0)
+    monkeypatch.setattr("thaw.study.graph._run", lambda command, *_: commands.append(command) or 0)
     assert Graph(Study.load("demo", tmp_path), str(tmp_path), "all", cluster).run("experiments")
     (command,) = (list(map(str, command)) for command in commands)
     expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster

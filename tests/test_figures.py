@@ -11,7 +11,8 @@ from invented import BLOCKS, FROZEN, flat, invented, of_somebody_else, with_rate
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from thaw.report import figures
+from thaw.report import captions, figures
+from thaw.report.answer import Answer
 from thaw.report.display import VALUE, Figure
 from thaw.report.figures import study, style
 from thaw.report.results import Results
@@ -57,6 +58,22 @@ def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
     monkeypatch.setattr(study, "MOST", 3)
     ticks = [tick.get_text() for tick in figures.differences(results).axes[0].get_xticklabels()]
     assert ticks == ["B-2", "B-4", "B-10"]
+
+
+@pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.losses])
+def test_of_many_configurations_the_ends_the_choice_and_the_most_accurate_are_shown(monkeypatch, draw):
+    results = invented(lambda b, s, a, c: {4: 0.95, 10: 0.8}.get(a, 0.7) if s == BLOCKS else 0.7)
+    monkeypatch.setattr(study, "MOST", 4)
+    monkeypatch.setattr(captions, "MOST", 4)
+    drawn = draw(results).axes
+    named = [[tick.get_text().split("\n")[0] for tick in axes.get_xticklabels()] for axes in drawn]
+    (shown,) = {tuple(names) for names in named if names}
+    assert len(shown) == 4
+    assert {"frozen 5", "B-4", "B-10"} <= set(shown), "that of the fewest parameters, the best, that of the most"
+    answer = Answer(results)
+    for caption in (captions.accuracy(answer), captions.losses(answer)):
+        assert "(8 of ResNet50, 8 of MobileNet) 4 are shown" in caption
+    assert "The 4 most accurate" in captions.differences(answer)
 
 
 def test_networks_have_their_colours_in_the_order_of_the_study():

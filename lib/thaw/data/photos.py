@@ -21,13 +21,12 @@ from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
 from thaw.disk.atomic import is_full
-from thaw.disk.budget import make_room
+from thaw.disk.budget import ARRAYS, for_arrays, make_room, room
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable
 from thaw.experiment import Experiment
 
 IGNORED = 20  # files that are no photos: so many are named
-KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
 @dataclass(frozen=True)
@@ -307,7 +306,7 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
             writer.about |= {"labels": labels, "keys": keys}
     except tf.errors.OpError as error:
         raise source.damaged(error) from None
-    return arrays.find(path, key, verify=False)
+    return writer.array
 
 
 @contextlib.contextmanager
@@ -327,9 +326,11 @@ def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Wr
         If the disk is full.
     """
     size = arrays.size(shape, "uint8")
-    make_room(path.parent, size, KEPT)
     try:
-        with arrays.writing(path, key, "uint8", shape) as writer:
+        with contextlib.ExitStack() as stack:
+            with room():
+                make_room(ARRAYS, size, for_arrays())  # a study needs its photos, whether they fit the budget or not
+                writer = stack.enter_context(arrays.writing(path, key, "uint8", shape))
             yield writer
     except OSError as error:
         if not is_full(error):

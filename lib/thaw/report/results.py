@@ -19,7 +19,7 @@ from thaw.report import statistics
 from thaw.report.folds import compared
 from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Family, Remaining, Spread
-from thaw.study import probe, rates
+from thaw.study import freshness, probe, rates
 from thaw.study.claims import QUANTITIES, Claims
 from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
@@ -131,11 +131,10 @@ class Results:
         Raises
         ------
         InvalidRecord
-            As `Study.outcomes` does, or if no configuration has three folds.
+            As `Study.outcomes` does, if no configuration has three folds, or if `latency.csv` is damaged.
         """
         found = compared(*study.outcomes())
-        measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
-        latency = pd.read_csv(measured) if measured.is_file() else None
+        checked = study.outputs / FINDINGS
         findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
         if not (runs := found.runs):
             lines = "".join(f"\n  {job.label}: {reason}" for job, reason in found.missing.items())
@@ -150,7 +149,7 @@ class Results:
         probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
         return cls(
             runs,
-            latency,
+            freshness.latency(study),
             study.margin,
             len(study.jobs),
             found.missing,
@@ -279,7 +278,12 @@ class Results:
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """Return the runs of a configuration, by seed and fold."""
-        return statistics.runs_of(row, self.runs)
+        return self._by_identity.get(tuple(row[name] for name in IDENTITY), [])
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple, list[Run]]:
+        runs = sorted(self.runs, key=lambda run: run.record.experiment.seed)
+        return statistics.by_identity(runs, runs)
 
     def predictions(self, row: pd.Series) -> pd.DataFrame:
         """Return the predictions of a configuration, of all its seeds and folds."""
@@ -311,10 +315,16 @@ class Results:
         """
         if self.latency is None:
             return None
-        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        names = [name for name in IDENTITY if name in like]
-        like = like[(like[names] == row[names].to_list()).all(axis=1)].sort_values("round")
-        return like["milliseconds"].to_numpy() / photos if len(like) else None
+        of_row = (row[name] for name in IDENTITY if name in self.latency)
+        milliseconds = self._milliseconds.get((call, photos, *of_row))
+        return None if milliseconds is None else milliseconds / photos
+
+    @cached_property
+    def _milliseconds(self) -> dict[tuple, np.ndarray]:
+        """Of a whole call, by round; by the call, its photos and what the table says of the configuration."""
+        assert self.latency is not None
+        names = ["call", "photos", *(name for name in IDENTITY if name in self.latency)]
+        return {key: rows["milliseconds"].to_numpy() for key, rows in self.latency.sort_values("round").groupby(names)}
 
     def latency_spread(self, backbone: str) -> float:
         """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""

@@ -33,7 +33,7 @@ STATES: dict[str, dict[str, Any]] = {  # of a block; they differ in grey, too
     "trains": {"facecolor": style.UNFROZEN, "linewidth": 0},
 }
 WAYS = {1: "rises", -1: "falls", 0: "shows no clear change"}
-MOST = 24  # configurations of a network in a figure that grows with each
+MOST = 24  # configurations of a network in a figure that grows with each: `captions` says which are shown
 
 
 def accuracy_by_parameters(results: Results) -> Figure:
@@ -41,13 +41,14 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
     Small points beside it are its single folds or seeds, where it has several.
     `Results.plateau` stands on grey ground. In a replication the original's
-    values are hollow marks.
+    values are hollow marks. Of more than `MOST` configurations there are those
+    of `_telling`.
     """
     lines = -(-len(results.backbones) // 2)
     figure, panels = grid((2.5 + _for_names(results)) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
-        rows = rows.sort_values("trainable_parameters", kind="stable")
+        rows, enough = _telling(results, rows), set(results.plateau(name).index)
         for x, (_, row) in enumerate(rows.iterrows()):
             runs = results.of_row(row)
             for run in runs if len(runs) > 1 else []:
@@ -61,7 +62,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
             if replication and (match := replication.row_of(row)) is not None:
                 theirs = axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
                 says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
-            if row.name in results.plateau(name).index:
+            if row.name in enough:
                 axes.axvspan(x - 0.5, x + 0.5, color=style.FROZEN, alpha=0.15, linewidth=0, zorder=0)
         name_ticks(axes, [f"{_narrow(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
         axes.set(xlabel="what trains, and how many parameters")
@@ -127,7 +128,7 @@ def trained(results: Results) -> Figure | None:
 def _what_trains(results: Results, name: str) -> list[tuple[str, int, list[tuple[str, str]]]]:
     """List what a network's configurations train: their names, how many parameters, and the state of each block."""
     lines: dict[tuple, list[str]] = {}
-    for _, row in _most_accurate(results.backbones[name]).sort_values("trainable_parameters", kind="stable").iterrows():
+    for _, row in _telling(results, results.backbones[name]).iterrows():
         network = results.of_row(row)[0].record.network
         trains = network.get("trains", {})
         cells = [
@@ -263,13 +264,16 @@ def differences(results: Results) -> Figure:
 
 
 def losses(results: Results) -> Figure:
-    """Show the loss on photos that training has not seen, by what is unfrozen, a panel a network."""
+    """Show the loss on photos that training has not seen, by what is unfrozen, a panel a network.
+
+    Of more than `MOST` configurations there are those of `_telling`.
+    """
     columns = min(len(results.backbones), 2)
     lines = -(-len(results.backbones) // columns)
     figure, panels = grid((2 + _for_names(results)) * lines, lines, columns, sharey=True)
     everything = results.rows.join(results.test_losses)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
-        rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
+        rows = everything.loc[_telling(results, rows).index]
         for x, (_, row) in enumerate(rows.iterrows()):
             ends = row["test_loss_low"], row["test_loss_high"]
             value = f"{_named(results, row)}: test loss {row['test_loss']:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
@@ -392,6 +396,16 @@ def _mark(replication: Replication | None) -> list[Line2D]:
 
 def _colour(results: Results, network: str) -> tuple:
     return style.colours(results.backbones)[network]
+
+
+def _telling(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a network by trainable parameters: at most `MOST`, both ends, the choice and the most accurate."""
+    rows = rows.sort_values("trainable_parameters", kind="stable")
+    if len(rows) <= MOST:
+        return rows
+    first = [rows.index[0], rows.index[-1], results.cheapest(rows["backbone"].iloc[0]).name]
+    order = dict.fromkeys([*first, *rows["test_accuracy"].nlargest(MOST).index])
+    return rows[rows.index.isin(list(order)[:MOST])]
 
 
 def _most_accurate(rows: pd.DataFrame) -> pd.DataFrame:
