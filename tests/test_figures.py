@@ -66,7 +66,7 @@ def test_of_many_configurations_the_ends_the_choice_and_the_most_accurate_are_sh
     monkeypatch.setattr(study, "MOST", 4)
     monkeypatch.setattr(captions, "MOST", 4)
     drawn = draw(results).axes
-    named = [[tick.get_text().split("\n")[0] for tick in axes.get_xticklabels()] for axes in drawn]
+    named = [[" ".join(tick.get_text().split("\n")[:-1]) for tick in axes.get_xticklabels()] for axes in drawn]
     (shown,) = {tuple(names) for names in named if names}
     assert len(shown) == 4
     assert {"frozen 5", "B-4", "B-10"} <= set(shown), "that of the fewest parameters, the best, that of the most"
