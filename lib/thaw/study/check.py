@@ -4,12 +4,14 @@ import contextlib
 import threading
 import urllib.error
 import urllib.request
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
+from thaw.data.photos import check_room
 from thaw.data.splits import check_folds
 from thaw.disk.atomic import check_writable
 from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
@@ -72,11 +74,12 @@ def _check_photos(
     """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
-    asked = (dataset, splits, on_damaged, max_examples)
-    for job in study.jobs:
-        e = job.experiment
-        if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
-            _check_unchanged(job, source.content_digest(found), photos)
+    asked, digest = (dataset, splits, on_damaged, max_examples), source.content_digest(found)
+    of_job = attrgetter("dataset", "splits", "on_damaged", "max_examples")
+    like = [job for job in study.jobs if of_job(job.experiment) == asked]
+    for job in like:
+        _check_unchanged(job, digest, photos)
+    check_room(found, {(job.experiment.image_size, job.experiment.copies) for job in like})
     if folds:
         check_folds(found.places(), found.labels(), folds, dataset)
     if photos is None:

@@ -14,3 +14,4 @@ from thaw.report.figures.study import (
     rates,
     trained,
 )
+from thaw.report.figures.style import FROZEN, UNFROZEN
