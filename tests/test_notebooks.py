@@ -266,12 +266,32 @@ def test_one_quantity_has_one_number_everywhere(study):
     document = pypdfium2.PdfDocument(study.outputs / "report.pdf")
     pages = [page.get_textpage().get_text_range() for page in document]
     accuracy, low, high = (f"{row[name]:.1%}" for name in ("accuracy", "low", "high"))
-    said = [f"{accuracy} of photos that it was not trained on (95% interval: {low} to {high})"]
+    said = [
+        f"{accuracy} of the photos that it was not trained on are classified correctly (95% interval: {low} to {high})"
+    ]
     said.append(f"{words.duration(row['training_seconds'])} to train, {network['milliseconds_a_photo']:.1f} ms a photo")
     for text in (html, pages[0]):
         assert all(each in " ".join(text.split()) for each in said)
     for text in (html, "".join(pages), (study.outputs / "results.md").read_text(encoding="utf-8")):
         assert f"{accuracy} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in " ".join(text.split())
+
+
+def test_the_model_card_says_what_the_answer_says(study):
+    answer = json.loads((study.outputs / "answer.json").read_text(encoding="utf-8"))
+    about = json.loads((study.outputs / "model" / "model.json").read_text(encoding="utf-8"))
+    card = " ".join((study.outputs / "model" / "README.md").read_text(encoding="utf-8").split())
+    network = next(each for each in answer["networks"] if each["network"] == answer["advice"]["network"])
+    row = network["recommended"]
+    assert about["configuration"] == answer["advice"]["configuration"]
+    assert about["experiment"]["backbone"] == network["network"]
+    assert {name: about["tested"][name] for name in ("accuracy", "low", "high", "training_seconds")} == {
+        name: pytest.approx(row[name]) for name in ("accuracy", "low", "high", "training_seconds")
+    }
+    assert about["tested"]["photos"] == answer["data"]["tested"]
+    assert about["network"]["classes"] == answer["data"]["classes"]
+    accuracy, low, high = (words.percent(row[name]) for name in ("accuracy", "low", "high"))
+    assert f"**{accuracy}** of {answer['data']['tested']} photos correctly (95% interval: {low} to {high};" in card
+    assert f"{row['trainable_parameters']:,} parameters" in card
 
 
 def test_the_html_report_leads_to_the_files_of_every_run(study):
