@@ -268,7 +268,7 @@ def test_weights_that_are_not_official_are_named_wherever_a_network_is_judged():
     results = Results(changed)
     (caveat,) = Answer(results).caveats
     assert caveat.startswith("The weights of ResNet50 are not the official ones: A copy.")
-    assert "ResNet50 starts from weights that are not the official ones" in said(results, "answer")
+    assert "The pre-trained weights of ResNet50 are not the official ones" in said(results, "answer")
     assert "MobileNet starts" not in said(results, "answer")
 
 
@@ -338,7 +338,7 @@ def test_a_study_in_folds_says_what_its_folds_are_and_what_its_results_speak_of(
     assert "tested once on each photo, by a network that has not seen it" in method
     assert "6 of 8 folds are finished and compared. They speak of the procedure" in method
     assert "on about 75% of these photos" in method
-    assert "turns round the differences of whole folds (Westfall and Young, 1993)" in method
+    assert "change their signs at random (Westfall and Young, 1993)" in method
     assert "1 finished fold of MobileNet is left out" in said(part, "missing")
     assert "Fold 8 is missing for mobilenet-blocks-2." in said(part, "missing")
     assert "90.0% of the photos that it was not trained on" in said(part, "answer")

@@ -13,3 +13,4 @@ from thaw.report.figures.study import (
     probe,
     rates,
 )
+from thaw.report.figures.style import FROZEN, UNFROZEN
