@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -307,6 +308,31 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
     except tf.errors.OpError as error:
         raise source.damaged(error) from None
     return writer.array
+
+
+def check_room(source: Source, kinds: Iterable[tuple[int, int]]) -> None:
+    """See that the disk of the cache can hold a data set's photos, decoded.
+
+    Parameters
+    ----------
+    source : Source
+    kinds : iterable of (int, int)
+        Of each kind: the side in pixels, and how many augmented copies of each photo.
+
+    Raises
+    ------
+    OutputNotWritable
+    """
+    folder = places.cache("photos")
+    kept = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())  # some of these, or may be deleted
+    allowed = shutil.disk_usage(folder).free + kept
+    one = sum(3 * side**2 * (1 + copies) for side, copies in kinds)
+    if len(source) * one > allowed:
+        raise OutputNotWritable(
+            f"dataset = {source.name!r}: {len(source):,} photos take {len(source) * one / 1e9:,.1f} GB once they are "
+            f"decoded, and {folder} has room for {allowed / 1e9:,.1f} GB. Set max_examples to {allowed // one:,} or "
+            "less, or image_size to a smaller one, or THAW_CACHE_DIR to a folder on another disk."
+        )
 
 
 @contextlib.contextmanager
