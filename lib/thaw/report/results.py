@@ -252,6 +252,19 @@ class Results:
         right = (photos["label"] == photos["predicted"]).groupby(photos["label"])
         return right.mean().sort_values(kind="stable")
 
+    def confused(self, row: pd.Series) -> tuple[list[str], int, int]:
+        """Return which two classes a configuration confuses most, how often, and the number of all mistakes."""
+        return statistics.most_confused(self.predictions(row))
+
+    def clear(self, backbone: str) -> list[str]:
+        """Name a network's clear differences: 'B-4 over frozen 5'."""
+        rows, pairs = self.backbones[backbone], self.pairs[backbone]
+        return [
+            "{} over {}".format(*rows.loc[list(ends if pair.difference.mean > 0 else ends[::-1]), "short"])
+            for pair in pairs[pairs["separated"]].itertuples()
+            if (ends := (pair.first, pair.second))
+        ]
+
     def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
         """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
 
@@ -545,12 +558,10 @@ class Results:
         return self.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
 
     @cached_property
-    def overfitting(self) -> pd.DataFrame:
-        """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
-        groups = [self.of_row(row) for _, row in self.rows.iterrows()]
-        columns = [(*statistics.gap_interval(group), *statistics.loss_interval(group)) for group in groups]
-        names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
-        return pd.DataFrame(columns, columns=names, index=self.rows.index)
+    def test_losses(self) -> pd.DataFrame:
+        """The interval of each row's test loss."""
+        ends = [statistics.loss_interval(self.of_row(row)) for _, row in self.rows.iterrows()]
+        return pd.DataFrame(ends, columns=["test_loss_low", "test_loss_high"], index=self.rows.index)
 
 
 def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:
