@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
 import shutil
+import struct
+import time
 import unicodedata
+import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +295,74 @@ def test_every_kind_of_photo_becomes_rgb(tmp_path, name):
     off = np.abs(read.astype(float) - wanted[:, :, None])
     assert off.max() <= (12 if name == "print.jpg" else 2)
     assert decoding.look(tmp_path / name)["format"] == Image.open(tmp_path / name).format
+
+
+def test_huge_photos_are_decoded_one_at_a_time_and_by_rows(tmp_path, monkeypatch):
+    """A small file may hold one: each takes up to 3 GB, and four threads read photos."""
+    whole, at_once, most = decoding._rgb, [], []
+
+    def watched(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(image)
+        return whole(image)
+
+    monkeypatch.setattr(decoding, "_rgb", watched)
+    photo(0, (20, 12)).save(tmp_path / "a.png")
+    for huge, several in ((100, False), (20 * 12, True)):
+        most.clear()
+        monkeypatch.setattr(decoding, "HUGE", huge)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(decoding.read, [tmp_path / "a.png"] * 20))
+        assert (max(most) > 1) is several
+    Image.fromarray((GREY * 257).round().astype(np.uint16)).save(tmp_path / "sixteen.png")
+    before = decoding.read(tmp_path / "sixteen.png")
+    monkeypatch.setattr(decoding, "ROWS", 5)
+    assert np.array_equal(decoding.read(tmp_path / "sixteen.png"), before)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bomb(folder: Path, kind: str) -> str:
+    """Write a small file that would fill the memory; what is said of it."""
+    path, packed = folder / "bomb.png", zlib.compress(bytes(2**27))
+    side = 50_000 if kind == "pixels" else 8
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    extra = {"text": chunk(b"zTXt", b"k\0\0" + packed), "colours": chunk(b"iCCP", b"k\0\0" + packed)}.get(kind, b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    if kind == "length":
+        with path.open("r+b") as file:
+            file.truncate(decoding.BYTES + 2**20)
+        return "1,025 MB: more than 1,024"
+    return "more than 179 million pixels" if kind == "pixels" else "damaged (Decompressed data too large"
+
+
+@pytest.mark.parametrize("kind", ["pixels", "text", "colours", "length"])
+def test_a_bomb_is_a_photo_that_cannot_be_read(tmp_path, kind):
+    said = bomb(tmp_path, kind)
+    assert decoding.look(tmp_path / "bomb.png")["reason"].startswith(said)
+    with pytest.raises(decoding.Unreadable, match=re.escape(said)):
+        decoding.read(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file",  # Ghostscript would run it
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+        b"%PDF-1.4\n",
+        b"8BPS\0\1\0\0\0\0\0\0\0\3\0\0\0\1\0\0\0\1\0\10\0\3",
+        b"P6 9 9 255 " + bytes(243),
+    ],
+    ids=["EPS", "SVG", "PDF", "PSD", "PPM"],
+)
+def test_no_other_format_is_read_whatever_the_file_is_called(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert decoding.look(tmp_path / "a.jpg") == {"reason": "not a photo in JPEG, PNG, WebP, BMP, GIF or TIFF"}
 
 
 def test_of_a_moving_picture_the_first_frame_is_read(tmp_path):
