@@ -42,7 +42,7 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(EXPORT) requirements.lock > /dev/null
 	$(EXPORT) requirements-cluster.lock --extra cluster > /dev/null
 	$(EXPORT) requirements-lab.lock --extra lab > /dev/null
-	$(EXPORT) requirements-test.lock --all-extras > /dev/null
+	$(EXPORT) requirements-test.lock --all-extras --no-extra peers > /dev/null
 	rm uv.lock
 
 environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)

@@ -132,4 +132,4 @@ rule export:
     output:
         f"{study.outputs}/report.{{format,html|pdf}}",
     shell:
-        "{thaw} export {input:q} {output:q}"
+        "{thaw} export {of_study} {wildcards.format}"

@@ -3,6 +3,7 @@
     python benchmarks/compare.py                    # five minutes: small photos, few rows
     python benchmarks/compare.py --paper            # the study's own size; half an hour
     python benchmarks/compare.py --paper --photos 3670 --epochs 15   # nothing extrapolated: a day
+    python benchmarks/compare.py --paper --peers    # plain PyTorch too (pip install "thaw[peers]")
 
 Each run is a process of its own, from nothing. With fewer photos or epochs
 than the profile has, its time is composed from what was measured: what is
@@ -29,6 +30,11 @@ HOW = {  # name: script, precision
     "plain Keras": ("plain.py", "float32"),
     "Thaw": ("thaw_run.py", "float32"),
     "Thaw, bfloat16": ("thaw_run.py", "mixed_bfloat16"),
+}
+PEERS = {
+    "plain PyTorch": ("plain_torch.py", "float32"),
+    "plain PyTorch, bfloat16": ("plain_torch.py", "mixed_bfloat16"),
+    "features by hand": ("plain.py", "float32"),  # of a frozen base, which is all that it can train
 }
 SHARES = {"train": 0.75, "validation": 0.15, "test": 0.10}
 PEAK = """
@@ -58,6 +64,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, help="how many photos to run (default: 320, in quick 640)")
     parser.add_argument("--epochs", type=int, default=2, help="most epochs to run of each phase (default: %(default)s)")
     parser.add_argument("--only", help="configurations whose name holds this")
+    parser.add_argument("--peers", action="store_true", help="plain PyTorch and a head on features kept by hand, too")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder (default: %(default)s)")
     options = parser.parse_args()
     profile = "paper" if options.paper else "quick"
@@ -71,12 +78,17 @@ def main() -> None:
     photos = options.photos or (320 if options.paper else 640)
     whole = int(read_parameters(study.path)["max_examples"] or 3670)
     options.output.mkdir(parents=True, exist_ok=True)
-    peaks = {how: peak(precision) for how, (_, precision) in HOW.items()}
+    hows = HOW | (PEERS if options.peers else {})
+    of_precision = {precision: peak(precision) for _, precision in hows.values()}
+    peaks = {how: of_precision[precision] for how, (_, precision) in hows.items()}
     for how, (matrix, convolution) in peaks.items():
         print(f"{how}: matrix product {matrix:.0f} GFLOP/s, convolution {convolution:.0f} GFLOP/s", flush=True)
     rows = []
     for job in jobs:
-        for how, (script, precision) in HOW.items():
+        for how, (script, precision) in hows.items():
+            by_hand = how == "features by hand"
+            if by_hand and job.experiment.strategy != "frozen":
+                continue
             full = job.experiment.model_copy(update={"precision": precision, "output_dir": None})
             part = full.model_copy(
                 update={
@@ -85,7 +97,7 @@ def main() -> None:
                     "finetune_epochs": min(full.finetune_epochs, options.epochs),
                 }
             )
-            run = measured(script, part)
+            run = measured(script, part, by_hand)
             row = {"configuration": job.configuration, "how": how} | composed(run, part, full, whole)
             row |= {name: run[name] for name in ("whole", "train_loss", "validation_loss", "peak_memory_mb")}
             row["disk_gb"] = run["disk_mb"] / part.max_examples * whole / 1e3
@@ -106,9 +118,9 @@ def peak(precision: str) -> tuple[float, float]:
     return tuple(json.loads(subprocess.run([sys.executable, "-c", PEAK, kind], **QUIET).stdout))
 
 
-def measured(script: str, experiment) -> dict:
+def measured(script: str, experiment, by_hand: bool) -> dict:
     """One run, in a process of its own."""
-    parameters = experiment.model_dump_json(exclude={"output_dir"})
+    parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | {"by_hand": by_hand})
     done = subprocess.run([sys.executable, HERE / script, parameters], **QUIET)
     if done.returncode:
         sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
@@ -167,7 +179,9 @@ def gflop(row: pd.Series, study: Study, counts: dict[str, tuple[int, int]], whol
     finetune = 0 if experiment.strategy == "frozen" else experiment.finetune_epochs
     epoch = SHARES["train"] + SHARES["validation"]
     backward = 2 * SHARES["train"] * trained
-    if row["how"] == "plain Keras":
+    if row["how"] == "features by hand":
+        total = network
+    elif not row["how"].startswith("Thaw"):
         total = (
             experiment.head_epochs * epoch * network
             + finetune * (epoch * network + backward)
@@ -188,7 +202,8 @@ def write(rows: pd.DataFrame, study: Study, whole: int, peaks: dict, note: str, 
     rows.to_csv(output / "results.csv", index=False)
     wide = rows.pivot(index="configuration", columns="how")
     order = list(dict.fromkeys(rows["configuration"]))
-    names = [how for how in HOW if how != "plain Keras"]
+    hows = [how for how in HOW | PEERS if how in set(rows["how"])]
+    names = [how for how in hows if how != "plain Keras"]
     lines = [
         "| | plain Keras | "
         + " | ".join(f"{name} | ratio" for name in names)
@@ -199,30 +214,34 @@ def write(rows: pd.DataFrame, study: Study, whole: int, peaks: dict, note: str, 
         row = wide.loc[name]
         cells = [name, f"{row['seconds', 'plain Keras']:,.0f} s"]
         for how in names:
-            cells += [f"{row['seconds', how]:,.0f} s", f"**{row['seconds', 'plain Keras'] / row['seconds', how]:.1f}**"]
-        for column, scale, digits, hows in (
-            ("train_loss", 1, 4, HOW),
-            ("peak_memory_mb", 1e-3, 1, HOW),
-            ("disk_gb", 1, 1, names),
-            ("gflop", 1e-3, 0, list(HOW)[:2]),
+            ratio = row["seconds", "plain Keras"] / row["seconds", how]
+            cells += [f"{row['seconds', how]:,.0f} s", f"**{ratio:.1f}**"] if ratio > 0 else ["–", "–"]
+        for column, scale, digits, of in (
+            ("train_loss", 1, 4, hows),
+            ("peak_memory_mb", 1e-3, 1, hows),
+            ("disk_gb", 1, 1, [how for how in names if how.startswith("Thaw")]),
+            ("gflop", 1e-3, 0, hows[:2]),
         ):
-            cells.append(" / ".join(f"{row[column, how] * scale:.{digits}f}" for how in hows))
-        cells.append(" / ".join(f"{row['share_of_peak', how]:.0%}" for how in HOW))
+            values = [row[column, how] * scale for how in of]
+            cells.append(" / ".join(f"{value:.{digits}f}" for value in values if value == value))
+        shares = [row["share_of_peak", how] for how in hows]
+        cells.append(" / ".join(f"{share:.0%}" for share in shares if share == share))
         lines.append("| " + " | ".join(cells) + " |")
-    total = {how: study_seconds(rows[rows["how"] == how]) for how in HOW}
+    total = {how: study_seconds(rows[rows["how"] == how]) for how in hows}
     cells = [f"**all {len(order)} in one study**", f"{total['plain Keras']:,.0f} s"]
     for how in names:
-        cells += [f"{total[how]:,.0f} s", f"**{total['plain Keras'] / total[how]:.1f}**"]
+        all_rows = (rows["how"] == how).sum() == len(order)
+        cells += [f"{total[how]:,.0f} s", f"**{total['plain Keras'] / total[how]:.1f}**"] if all_rows else ["–", "–"]
     lines.append("| " + " | ".join(cells) + " | | | | | |")
     text = "\n".join(lines)
     (output / "results.md").write_text(text + "\n", encoding="utf-8")
-    print(f"\n{note} Values in one cell are of {', '.join(HOW)}.\n{text}")
+    print(f"\n{note} Values in one cell are of {', '.join(hows)}.\n{text}")
     draw(wide.loc[order], names, output / "results.png")
 
 
 def study_seconds(rows: pd.DataFrame) -> float:
     """All rows one after the other; for Thaw, with photos decoded, heads trained and each network's pass made once."""
-    if rows["how"].iloc[0] == "plain Keras":
+    if not rows["how"].iloc[0].startswith("Thaw"):
         return rows["seconds"].sum()
     network = rows["configuration"].str.split("-").str[0]
     once = sum(rows[part].groupby(network).max().sum() for part in ("activations", "head"))
@@ -233,12 +252,13 @@ def draw(wide: pd.DataFrame, names: list[str], path: Path) -> None:
     """The ratios as bars."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.45 * len(wide) + 1.2), layout="constrained")
+    figure = Figure(figsize=(7, 0.22 * len(names) * len(wide) + 1.2), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(names):
         ratio = wide["seconds", "plain Keras"] / wide["seconds", name]
-        places = [k + (i - 0.5) * 0.38 for k in range(len(wide))]
-        bars = axes.barh(places, ratio, 0.36, label=name, color=("#4C72B0", "#DD8452")[i])
+        thick = 0.76 / len(names)
+        places = [k + (i + 0.5) * thick - 0.38 for k in range(len(wide))]
+        bars = axes.barh(places, ratio, 0.95 * thick, label=name, color=f"C{i}")
         axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_yticks(range(len(wide)), wide.index)

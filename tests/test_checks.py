@@ -6,7 +6,7 @@ import pytest
 from own_photos import fill, photo
 from PIL import Image
 
-from thaw.data import checks
+from thaw.data import checks, splits
 from thaw.data.source import find_source
 
 
@@ -81,6 +81,43 @@ def test_few_photos():
     said = one("D3", photos.drop(photos.index[(photos["label"] == "a") & (photos["part"] == "test")][:6]))
     assert said == "Fewer than 5 photos test 1 class: a (4)."
     assert "Fewer than 20 photos train 3 classes: a (14), b (14), c (14)" in one("D3", good(60))
+
+
+def in_folds(photos: pd.DataFrame, folds: int = 5) -> pd.DataFrame:
+    """The same photos, of which each fold tests in its turn."""
+    places = splits.places_by_class(photos["sha256"].tolist(), photos["label"].tolist())
+    return checks.by_fold(photos.reset_index(drop=True), places, folds)
+
+
+def test_good_photos_in_folds_pass():
+    for folds in (3, 5, 10):
+        assert codes(in_folds(good(), folds)) == []
+
+
+def test_few_photos_in_folds():
+    photos = good()
+    few = photos.drop(photos.index[photos["label"] == "a"][26:])  # 26: less a fifth and 15 % of it, 17 train
+    (said,) = (finding.found for finding in checks.findings(in_folds(few)) if finding.code == "D3")
+    assert said.startswith("Fewer than 20 photos train 1 class in a fold: a (1")
+    rare = photos.drop(photos.index[photos["label"] == "a"][3:])
+    (said,) = (finding.found for finding in checks.findings(in_folds(rare, 3)) if finding.code == "D3")
+    assert said.endswith("; fewer than 5 photos test 1 class in all folds together: a (3).")
+    for fold in range(5):  # the check counts what trains as the study divides it
+        train, _, _ = splits.in_fold(in_folds(few)["place"].to_numpy(), 5, fold)
+        assert (in_folds(few)["label"].iloc[train] == "a").sum() < checks.FEW
+
+
+def test_a_class_a_photo_and_a_group_in_several_folds():
+    ordered = good().sort_values("label", ignore_index=True)
+    by_position = checks.by_fold(ordered, splits.places_by_position(len(ordered)), 3)
+    (said,) = (finding.found for finding in checks.findings(by_position) if finding.code == "D5")
+    assert "a: 100% of 100 photos in fold 0 (33% of all photos)" in said
+    photos = in_folds(good())
+    first, other = (photos.index[photos["part"] == part][0] for part in ("fold 0", "fold 3"))
+    found = checks.findings(same_content(photos, first, other))
+    assert [finding.code for finding in found if finding.code != "D7"] == ["D6", "D8"]
+    photos.loc[[first, other], "group"] = "plant 0"
+    assert "plant 0" in one("D9", photos)
 
 
 def test_imbalance():
@@ -205,6 +242,17 @@ def test_nearly_the_same_photo_in_two_parts(monkeypatch):
             assert " and ".join(f"{photos['path'][i]} ({photos['part'][i]})" for i in pair) in finding.found
 
 
+def test_nearly_the_same_photo_in_two_folds():
+    photos = in_folds(good())
+    features = invented_features(photos, 0.5)
+    assert checks.findings_of_features(photos, features) == []
+    first, other = (photos.index[photos["part"] == part][0] for part in ("fold 1", "fold 4"))
+    features[other] = features[first] + 0.01
+    (finding,) = checks.findings_of_features(photos, features)
+    assert finding.code == "D13" and finding.found.startswith("1 photo nearly as in another fold: ")
+    assert f"{photos['path'][other]} (fold 4) and {photos['path'][first]} (fold 1)" in finding.found
+
+
 def test_photos_that_look_mislabelled():
     photos = good()
     features = invented_features(photos, 2.0)
@@ -214,6 +262,16 @@ def test_photos_that_look_mislabelled():
     assert finding.found.startswith("2 of 300 photos: ")
     assert "a/30.jpg (b, looks like a: " in finding.found
     assert "b/100.jpg (a, looks like b: " in finding.found
+
+
+def test_of_many_classes_the_largest_are_checked_for_wrong_labels(monkeypatch):
+    photos = good(330)
+    photos.loc[photos.index[:30], "label"] = "small"
+    features = invented_features(photos, 2.0)
+    photos.loc[[60, 100], "label"] = ["b", "a"]  # an 'a' and a 'b'
+    assert checks.findings_of_features(photos, features)[0].found.startswith("2 of 330 photos: ")
+    monkeypatch.setattr(checks, "MOST_CLASSES", 3)
+    assert checks.findings_of_features(photos, features)[0].found.startswith("2 of 300 photos: ")
 
 
 def test_hard_photos_do_not_look_mislabelled():

@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+import sys
 import time
 from argparse import Namespace
 
@@ -76,6 +77,39 @@ def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
 def test_bad_arguments(capfd, arguments, words):
     assert main(arguments) == 2
     assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, words, traceback",
+    [
+        (OSError(28, "No space left on device", "/no/such/file"), "the disk is full: ", False),
+        (MemoryError(), "not enough memory", False),
+        (ZeroDivisionError("division by zero"), "thaw: ZeroDivisionError: division by zero. Thaw does not", True),
+    ],
+)
+def test_a_traceback_is_never_the_only_answer(capfd, monkeypatch, error, words, traceback):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("thaw.__main__.Study.load", fail)
+    assert main(["check", "demo"]) == 1
+    said = capfd.readouterr().err
+    assert words in said
+    assert ("Traceback" in said) == traceback
+    assert said.rstrip().splitlines()[-1:] == [line for line in said.splitlines() if line.startswith("thaw: ")]
+
+
+@pytest.mark.parametrize(
+    "streams, status",
+    [("> /dev/full", 1), ("2> /dev/full", 0), ("> /dev/full 2> /dev/full", 1), (">&- 2>&- <&-", 0), ("| true", 0)],
+)
+def test_nobody_has_to_listen(streams, status):
+    command = f"{sys.executable} -m thaw blocks --help {streams}"
+    process = subprocess.Popen(command, shell=True, cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    _, said = process.communicate()
+    assert process.returncode == status
+    assert "Traceback" not in said and "Exception" not in said
+    assert ("the disk is full" in said) == (streams == "> /dev/full")
 
 
 def test_check_says_that_all_is_well(capfd, tmp_path):

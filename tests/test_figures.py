@@ -11,8 +11,9 @@ from invented import BLOCKS, FROZEN, flat, invented, with_rates
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
-from thaw.report import figures
-from thaw.report.display import VALUE
+from thaw.report import captions, figures
+from thaw.report.answer import Answer
+from thaw.report.display import VALUE, Figure
 from thaw.report.figures import study, style
 from thaw.report.results import Results
 
@@ -56,6 +57,22 @@ def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
     monkeypatch.setattr(study, "MOST", 3)
     ticks = [tick.get_text() for tick in figures.differences(results).axes[0].get_xticklabels()]
     assert ticks == ["B-2", "B-4", "B-10"]
+
+
+@pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.gap])
+def test_of_many_configurations_the_ends_the_choice_and_the_most_accurate_are_shown(monkeypatch, draw):
+    results = invented(lambda b, s, a, c: {4: 0.95, 10: 0.8}.get(a, 0.7) if s == BLOCKS else 0.7)
+    monkeypatch.setattr(study, "MOST", 4)
+    monkeypatch.setattr(captions, "MOST", 4)
+    drawn = draw(results).axes
+    named = [[tick.get_text().split("\n")[0] for tick in axes.get_xticklabels()] for axes in drawn]
+    (shown,) = {tuple(names) for names in named if names}
+    assert len(shown) == 4
+    assert {"frozen 5", "B-4", "B-10"} <= set(shown), "that of the fewest parameters, the best, that of the most"
+    answer = Answer(results)
+    for caption in (captions.accuracy(answer), captions.gap(answer)):
+        assert "(8 of ResNet50, 8 of MobileNet) 4 are shown" in caption
+    assert "The 4 most accurate" in captions.differences(answer)
 
 
 def test_networks_have_their_colours_in_the_order_of_the_study():
@@ -133,9 +150,28 @@ def test_folds_have_faint_curves_and_their_mean_and_are_points_beside_their_accu
     figure = figures.learning_curves(results, "resnet50")
     assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes)
     singles = [line for axes in figures.accuracy_by_parameters(results).axes for line in axes.lines]
-    assert sum(len(line.get_xdata()) == 4 for line in singles) == len(results.rows)
+    singles = [line for line in singles if line.get_markersize() < 3]
+    assert len(singles) == 4 * len(results.rows)
     none = [line for axes in figures.accuracy_by_parameters(invented(flat)).axes for line in axes.lines]
-    assert max(len(line.get_xdata()) for line in none) == 1
+    assert min(line.get_markersize() for line in none) > 3
+
+
+@pytest.mark.parametrize("more, names", [({"folds": 3}, ["fold 2"]), ({"seeds": 2}, ["seed 0", "seed 1"])])
+def test_single_folds_and_seeds_say_their_values(more, names):
+    results = invented(flat, photos=90, swap=0.3, **more)
+    row = results.rows.iloc[0]
+    values = said(figures.accuracy_by_parameters(results))
+    for run, name in zip(results.of_row(row)[-len(names) :], names):
+        assert f"ResNet50, Frozen, 5 epochs, {name}: {run.correct.mean():.1%}" in values
+    curves = said(figures.learning_curves(results, "resnet50"))
+    assert any(text.startswith(f"{names[-1]}: training loss: ") for text in curves)
+
+
+def test_with_ten_folds_the_marks_are_vectors_and_say_their_values():
+    drawn = figures.accuracy_by_parameters(invented(flat, photos=100, folds=10))
+    assert len(said(drawn)) > 160
+    shown = Figure(drawn, "c", "a")._repr_mimebundle_()["text/html"]
+    assert "data:image/svg+xml" in shown and len(shown) < 200_000
 
 
 def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
@@ -144,6 +180,8 @@ def test_rates_are_a_line_a_configuration_with_the_one_taken_marked():
         names = [text.get_text() for text in axes.get_legend().get_texts()]
         assert names == ["A-5", "A-10", "B-2", "B-4", "A-40", "B-10", "head alone"]
         assert hollow(SimpleNamespace(axes=[axes])) == 7
+        values = [text for text in said(SimpleNamespace(findobj=axes.findobj)) if text.startswith("A-5: ")]
+        assert len([text for text in values if "at the rate 0.0003" in text]) == 1 and len(values) == 4
         crosses = [line for line in axes.lines if line.get_marker() == "x"]
         assert sum(len(line.get_xdata()) for line in crosses) == 2, "the two rates at which 40 layers diverge"
 

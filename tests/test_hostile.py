@@ -13,13 +13,14 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from invented import flat, invented
+from IPython.display import Markdown
 from papermill.parameterize import parameterize_notebook
 from test_lab import lab  # noqa: F401 (a fixture)
 from test_report import displayed, saved, squeezed
 
 from thaw.records.record import Activations
 from thaw.records.runs import Run
-from thaw.report import advice, figures, tables, words
+from thaw.report import advice, explore, figures, tables, words
 from thaw.report import display as report
 from thaw.report.answer import Answer
 from thaw.report.display import Box, Figure, Table, TitlePage
@@ -52,17 +53,17 @@ NAMES = [
 TITLE, DESCRIPTION = f"T {NAMES[0]} {NAMES[4]}", " ".join(NAMES)
 
 
-def hostile() -> Results:
+def hostile(names: list[str] = NAMES) -> Results:
     """A study in which every text from outside is hostile."""
-    made = invented(flat, photos=4 * len(NAMES), latency=flat, swap=0.1)
-    labels = NAMES * 4
+    made = invented(flat, photos=4 * len(names), latency=flat, swap=0.1)
+    labels = names * 4
     runs = []
     for run in made.runs:
         right = (run.predictions["label"] == run.predictions["predicted"]).to_numpy()
         # The last photos are named wrongly by every run: some must be shown as hard.
         said = [name if ok else labels[number - 1] for number, (name, ok) in enumerate(zip(labels, right))]
         predictions = pd.DataFrame({"key": run.predictions["key"], "label": labels, "predicted": said})
-        predictions = predictions.assign(**{f"p_{name}": 1 / len(NAMES) for name in NAMES})
+        predictions = predictions.assign(**{f"p_{name}": 1 / len(names) for name in names})
         data = {"title": TITLE, "dataset": NAMES[4], "version": NAMES[5], "description": DESCRIPTION}
         weights = {"title": NAMES[12], "official": False, "description": DESCRIPTION}
         device = run.record.device | {"name": NAMES[1]}
@@ -149,13 +150,48 @@ def exported(tmp_path_factory):
     )
 
 
-def test_nothing_in_html_runs_or_leads_anywhere(exported):
-    assert not exported.soup.select("main script, main iframe, main object, main [style*=javascript]")
-    for element in exported.soup.find_all(True):
+def assert_harmless(soup: BeautifulSoup) -> None:
+    assert not soup.select("main script, main iframe, main object, main [style*=javascript]")
+    for element in soup.find_all(True):
         assert not [name for name in element.attrs if name.lower().startswith("on")], element
         for name in ("href", "src"):
             assert element.get(name, "#").startswith(("#", "data:image/")), element
-    assert not exported.soup.select("main :is(h2, h3, del, s, code:-soup-contains('tick'), a)")
+    assert not soup.select("main :is(h2, h3, del, s, code:-soup-contains('tick'), a)")
+
+
+def test_nothing_in_html_runs_or_leads_anywhere(exported):
+    assert_harmless(exported.soup)
+
+
+def test_the_explorer_shows_it_as_it_was_written(tmp_path, monkeypatch):
+    names = [*NAMES, "x" * 3000]
+    photos = np.zeros((len(names), 8, 8, 3), np.uint8)
+    there = [True]
+    monkeypatch.setattr(explore.pictures, "find", lambda record, keys: photos[: len(keys)] if there[0] else None)
+    monkeypatch.setattr("thaw.study.looks.looks", lambda model, image: (names[0], 0.5, np.ones((2, 2))))
+    chosen = explore.Explorer({NAMES[0]: hostile(names)})
+    model = tmp_path / f"{'a' * 9}.keras"
+    model.touch()
+    shown = []
+    for name in names:
+        chosen.of_class.value = name
+        pair = chosen.value
+        assert pair.of_class == name and set(pair.photos["label"]) == {name}
+        shown += [pair.in_words(2), pair.said(1)]
+        if name == names[0]:
+            shown += [pair.picture(1), explore.attention(pair, 1, model)]
+    chosen.of_class.value = ""
+    shown += [chosen.value.confusion(), chosen.value.grid()]
+    there[0] = False
+    shown.append(chosen.value.grid())
+    displays = [prose(one.data) if isinstance(one, Markdown) else one for one in shown]
+    export_html(saved(tmp_path / "n.ipynb", *map(displayed, displays)), tmp_path / "n.html")
+    soup = BeautifulSoup((tmp_path / "n.html").read_text(encoding="utf-8"), "html.parser")
+    assert_harmless(soup)
+    assert not soup.select("main .jp-RenderedMarkdown :is(em, img, li)"), "strong is the template's own"
+    text = squeezed(soup.select_one("main").get_text())
+    for name in names:  # in words, and in the caption and the header of what was said
+        assert text.count(squeezed(name)) >= 3, name
 
 
 @has_chromium

@@ -69,6 +69,7 @@ def test_folds_are_as_many_as_the_smallest_class_and_the_owner_s_parts_allow(tmp
         for part in parts:
             photos(tmp_path / part, [name], count)
     source = find_source(f"folder:{tmp_path}")
+    assert source.divided == divided
     choice = _divided(LADDER[5], source)
     assert choice.folds == folds
     assert choice.tested == (folds or 1), "runs of each configuration"

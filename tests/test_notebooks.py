@@ -16,6 +16,7 @@ import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
 from conftest import ROOT, TINY
+from test_committed import dead_links
 
 from thaw.records.record import Record
 from thaw.records.runs import Run
@@ -235,9 +236,12 @@ def test_one_quantity_has_one_number_everywhere(study):
 
 def test_the_html_report_leads_to_the_files_of_every_run(study):
     html = BeautifulSoup((study.outputs / "report.html").read_text(encoding="utf-8"), "html.parser")
-    links = [unquote(link["href"]) for link in html.select(".report-folded a")]
-    assert len(links) == 4 * len(study.jobs)
-    assert all((study.outputs / link).is_file() for link in links)
+    assert len(html.select(".report-folded a")) == 4 * len(study.jobs)
+    notebooks = {(job.directory / "experiment.ipynb").relative_to(study.outputs).as_posix() for job in study.jobs}
+    assert {unquote(link["href"]) for link in html.select(".report-table td a")} == notebooks, "of each configuration"
+    beside = {unquote(link["href"]) for link in html.select("main p a")}
+    assert {"results.csv", "answer.json", "latency.csv"} <= beside
+    assert dead_links(study.outputs / "report.html") == []
 
 
 @has_chromium

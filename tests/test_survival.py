@@ -250,6 +250,10 @@ def test_what_failed_is_tried_again_once_it_is_mended(tmp_path):
         ("MemoryError", "", "not enough memory"),
         ("OSError", "[Errno 28] No space left on device: 'a'", "the disk is full"),
         ("RuntimeError", "Unable to close (file write failed: errno = 28, error message = 'x')", "the disk is full"),
+        ("OSError", "[Errno 28] No space left on device: '/no/such/file'", "the disk is full: "),
+        ("OSError", "[Errno 27] File too large", "the disk is full"),
+        ("OSError", "[Errno 24] Too many open files: 'a'", "ulimit -n"),
+        ("RuntimeError", "can't start new thread", "no more processes or threads"),
         ("OSError", "[Errno 30] Read-only file system: 'a'", "cannot be written to"),
         ("ZeroDivisionError", "division by zero", "division by zero). Thaw does not know this error"),
     ],
@@ -259,6 +263,20 @@ def test_errors_of_others_are_put_in_words(name, message, words):
     assert words.replace(")", "") in text
     assert "\n" not in text
     assert len(text) < 500
+    assert errors.lacks(f"{name}: {message}") == (name != "ZeroDivisionError")
+
+
+def test_a_kernel_that_dies_for_lack_of_something_says_of_what(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                "import os, sys\nos.write(2, b'OSError: [Errno 24] Too many open files\\n')\nos.abort()"
+            )
+        ]
+    )
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    with pytest.raises(errors.ThawError, match="a: the notebook's kernel died: too many files are open at once. Allow"):
+        execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, "a", hours=1)
 
 
 PROVIDE = """

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -92,6 +93,7 @@ def test_a_long_list_names_ten_and_counts_the_rest():
 def test_figures_are_written_as_people_write_them():
     assert words.percent(0.94) == "94.0%"
     assert words.percent(-0.0001) == "0.0%"
+    assert words.percent(np.float64(0.9155)) == words.percent(0.9155) == "91.5%", "NumPy would round this up"
     assert words.in_points(0.02) == "2"
     assert words.duration(4.32) == "4.3 seconds"
     assert words.duration(66) == "66 seconds"

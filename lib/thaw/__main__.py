@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import click
@@ -17,7 +17,7 @@ from thaw.disk import places, status
 from thaw.disk.atomic import check_writable, write_atomic
 from thaw.disk.locks import locked
 from thaw.disk.streams import stderr_to
-from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, first_line
+from thaw.errors import InvalidParameter, OutputNotWritable, ThawError, did_you_mean, explained, lacks
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.study import freshness, graph, plan, watch
@@ -147,7 +147,8 @@ def _report_now(jobs: graph.Graph) -> int:
         )
     jobs.report()
     if not freshness.report_is_current(study):
-        raise ThawError(study.failures().get("report", "the study has gone on meanwhile. Run the command again."))
+        gone_on = "the study has gone on meanwhile. Run the command again."
+        raise ThawError(study.why_missing("report", gone_on))
     print(f"The report of {len(study.finished())} of {len(study.jobs)} experiments:", study.outputs / "report.html")
     return 0
 
@@ -173,7 +174,7 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     if study.reportable() and study.settings.deliver and "model" not in missing:
         print("The network, to use:", study.outputs / "model", sep="\n  ")
     if missing:
-        reasons = {what: first_line(reason).removeprefix(f"{what}: ") for what, reason in missing.items()}
+        reasons = {what: reason.splitlines()[0].removeprefix(f"{what}: ") for what, reason in missing.items()}
         lines = "".join(f"\n  {what}: {reason}" for what, reason in reasons.items())
         raise ThawError(
             f"{len(study.finished())} of {len(study.jobs)} experiments are finished. Missing:{lines}\n"
@@ -397,13 +398,15 @@ def summary(study, outputs):
 
 
 @cli.command(hidden=True)
-@click.argument("notebook", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
-def export(notebook, output):
-    """Export an executed notebook as OUTPUT, an HTML or a PDF file."""
+@on_study
+@click.argument("form", type=click.Choice(["html", "pdf"]))
+def export(study, outputs, form):
+    """Export the executed summary of a study as an HTML or a PDF file."""
     from thaw.report.export import export_html, export_pdf
 
-    {".html": export_html, ".pdf": export_pdf}[output.suffix](notebook, output)
+    with study.noting_failure(f"report.{form}"):
+        export = {"html": export_html, "pdf": export_pdf}[form]
+        export(study.outputs / "summary.ipynb", study.outputs / f"report.{form}")
 
 
 @contextlib.contextmanager
@@ -425,16 +428,52 @@ def _limit_threads(threads: int | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 if it went well, 1 or 2 after a message if not."""
+    _settle()
     try:
-        return cli.main(arguments, "thaw", standalone_mode=False) or 0
+        code = cli.main(arguments, "thaw", standalone_mode=False) or 0
+        sys.stdout.flush()  # whether the disk behind it is full is told only now
+        return code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except ThawError as error:
-        click.echo(f"\nthaw: {error}", err=True)
-        return 1
+        return _said(str(error))
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        return _said()
+    except Exception as error:
+        name, message = type(error).__name__, str(error)
+        if not lacks(f"{name}: {message}"):
+            traceback.print_exc()
+        return _said(explained(name, message))
+
+
+def _settle() -> None:
+    """Let this process and those it starts open the files they may, and give it the standard streams it may lack."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed: a file opened later would take its number
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # there is none on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # by default 256 on a Mac, and more are allowed
+
+
+def _said(message: str = "") -> int:
+    """Say why a command has failed, as far as anybody can hear it; the exit code."""
+    with contextlib.suppress(OSError):
+        if message:
+            click.echo(f"\nthaw: {message}", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again at its end, and show a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 1
 
 
 if __name__ == "__main__":

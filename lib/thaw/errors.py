@@ -1,7 +1,11 @@
 """The errors a user can act on: each message names the value, what was allowed, and what to do next."""
 
+import contextlib
 import difflib
+import re
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ThawError(Exception):
@@ -82,6 +86,45 @@ def first_line(error: Exception | str) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+# What a machine can lack. For each: what an error's type or text says then, what that means, and what to do.
+_LACKS = (
+    (
+        (
+            *("No space left on device", "Disk quota exceeded", "File too large", "errno = 28,", "errno = 122,"),
+            "No usable temporary directory",
+        ),
+        "the disk is full",
+        "Make room, or use a folder on another disk: --outputs for results, THAW_CACHE_DIR for the cache, TMPDIR for "
+        "temporary files.",
+    ),
+    (
+        ("Read-only file system", "Permission denied", "Operation not permitted"),
+        "a folder or file cannot be written to",
+        "Change its permissions, or use another folder: --outputs for results, THAW_CACHE_DIR for the cache.",
+    ),
+    (
+        ("Too many open files",),
+        "too many files are open at once",
+        "Allow more (ulimit -n 4096), or run fewer experiments at once (--cores 1).",
+    ),
+    (
+        ("Resource temporarily unavailable", "can't start new thread"),
+        "no more processes or threads may be started",
+        "Close other programs, allow more (ulimit -u), or run fewer experiments at once (--cores 1).",
+    ),
+    (
+        ("ResourceExhaustedError", "MemoryError", "OOM when allocating", "Cannot allocate memory", "bad_alloc"),
+        "there is not enough memory",
+        "Close other programs, run fewer experiments at once (--cores 1), or give a smaller batch_size or image_size.",
+    ),
+    (
+        ("Input/output error", "Stale file handle", "Transport endpoint is not connected"),
+        "a disk does not answer as it should",
+        "See whether it is connected and sound.",
+    ),
+)
+
+
 def explained(name: str, message: str) -> str:
     """Explain another library's error, and say what to do, as far as that is known.
 
@@ -91,17 +134,21 @@ def explained(name: str, message: str) -> str:
         The error's type and text.
     """
     text = f"{name}: {message}"
-    first = first_line(text)
-    if any(sign in text for sign in ("No space left on device", "errno = 28,", "Disk quota exceeded")):
-        return f"the disk is full ({first}). Make room, or set THAW_CACHE_DIR to a folder on another disk."
-    if any(sign in text for sign in ("Read-only file system", "Permission denied")):
-        return (
-            f"a folder cannot be written to ({first}). "
-            "Change its permissions, or give another folder by --outputs or THAW_CACHE_DIR."
-        )
-    if name in ("ResourceExhaustedError", "MemoryError") or "OOM when allocating" in text:
-        return (
-            f"there is not enough memory for a batch ({first}). "
-            "Give a smaller batch_size, or run fewer experiments at once (--cores 1)."
-        )
-    return f"{first}. Thaw does not know this error; its traceback says more."
+    for signs, what, advice in _LACKS:
+        if any(sign in text for sign in signs):
+            return f"{what}{_room(text) if 'disk' in what else ''}. {advice} ({first_line(text)})"
+    return f"{first_line(text)}. Thaw does not know this error; its traceback says more."
+
+
+def lacks(text: str) -> bool:
+    """Whether an error's text tells of something that the machine lacks. `explained` says what to do then."""
+    return any(sign in text for signs, *_ in _LACKS for sign in signs)
+
+
+def _room(text: str) -> str:
+    """Say how much room there is where a file of an error's text is, or was to be."""
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        path = Path(re.findall("'(.+?)'", text)[-1])
+        there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        return f": {shutil.disk_usage(there).free / 1e6:,.1f} MB are free in {there}"
+    return ""

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
-from thaw.data.splits import PARTS
+from thaw.data.splits import PARTS, in_fold
 
 EXAMPLES = 5
 FEW = 20  # training photos of a class
@@ -37,6 +38,7 @@ NEAR = 0.9  # cosine of two photos' features, from their mean: of the pairs in T
 SURE = 0.9  # probability of another class than the label's
 FOLDS = 5
 MOST = 10_000  # photos that are checked for wrong labels
+MOST_CLASSES = 100  # the largest, that are checked for them: a classifier's time grows with photos times classes
 BLOCK = 2**25  # similarities computed at once
 
 
@@ -98,6 +100,26 @@ def findings(
         if set(needs) <= set(photos.columns) and (said := check(photos))
     ]
     return sorted(found, key=lambda finding: int(finding.code[1:]))
+
+
+def by_fold(photos: pd.DataFrame, places: np.ndarray, folds: int) -> pd.DataFrame:
+    """Divide a listing of photos into folds in place of three parts: each fold is a part, which tests in its turn.
+
+    Parameters
+    ----------
+    photos : DataFrame
+        A photo a row.
+    places : ndarray of float, (photos,)
+        Where each is, from 0 to 1: see `thaw.data.splits.in_fold`.
+    folds : int
+    """
+    number = np.floor(places * folds + 1e-9).astype(int)
+    return photos.assign(part=[f"fold {fold}" for fold in number], place=places)
+
+
+def _parts(photos: pd.DataFrame) -> list[str]:
+    """Name the parts in order: three, or the folds."""
+    return [f"fold {number}" for number in range(photos["part"].nunique())] if "place" in photos else list(PARTS)
 
 
 def findings_of_features(photos: pd.DataFrame, features: np.ndarray) -> list[Finding]:
@@ -197,14 +219,15 @@ def _ignored(photos: pd.DataFrame) -> tuple[str, str] | None:
 
 @_check("D3", "Few photos of a class", "label", "part")
 def _few(photos: pd.DataFrame) -> tuple[str, str] | None:
-    counts = _counts(photos)
-    train, test = counts["train"][counts["train"] < FEW], counts["test"][counts["test"] < FEW_TO_TEST]
+    trained, tested = _trained_and_tested(photos)
+    train, test = trained[trained < FEW], tested[tested < FEW_TO_TEST]
     if train.empty and test.empty:
         return None
+    once, together = (" in a fold", " in all folds together") if "place" in photos else ("", "")
     said = [
-        f"fewer than {least} photos {what} {_many(len(few), 'class', 'classes')}: "
+        f"fewer than {least} photos {what} {_many(len(few), 'class', 'classes')}{where}: "
         f"{_examples(f'{label} ({count})' for label, count in few.sort_values().items())}"
-        for few, least, what in ((train, FEW, "train"), (test, FEW_TO_TEST, "test"))
+        for few, least, what, where in ((train, FEW, "train", once), (test, FEW_TO_TEST, "test", together))
         if len(few)
     ]
     return f"{_upper('; '.join(said))}.", "Add photos. What is said of these classes alone is hardly more than chance."
@@ -232,11 +255,11 @@ def _uneven(photos: pd.DataFrame) -> tuple[str, str] | None:
     totals = counts.sum(axis=1)
     whole = counts.sum() / counts.to_numpy().sum()
     # What chance gives as rarely as once in a thousand data sets.
-    level = 0.001 / (len(counts) * len(PARTS))
+    level = 0.001 / counts.size
     odd = [
         f"{label}: {counts.loc[label, part] / totals[label]:.0%} of {totals[label]:,} photos in {part} "
         f"({whole[part]:.0%} of all photos)"
-        for part in PARTS
+        for part in counts
         for label, probability in zip(counts.index, _two_sided(stats.binom, counts[part], totals, whole[part]))
         if probability < level
     ]
@@ -309,8 +332,7 @@ def _another_size(photos: pd.DataFrame) -> tuple[str, str] | None:
         ("width over height", photos["width"] / photos["height"]),
     ):
         for label, share in _larger(values, photos["label"]).items():
-            own = photos["label"] == label
-            if own.sum() >= ENOUGH and max(share, 1 - share) >= APART:
+            if max(share, 1 - share) >= APART and (own := photos["label"] == label).sum() >= ENOUGH:
                 medians = values[own].median(), values[~own].median()
                 said.append(f"{label}: {name} {_figure(medians[0])} at the median, {_figure(medians[1])} elsewhere")
     sizes = photos["width"].astype(str) + " x " + photos["height"].astype(str)
@@ -360,9 +382,10 @@ def _near_duplicates(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, s
     centred = features - features.mean(axis=0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     pairs: list[tuple[float, int, int]] = []
-    for number, part in enumerate(PARTS[1:], start=1):
+    parts = _parts(photos)
+    for number, part in enumerate(parts[1:], start=1):
         rows = np.flatnonzero(photos["part"] == part)
-        others = np.flatnonzero(photos["part"].isin(PARTS[:number]))
+        others = np.flatnonzero(photos["part"].isin(parts[:number]))
         if not len(rows) or not len(others):
             continue
         for some in np.array_split(rows, -(-len(rows) * len(others) // BLOCK)):
@@ -373,11 +396,13 @@ def _near_duplicates(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, s
     if not near:
         return None
     paths, part = photos["path"].to_numpy(), photos["part"].to_numpy()
-    tested = sum(part[row] == "test" for _, row, _ in near)
+    where = "nearly as in another fold"  # each of them is tested
+    if parts == list(PARTS):
+        tested = sum(part[row] == "test" for _, row, _ in near)
+        where = f"in validation or test ({tested:,} in test) nearly as in another part"
     named = (f"{paths[row]} ({part[row]}) and {paths[other]} ({part[other]})" for _, row, other in near)
     return (
-        f"{_many(len(near), 'photo')} in validation or test ({tested:,} in test) nearly as in another part: "
-        f"{_examples(named)}.",
+        f"{_many(len(near), 'photo')} {where}: {_examples(named)}.",
         "If they show the same thing, remove one of each pair, or keep them in one part: by a column group in a table.",
     )
 
@@ -386,21 +411,23 @@ def _mislabelled(photos: pd.DataFrame, features: np.ndarray) -> tuple[str, str] 
     """Find confident mistakes of classifiers that have not seen the photo.
 
     A photo counts if the probability of another class is at least `SURE`, and at least as high as that class' own
-    photos have on average: confident learning's rule (Northcutt, Jiang and Chuang, 2021).
+    photos have on average: confident learning's rule (Northcutt, Jiang and Chuang, 2021). Of many photos and classes
+    some are checked, `MOST` and `MOST_CLASSES`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    counts = photos["label"].value_counts()
+    counts = photos["label"].value_counts()[:MOST_CLASSES]
     kept = np.flatnonzero(photos["label"].isin(counts.index[counts >= FOLDS]))[:MOST]
     names, labels = np.unique(photos["label"].to_numpy()[kept], return_inverse=True)
     if len(names) < 2 or np.bincount(labels).min() < FOLDS:
         return None
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    probabilities = cross_val_predict(model, features[kept], labels, cv=folds, method="predict_proba")
+    with threadpool_limits(1):  # threads that wait for each other would cost forty times what they save
+        probabilities = cross_val_predict(model, features[kept], labels, cv=folds, method="predict_proba")
     own = np.array([probabilities[labels == number, number].mean() for number in range(len(names))])
     said = probabilities.argmax(axis=1)
     sure = probabilities.max(axis=1)
@@ -426,7 +453,17 @@ OF_FEATURES = {  # by code: title, check
 
 def _counts(photos: pd.DataFrame) -> pd.DataFrame:
     """Count the photos of each class in each part, (classes, parts)."""
-    return pd.crosstab(photos["label"], photos["part"]).reindex(columns=list(PARTS), fill_value=0)
+    return pd.crosstab(photos["label"], photos["part"]).reindex(columns=_parts(photos), fill_value=0)
+
+
+def _trained_and_tested(photos: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Count the photos of each class that train, with folds in the fold with the fewest, and those that test."""
+    counts = _counts(photos)
+    if "place" not in photos:
+        return counts["train"], counts["test"]
+    places, labels = photos["place"].to_numpy(), photos["label"]
+    train = [labels.iloc[in_fold(places, counts.shape[1], fold)[0]].value_counts() for fold in range(counts.shape[1])]
+    return pd.concat(train, axis=1).reindex(counts.index).fillna(0).min(axis=1).astype(int), counts.sum(axis=1)
 
 
 def _two_sided(binomial, counts: pd.Series, totals: pd.Series, share: float) -> np.ndarray:
@@ -451,13 +488,14 @@ def _own(photos: pd.DataFrame, kinds: pd.Series) -> list[tuple[str, str, str, st
     -------
     list of (label, kind, share in the class, share in the others)
     """
-    found = []
-    for label, values in kinds.groupby(photos["label"]):
-        kind = values.mode()[0]
-        share, others = (values == kind).mean(), (kinds[photos["label"] != label] == kind).mean()
-        if len(values) >= ENOUGH and share >= MOSTLY and others <= 1 - MOSTLY:
-            found.append((str(label), str(kind), f"{share:.0%}", f"{others:.0%}"))
-    return found
+    cells = kinds.groupby([photos["label"], kinds.rename("kind")]).size()
+    most = cells.loc[cells.groupby("label").idxmax()].reset_index(name="own")
+    sizes, of_kind = photos["label"].value_counts(), kinds.value_counts()
+    size = most["label"].map(sizes)
+    most["share"] = most["own"] / size
+    most["others"] = (most["kind"].map(of_kind) - most["own"]) / (len(kinds) - size)
+    found = most[(size >= ENOUGH) & (most["share"] >= MOSTLY) & (most["others"] <= 1 - MOSTLY)]
+    return [(str(row.label), str(row.kind), f"{row.share:.0%}", f"{row.others:.0%}") for row in found.itertuples()]
 
 
 def _figure(value: float) -> str:

@@ -66,6 +66,8 @@ class FileSource:
         Files that are no photos, and hidden ones.
     splits : str
         A sentence on how the parts were made.
+    divided : bool
+        Whether their owner gave them parts that are used.
     available : int
         How many photos there are, whether taken or not.
     """
@@ -76,6 +78,7 @@ class FileSource:
     left_out: tuple[dict[str, str], ...]
     ignored: tuple[str, ...]
     splits: str
+    divided: bool
     available: int
 
     @classmethod
@@ -104,8 +107,8 @@ class FileSource:
         given = photos["part"] if official else pd.Series("train", photos.index)
         photos = photos.assign(part=splits.by_hash(names.tolist(), photos["label"].tolist(), given.tolist()))
         photos = photos.sort_values(["sha256", "path"], ignore_index=True)
-        sentence = _sentence(set(given), bool((photos["group"] != "").any()))
-        source = cls(dataset, path, photos, tuple(left_out), found.ignored, sentence, len(photos))
+        sentence, divided = _sentence(set(given), bool((photos["group"] != "").any())), set(given) > {"train"}
+        source = cls(dataset, path, photos, tuple(left_out), found.ignored, sentence, divided, len(photos))
         source.check()
         return source
 

@@ -98,17 +98,17 @@ class Data:
 
     def in_fold(self, folds: int, fold: int) -> Data:
         """Divide the same photos anew, to test on one of several folds: see `thaw.data.splits.in_fold`."""
-        return self._divided(folds, splitting.in_fold(self._places, folds, fold))
+        return self._divided(folds, splitting.in_fold(self.place, folds, fold))
 
     def for_choosing(self, folds: int, choosing: int) -> Data:
         """Divide the same photos anew, to choose on the first folds: they validate and test, all others train."""
-        train, validation = splitting.for_choosing(self._places, folds, choosing)
+        train, validation = splitting.for_choosing(self.place, folds, choosing)
         return self._divided(folds, (train, validation, validation))
 
     def check_folds(self, folds: int) -> None:
         """See that the photos can be divided into so many folds: see `thaw.data.splits.check_folds`."""
         of_photos = np.array(self.classes)[self.labels[: len(self.keys)]]
-        splitting.check_folds(self._places, of_photos.tolist(), folds, self.provenance["dataset"])
+        splitting.check_folds(self.place, of_photos.tolist(), folds, self.provenance["dataset"])
 
     def without_test(self) -> Data:
         """Divide the same photos anew, for a network that is to be used: what would test trains, too."""
@@ -124,7 +124,8 @@ class Data:
         )
 
     @property
-    def _places(self) -> np.ndarray:
+    def place(self) -> np.ndarray:
+        """Where each photo is, from 0 to 1, when they are divided into folds, (photos,)."""
         return splitting.places_by_position(len(self.keys)) if self.places is None else self.places
 
     def _divided(self, folds: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Data:
@@ -137,7 +138,7 @@ class Data:
         copied = None
         if self.train_by_epoch is not None:  # of all photos, in the same order
             copied = len(self.keys) * (1 + np.arange(len(self.train_by_epoch), dtype=np.int64))[:, None] + train
-        fold = np.floor(self._places * folds + 1e-9).astype(int)
+        fold = np.floor(self.place * folds + 1e-9).astype(int)
         return replace(
             self,
             provenance=self.provenance | about,
@@ -334,6 +335,6 @@ def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Wr
         if not is_full(error):
             raise
         raise OutputNotWritable(
-            f"{path.parent}: the disk is full; the photos take {size / 1e9:.1f} GB. "
+            f"{path.parent}: the disk is full; the photos take {size / 1e6:,.1f} MB. "
             "Make room, or set THAW_CACHE_DIR to another folder."
         ) from None

@@ -54,6 +54,10 @@ class Source(Protocol):
         """How its parts were made, in a sentence."""
 
     @property
+    def divided(self) -> bool:
+        """Whether it came divided into parts, and these are used."""
+
+    @property
     def available(self) -> int:
         """How many photos it has, whether all are taken or not."""
 

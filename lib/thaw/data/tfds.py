@@ -114,6 +114,11 @@ class TfdsSource:
         return found["train"], found["validation"], found["test"]
 
     @property
+    def divided(self) -> bool:
+        """Whether it came divided into splits that are used."""
+        return len(self.taken) > 1
+
+    @property
     def spread(self) -> str:
         """How photos are divided into folds, within a sentence."""
         return splits.BY_POSITION + ", each of its splits evenly" * (len(self.taken) > 1)

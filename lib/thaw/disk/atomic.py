@@ -59,6 +59,9 @@ def partial(path: Path) -> Iterator[Path]:
                 with unfinished.open("rb+") as file:
                     os.fsync(file.fileno())  # after a power cut, the name must not exist without its content
                 unfinished.replace(path)
+            except OSError as error:
+                _name(error, path, unfinished)
+                raise
             finally:
                 unfinished.unlink(missing_ok=True)
     finally:
@@ -92,9 +95,18 @@ def folder_whole(path: Path) -> Iterator[Path]:
         if path.exists():
             path.replace(before)  # a folder cannot be put in the place of another
         unfinished.replace(path)
+    except OSError as error:
+        _name(error, path, unfinished)
+        raise
     finally:
         for left in (unfinished, before):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _name(error: OSError, path: Path, unfinished: Path) -> None:
+    """Have an error of writing name the file that was to appear: a full disk names none, and others a hidden one."""
+    if error.errno and error.filename in (None, str(unfinished)):
+        error.filename, error.filename2 = str(path), None
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from thaw.report.answer import Answer, NetworkAnswer
-from thaw.report.notation import points
-from thaw.report.statistics import Difference
+from thaw.report.notation import points, size
+from thaw.report.statistics import ALPHA, Difference
+from thaw.report.verdicts import ALIKE, TOO_CLOSE
 from thaw.report.words import count, duration, number, percent
 
 QUESTION = "How much of a pre-trained network should one unfreeze?"
@@ -28,37 +29,87 @@ def box(answer: Answer) -> dict[str, str]:
     low, high = percent(row["test_low"]), percent(row["test_high"])
     return {
         "Network": f"{network.title}, pre-trained",
+        **({"Why this network": _why(answer)} if len(answer.networks) > 1 else {}),
         "What to train": f"{trains}. So {share}.",
         "Accuracy": f"{percent(row['test_accuracy'])} of photos that it was not trained on (95% interval: {low} to "
         f"{high})",
         "Time": f"{duration(row['training_seconds'])} to train, {a_photo} ({device['name']}, "
         f"{count(device['cores'], 'core')})",
-        "What would change this": " ".join(_changes(answer)),
+        "What would change this": "\n".join(_changes(answer)),
     }
+
+
+def _why(answer: Answer) -> str:
+    """Say why the advised network is preferred to the others."""
+    results, network = answer.results, answer.advised
+    if len(results.close) == 1:
+        if all(map(results.is_clear, results.behind)):
+            return "It is clearly the most accurate network."
+        return (
+            f"It is the most accurate network: no other is within {size(results.margin)} of it. That may be chance; "
+            "more photos could tell."
+        )
+    kind = "fastest" if results.timed else "smallest"
+    said = f"It is the {kind} of the {len(results.close)} networks that are close in accuracy."
+    if (effect := results.behind.get(network.name)) is None:
+        return said
+    best, top = _most_accurate(answer), results.most_accurate
+    return (
+        f"{said} The most accurate, {best.title} ({top['phrase']}, {percent(top['test_accuracy'])}), is ahead by "
+        f"{_lead(effect)}: {_what_that_is(effect, results.margin)}{_slower(best, network)}."
+    )
+
+
+def _lead(effect: Difference) -> str:
+    return points(effect).removeprefix("+")
+
+
+def _what_that_is(effect: Difference, margin: float) -> str:
+    return TOO_CLOSE if effect.equivalence(margin) >= ALPHA else ALIKE
+
+
+def _slower(other: NetworkAnswer, network: NetworkAnswer) -> str:
+    """Say how many times as long a photo takes; nothing where that was not measured."""
+    if not (other.speed and network.speed):
+        return ""
+    return f", at {number(other.speed['graph'] / network.speed['graph'], 1)} times the milliseconds a photo"
+
+
+def _most_accurate(answer: Answer) -> NetworkAnswer:
+    """Find the network of the most accurate configuration."""
+    name = answer.results.most_accurate["backbone"]
+    return next(network for network in answer.networks if network.name == name)
 
 
 def _changes(answer: Answer) -> list[str]:
     """Say what would lead to another advice, a sentence each."""
-    network, row = answer.advised, answer.advised.choice
+    network, row, results = answer.advised, answer.advised.choice, answer.results
     said = []
-    if not answer.results.decides:
+    if not results.decides:
         said.append("More test photos: so few cannot decide.")
     if network.decision == "only":
         said.append("Another configuration: this is the only one of its network that was run.")
-    elif network.decision in ("no difference that matters", "too close to call"):
-        matters = network.decision == "no difference that matters"
-        end = "no difference that matters." if matters else "too close to call. More photos could decide."
+    elif network.decision in (ALIKE, TOO_CLOSE):
+        more = " More photos could decide." if network.decision == TOO_CLOSE else ""
         ratio = network.top["training_seconds"] / row["training_seconds"]
+        times = f"{number(ratio, 1)} times the" if round(ratio, 1) != 1 else "about the same"
         said.append(
             f"More accuracy at any price: {network.top['phrase']} had the most, {percent(network.top['test_accuracy'])}"
-            f" after {number(ratio, 1)} times the training time. Ahead by {points(network.ahead[0])}, it is {end}"
+            f", in {times} training time. It is ahead by {_lead(network.ahead[0])}: {network.decision}.{more}"
         )
     for other in [other for other in answer.networks if other is not network][:OTHERS]:
         effect = against(other, network)
-        order = {1: "clearly more accurate", -1: "clearly less accurate", 0: "too close to call"}[effect.sign]
-        speed = other.speed["graph"] / network.speed["graph"] if other.speed and network.speed else None
-        slower = f", {number(speed, 1)} times as long a photo" if speed else ""
-        said.append(f"Another network: {other.title} ({other.choice['phrase']}) is {order}, {points(effect)}{slower}.")
+        if other is _most_accurate(answer) and network.name in results.behind:  # `_why` has its figures
+            decide = _what_that_is(results.behind[network.name], results.margin) == TOO_CLOSE
+            more = ", and more photos could decide" if decide else ""
+            said.append(f"Another network: {other.title} where accuracy counts more than time{more}.")
+            continue
+        unclear = _what_that_is(effect, results.margin)
+        order = {1: "clearly more accurate", -1: "clearly less accurate", 0: unclear}[effect.sign]
+        said.append(
+            f"Another network: {other.title} ({other.choice['phrase']}) is {order}, {points(effect)}"
+            f"{_slower(other, network)}."
+        )
     return [*said, "Photos unlike these: test it on your own."]
 
 
@@ -92,11 +143,13 @@ def for_programs(answer: Answer, names: Mapping[str, str] | None = None, made_fr
             "trainable_parameters": int(row["trainable_parameters"]),
         }
 
+    def in_points(effect: Difference | None) -> dict[str, float] | None:
+        if effect is None:
+            return None
+        return {"points": 100 * effect.mean, "low": 100 * effect.low, "high": 100 * effect.high}
+
     def of_network(network: NetworkAnswer) -> dict[str, Any]:
-        apart = None
-        if network.top.name != network.choice.name:
-            effect = network.ahead[0]
-            apart = {"points": 100 * effect.mean, "low": 100 * effect.low, "high": 100 * effect.high}
+        apart = network.ahead[0] if network.top.name != network.choice.name else None
         return {
             "network": network.name,
             "title": network.title,
@@ -104,21 +157,34 @@ def for_programs(answer: Answer, names: Mapping[str, str] | None = None, made_fr
             "decided": network.decision,
             "milliseconds_a_photo": float(network.speed["graph"]) if network.speed else None,
             "most_accurate": of_row(network.top),
-            "most_accurate_less_recommended": apart,
+            "most_accurate_less_recommended": in_points(apart),
             "not_clearly_beaten": [row["label"] for row in network.unbeaten],
             "folds": list(network.folds),
             "seeds": int(network.rows["seeds"].min()),
         }
 
-    networks = [of_network(network) for network in answer.networks]
-    advised = next(each for each in networks if each["network"] == answer.advised.name)
+    def of_advice() -> dict[str, Any]:
+        network, best = answer.advised, results.most_accurate
+        decided = "fastest of those close" if results.timed else "smallest of those close"
+        if len(results.close) == 1:
+            clear = all(map(results.is_clear, results.behind))
+            decided = "only" if len(answer.networks) == 1 else "clearly best" if clear else "most accurate"
+        return {
+            "network": network.name,
+            "configuration": of_row(network.choice)["configuration"],
+            "decided": decided,
+            "close": results.close,
+            "most_accurate": {"network": best["backbone"], "configuration": of_row(best)["configuration"]},
+            "most_accurate_less_advised": in_points(results.behind.get(network.name)),
+        }
+
     return {
         "question": QUESTION,
         "data": {name: data[name] for name in ("title", "dataset", "version", "sha256", "photos")}
         | {"tested": len(results.tested), "classes": results.classes},
-        "advice": {"network": advised["network"], "configuration": advised["recommended"]["configuration"]},
+        "advice": of_advice(),
         "enough_photos_to_decide": results.decides,
-        "networks": networks,
+        "networks": [of_network(network) for network in answer.networks],
         "margin_points": 100 * results.margin,
         "claims": {word: n for word, n in answer.verdicts.items() if n},
         "made_from": made_from,

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -344,9 +345,9 @@ class Answer:
             found.setdefault((family.correction, family.step_correction), []).append(network.title)
         return found
 
-    def write(self, section: str) -> str:
+    def write(self, section: str, **more: Any) -> str:
         """Write a section of the report as Markdown: see `thaw.report.words.write`."""
-        return words.write(section, answer=self)
+        return words.write(section, answer=self, **more)
 
     @cached_property
     def networks(self) -> list[NetworkAnswer]:

@@ -1,6 +1,7 @@
 """The captions of the report's figures and tables: true of the study that they show."""
 
 from thaw.report.answer import Answer, NetworkAnswer
+from thaw.report.figures.study import MOST
 
 
 def _names(answer: Answer) -> str:
@@ -28,18 +29,31 @@ def accuracy(answer: Answer) -> str:
     )
     return (
         "Test accuracy of each configuration with its 95% interval, from the one that trains least to the one that "
-        f"trains most{_names(answer)}. {small}{compared if pairs else ''}"
+        f"trains most{_names(answer)}. {_shown(answer)}{small}{compared if pairs else ''}"
     ).strip()
+
+
+def _shown(answer: Answer) -> str:
+    """Say which configurations a figure shows that cannot show all of a network."""
+    many = [f"{len(network.rows)} of {network.title}" for network in answer.networks if len(network.rows) > MOST]
+    if not many:
+        return ""
+    return (
+        f"Of the configurations ({', '.join(many)}) {MOST} are shown: what trains least and most, the recommended one, "
+        "and the most accurate. The table of results has all. "
+    )
 
 
 def differences(answer: Answer) -> str:
     """Of the differences of every two configurations."""
     counts = "how far they move from fold to fold" if answer.folds else "on how many photos the two disagree"
     runs = "" if answer.folds or answer.results.rows["seeds"].max() == 1 else ", and how far runs move"
+    most = max(len(network.rows) for network in answer.networks)
+    shown = f" The {MOST} most accurate configurations of a network are shown." if most > MOST else ""
     return (
         "Differences of test accuracy in points: the configuration of the line less that of the column. Framed and "
         "bold: clear differences, corrected for all pairs of the network. All others may be chance. Of two equal "
-        f"numbers one can be clear and the other not: what counts is {counts}{runs}."
+        f"numbers one can be clear and the other not: what counts is {counts}{runs}.{shown}"
     )
 
 
@@ -94,8 +108,8 @@ def gap(answer: Answer) -> str:
     chance = "are over folds" if answer.folds else "cover the choice of photos, not seeds"
     return (
         "How far training accuracy is ahead of validation accuracy, and the loss on photos that training has not seen, "
-        f"by the share of the network that trains. The 95% intervals {chance}. With overfitting, both would rise to "
-        "the right."
+        f"by the share of the network that trains. {_shown(answer)}The 95% intervals {chance}. With overfitting, both "
+        "would rise to the right."
     )
 
 

@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from traitlets.config import Config
 
 from thaw.disk.atomic import write_atomic
-from thaw.errors import ReportError
+from thaw.errors import ReportError, explained
 
 _TEMPLATE = Path(__file__).parent / "template"
 # DejaVu Sans has letters that Typst's own fonts lack, such as Arabic ones, for names of classes.
@@ -87,6 +87,8 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
             part.name = "figure"
             part.attrs["class"] = "report-table"
             part.select("summary")[0].name = "figcaption"
+        for link in page.select("main td a"):  # to files beside the page
+            link.unwrap()
         for selector, name in _PARTS.items():  # pandoc tells divs apart, by their class
             for part in page.select(f"main {selector}"):
                 part.wrap(page.new_tag("div", attrs={"class": f"typst-{name}"}))
@@ -192,4 +194,6 @@ def _explained(notebook: Path, target: Path) -> Iterator[None]:
     except ReportError:
         raise
     except Exception as error:
-        raise ReportError(f"{notebook} could not be exported as {target}: {error}") from error
+        raise ReportError(
+            f"{notebook} could not be exported as {target}: {explained(type(error).__name__, str(error))}"
+        ) from error

@@ -10,8 +10,8 @@ _POINTS = re.compile(r"([+-][\d.]+) points \(([+-][\d.]+) to ([+-][\d.]+)\)")
 
 def points(effect: Difference) -> str:
     """Write a difference of accuracy with its interval, in percentage points."""
-    mean, low, high = (round(100 * value, 1) + 0.0 for value in (effect.mean, effect.low, effect.high))  # no -0.0
-    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+    mean, low, high = (f"{100 * value:+z.1f}" for value in (effect.mean, effect.low, effect.high))  # z: no -0.0
+    return f"{mean} points ({low} to {high})"
 
 
 def effects(text: str) -> list[tuple[float, float, float]]:
@@ -26,7 +26,7 @@ def p_value(p: float) -> str:
 
 def size(share: float) -> str:
     """Write the size of a difference of accuracy: '2 points'."""
-    value = f"{round(100 * share, 1) + 0.0:.1f}".removesuffix(".0")
+    value = f"{100 * share:z.1f}".removesuffix(".0")
     return f"{value} point{'' if value == '1' else 's'}"
 
 

@@ -176,8 +176,8 @@ class Replication:
         total, means = self.claims.test_photos, [side["test_accuracy"].mean() for side in (first, second)]
         counts = (means[0] * total, total, means[1] * total, total)
         low, high = confint_proportions_2indep(*counts, method="agresti-caffo", compare="diff", alpha=ALPHA)
-        values = (round(100 * value, 1) + 0.0 for value in (means[0] - means[1], low, high))
-        return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*values) + after
+        mean, low, high = (f"{100 * value:+z.1f}" for value in (means[0] - means[1], low, high))
+        return f"{mean} points ({low} to {high}){after}"
 
     def _latencies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
         """Compare median latencies."""
@@ -187,7 +187,7 @@ class Replication:
     def _trend(self, name: str, claimed: int) -> str:
         """Say how a quantity changes from the least to the most unfrozen in each network."""
         quantity = QUANTITIES[name]
-        factor, digits = (100 * claimed, "+.1f") if quantity.unit == "points" else (claimed, "+.3f")
+        factor, digits = (100 * claimed, "+z.1f") if quantity.unit == "points" else (claimed, "+.3f")
 
         def change(most: pd.DataFrame, least: pd.DataFrame) -> str:
             value = factor * float(quantity.of(most.iloc[0]) - quantity.of(least.iloc[0]))

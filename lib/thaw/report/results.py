@@ -268,7 +268,12 @@ class Results:
 
     def of_row(self, row: pd.Series) -> list[Run]:
         """Return the runs of a configuration, by seed and fold."""
-        return statistics.runs_of(row, self.runs)
+        return self._by_identity.get(tuple(row[name] for name in IDENTITY), [])
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple, list[Run]]:
+        runs = sorted(self.runs, key=lambda run: run.record.experiment.seed)
+        return statistics.by_identity(runs, runs)
 
     def predictions(self, row: pd.Series) -> pd.DataFrame:
         """Return the predictions of a configuration, of all its seeds and folds."""
@@ -300,10 +305,16 @@ class Results:
         """
         if self.latency is None:
             return None
-        like = self.latency[(self.latency["call"] == call) & (self.latency["photos"] == photos)]
-        names = [name for name in IDENTITY if name in like]
-        like = like[(like[names] == row[names].to_list()).all(axis=1)].sort_values("round")
-        return like["milliseconds"].to_numpy() / photos if len(like) else None
+        of_row = (row[name] for name in IDENTITY if name in self.latency)
+        milliseconds = self._milliseconds.get((call, photos, *of_row))
+        return None if milliseconds is None else milliseconds / photos
+
+    @cached_property
+    def _milliseconds(self) -> dict[tuple, np.ndarray]:
+        """Of a whole call, by round; by the call, its photos and what the table says of the configuration."""
+        assert self.latency is not None
+        names = ["call", "photos", *(name for name in IDENTITY if name in self.latency)]
+        return {key: rows["milliseconds"].to_numpy() for key, rows in self.latency.sort_values("round").groupby(names)}
 
     def latency_spread(self, backbone: str) -> float:
         """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""
@@ -367,15 +378,58 @@ class Results:
         """Return the row of `plateau` with the fewest trainable parameters."""
         return statistics.upwards(self.plateau(backbone)).iloc[0]
 
+    @cached_property
+    def most_accurate(self) -> pd.Series:
+        """The most accurate configuration of all networks; ties: the first."""
+        return max((self.best(name).iloc[0] for name in self.backbones), key=lambda row: row["test_accuracy"])
+
+    @cached_property
+    def behind(self) -> dict[str, Difference]:
+        """What the most accurate configuration has over the cheapest choice of each network but its own."""
+        best = self.of_row(self.most_accurate)
+        others = [name for name in self.backbones if name != self.most_accurate["backbone"]]
+        return {name: self.difference(best, self.of_row(self.cheapest(name))) for name in others}
+
+    def is_clear(self, network: str) -> bool:
+        """Whether a network's cheapest choice is clearly `behind`, corrected for all networks (Holm, 1979)."""
+        p = dict(zip(self.behind, statistics.holm([effect.p for effect in self.behind.values()])))
+        return bool(self.behind[network].sign > 0 and p[network] < statistics.ALPHA)
+
+    @cached_property
+    def close(self) -> list[str]:
+        """The networks that can be advised: that of the most accurate configuration, and all that are close to it.
+
+        A network is close if its cheapest choice is at most the margin behind,
+        and that is not clear, or shown to be less than the margin.
+        """
+
+        def is_close(name: str) -> bool:
+            effect = self.behind[name]
+            small = effect.equivalence(self.margin) < statistics.ALPHA
+            return effect.known and effect.mean <= self.margin and (small or not self.is_clear(name))
+
+        return [name for name in self.backbones if name not in self.behind or is_close(name)]
+
     @property
+    def timed(self) -> bool:
+        """Whether all networks that are close had their latency measured."""
+        return all(self.backbones[name]["latency"].notna().any() for name in self.close)
+
+    @cached_property
     def recommended(self) -> pd.Series:
         """The configuration to use, whatever the network.
 
-        Of all networks' cheapest choices it is the most accurate; ties: the
-        one that trains fewest parameters.
+        Of the networks that are `close` it is the cheapest choice of the one
+        that takes the least time a photo; where that was not measured, of the
+        smallest. Ties: the more accurate one, then the one that trains fewest
+        parameters.
         """
-        choices = [self.cheapest(name) for name in self.backbones]
-        return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
+
+        def cost(row: pd.Series) -> tuple[float, ...]:
+            takes = self.backbones[row["backbone"]]["latency"].median() if self.timed else row["total_parameters"]
+            return takes, -row["test_accuracy"], row["trainable_parameters"]
+
+        return min((self.cheapest(name) for name in self.close), key=cost)
 
     @property
     def decides(self) -> bool:

@@ -1,16 +1,20 @@
 """The tables of the reports, and the results as files for people who write their own text."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
+from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.experiment import FOUNDING, Experiment
-from thaw.records.runs import Run, runs_table, write_csv
+from thaw.records.runs import PHOTOS, Run, runs_table, write_csv
 from thaw.report import advice
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
@@ -19,6 +23,7 @@ from thaw.report.words import number, parameter, percent, weights_title
 from thaw.study.study import Study
 
 NONE = "–"
+NOTEBOOK = "experiment.ipynb"
 FEW = 20  # classes in a table
 TESTED = "Test acc. (95%)"
 RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
@@ -71,8 +76,14 @@ def run(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(figures.items(), columns=["Figure", "Value"])
 
 
-def configurations(results: Results, with_original: bool = True) -> pd.DataFrame:
-    """Tabulate all configurations, a row each; in a replication with the source's own accuracy beside ours."""
+def configurations(
+    results: Results, with_original: bool = True, notebooks: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Tabulate all configurations, a row each; in a replication with the source's own accuracy beside ours.
+
+    With `notebooks`, by the hash of a configuration, each row leads to one.
+    """
+    notebooks = notebooks or {}
     replication = results.replication if with_original else None
     if replication and replication.original is None:
         replication = None
@@ -84,6 +95,8 @@ def configurations(results: Results, with_original: bool = True) -> pd.DataFrame
         cells = {name: write(ours[column]) for name, (column, write) in columns.items()}
         cells[TESTED] += f" ({100 * row['test_low']:.1f} to {100 * row['test_high']:.1f})"
         label = row["label"] + " (control)" * row["control"]
+        if row["configuration"] in notebooks:
+            label = Link(label, notebooks[row["configuration"]])
         rows.append({"Network": results.titles[row["backbone"]], "What trains": label} | cells)
         if replication:
             match = replication.row_of(row)
@@ -195,17 +208,38 @@ def provenance(answer: Answer) -> pd.DataFrame:
 
 
 def files(study: Study) -> pd.DataFrame:
-    """Tabulate the files that each run has left, as links from the report's folder."""
-    names = {"Notebook": "experiment.ipynb", "Record": "record.json"}
-    names |= {"Curves": "history.csv", "Predictions": "predictions.csv"}
+    """Tabulate the files that each run has left, as links from the report's folder; of a part of the folds, by fold."""
+    names = {"Notebook": NOTEBOOK, "Record": "record.json", "Curves": "history.csv"}
+    names |= {"Predictions": "predictions.csv", "Photos": PHOTOS}
     rows = []
     for job in study.jobs:
-        paths = [job.directory / name for name in names.values()]
-        links = [
-            Link(path.name, path.relative_to(study.outputs).as_posix()) if path.is_file() else "" for path in paths
-        ]
-        rows.append((job.label, *links))
-    return pd.DataFrame(rows, columns=["Run", *names])
+        for folder in job.folders or [job.directory]:
+            label = job.label if folder == job.directory else f"{job.label}, fold {folder.name}"
+            rows.append((label, *(_link(study, name, folder / name) for name in names.values())))
+    frame = pd.DataFrame(rows, columns=["Run", *names])
+    return frame if frame["Photos"].any() else frame.drop(columns="Photos")
+
+
+def notebooks(study: Study) -> dict[str, str]:
+    """Find the executed notebook of each configuration's first run, by its hash: paths from the report's folder."""
+    links = {
+        job.experiment.configuration: _link(study, "", job.directory / NOTEBOOK)
+        for job in sorted(study.jobs, key=lambda job: -job.experiment.seed)
+    }
+    return {configuration: link.path for configuration, link in links.items() if isinstance(link, Link)}
+
+
+def _link(study: Study, text: str, path: Path) -> Link | str:
+    """Make a link from the report's folder; nothing where there is no such file."""
+    return Link(text, path.relative_to(study.outputs).as_posix()) if path.is_file() else ""
+
+
+def explorer(study: Study) -> Markup:
+    """Give the way from the report to the explorer's notebook; empty where the outputs are not in the project."""
+    notebook = places.project() / "notebooks" / "explore.ipynb"
+    if places.project() not in study.outputs.parents or not notebook.is_file():
+        return Markup("")
+    return Markup(quote(Path(os.path.relpath(notebook, study.outputs)).as_posix()))
 
 
 def write_tables(study: Results, folder: Path, names: Mapping[str, str] | None = None, made_from: str = "") -> None:

@@ -242,10 +242,10 @@ def _inside(named: dict[str, Difference], margin: float) -> Verdict:
 
 def _too_close(text: str, effects: Iterable[Difference], p: float, alone: bool, before: str = "") -> Verdict:
     """Say which difference would have been found: the largest of several."""
-    largest = max(effect.detectable for effect in effects)
-    if largest > 1:
+    effects = list(effects)
+    if not all(effect.known for effect in effects):
         return Verdict(MISSING, "", "The two sides have too few folds in common.")
-    least = size(largest)
+    least = size(max(effect.detectable for effect in effects))
     return Verdict(TOO_CLOSE, text, f"{before}{FOUND.format(least)}", p, alone, least)
 
 

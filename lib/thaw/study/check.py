@@ -84,7 +84,7 @@ def _check_photos(
         check_folds(found.places(), found.labels(), folds, dataset)
     if photos is None:
         return
-    told = photos.drop(columns="part") if folds else photos  # with folds, the three parts play no role
+    told = checks.by_fold(photos, found.places(), folds) if folds else photos
     findings = checks.findings(told, found.left_out, found.ignored)
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")

@@ -1,5 +1,6 @@
 """Notebooks run by papermill, with their progress shown and their files whole."""
 
+import contextlib
 import logging
 import math
 import time
@@ -9,12 +10,12 @@ from typing import Any, TextIO
 
 import nbformat
 import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from thaw.disk.atomic import write_atomic
 from thaw.disk.streams import stderr_to
-from thaw.errors import Diverged, ThawError, explained
+from thaw.errors import Diverged, ThawError, explained, lacks
 
 # If both nbclient's task and its kernel are interrupted, asyncio logs a traceback that tells nothing more.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -65,7 +66,7 @@ def execute(
                     execution_timeout=math.ceil(3600 * hours),
                     shutdown_kernel="immediate",  # all is saved: no need to wait until TensorFlow has tidied up
                 )
-        except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
+        except (PapermillExecutionError, CellTimeoutError, RuntimeError) as error:
             kind = getattr(error, "ename", "")
             if kind == KeyboardInterrupt.__name__:
                 raise KeyboardInterrupt from None
@@ -99,9 +100,16 @@ def _reason(error: Exception, hours: float, log: Path) -> str:
             f"a cell took more than {hours:g} hours and was stopped. If it was not hanging, allow more in the profile: "
             f"study: {{hours: {2 * hours:g}}}."
         )
+    if "Kernel died" not in str(error):
+        return explained(type(error).__name__, str(error))
+    with contextlib.suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = next((line for line in reversed(lines[-100:]) if lacks(line)), "")
+        if said:
+            return f"the notebook's kernel died: {explained('it logged', said)}"
     return (
         "the notebook's kernel died, most often because memory ran out. Close other programs, run fewer experiments at "
-        f"once (--cores 1), or give a smaller batch_size. What it logged last: {log}"
+        f"once (--cores 1), or give a smaller batch_size or image_size. What it logged last: {log}"
     )
 
 

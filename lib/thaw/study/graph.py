@@ -64,7 +64,7 @@ class Graph:
             there = {"latency": freshness.latency_is_current(study), "report": freshness.report_is_current(study)}
             if study.settings.deliver:
                 there["model"] = freshness.model_is_current(study)
-            missing |= {what: failures.get(what, "see the messages above") for what in there if not there[what]}
+            missing |= {what: study.why_missing(what) for what in there if not there[what]}
         return missing
 
     def report(self) -> None:

@@ -337,7 +337,7 @@ def _divided(choice: Choice, source: Source) -> Choice:
     """
     _, smallest = fewest(source.places(), source.labels())
     folds = min(choice.folds, smallest)
-    if "came divided" in source.splits or folds < FEWEST_FOLDS:
+    if source.divided or folds < FEWEST_FOLDS:
         return replace(choice, folds=0, choosing=0, seeds=max(1, choice.tested // 3))
     return replace(choice, folds=folds, choosing=min(choice.choosing, folds - FEWEST_FOLDS))
 

@@ -178,8 +178,8 @@ def _check_photos(study: Study, setup: Setup) -> None:
         return
     data = setup.data
     photos = data.listing() if data.files is None else data.files
-    if data.fold is not None:  # the three parts play no role
-        photos = photos.drop(columns="part", errors="ignore")
+    if folds := setup.experiment.folds:
+        photos = checks.by_fold(photos, data.place, folds)
     found = checks.findings(photos, data.provenance["left_out"], data.provenance["ignored"])
     features = None if first.weights == "none" and not is_file(first.backbone) else phases.pooled_features(setup)
     if features is not None:

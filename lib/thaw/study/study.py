@@ -300,6 +300,12 @@ class Study:
         """Why jobs of the graph are not finished, by their names."""
         return {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in self._notes()}
 
+    def why_missing(self, what: str, unknown: str = "see the messages above") -> str:
+        """Say why the latency, the report or the model is not there, if a job has left a note of it."""
+        failures = self.failures()
+        notes = (failures[name] for name in (what, f"{what}.html", f"{what}.pdf") if name in failures)
+        return next(notes, unknown)
+
     def forget_failures(self) -> None:
         """Delete the notes of failures, before another try."""
         for path in self._notes():
@@ -314,7 +320,7 @@ class Study:
             with contextlib.suppress(OSError):  # the disk itself may be the problem
                 write_atomic(note, text)
 
-        write("it was stopped from outside, or its machine was lost")
+        write("it was stopped from outside, or its machine was lost; if memory ran out, --cores 1 takes less")
         try:
             yield
         except ThawError as error:

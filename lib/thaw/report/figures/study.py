@@ -1,6 +1,6 @@
 """The figures of a study: accuracy, learning, speed and cost of all configurations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from thaw.records.runs import Run
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point, says
 from thaw.report.notation import points
@@ -22,7 +23,7 @@ from thaw.report.statistics import Difference
 from thaw.report.words import duration
 
 PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
-MOST = 24  # configurations of a network in a figure that grows with each
+MOST = 24  # configurations of a network in a figure that grows with each: `captions` says which are shown
 
 
 def accuracy_by_parameters(results: Results) -> Figure:
@@ -30,17 +31,20 @@ def accuracy_by_parameters(results: Results) -> Figure:
 
     Small points beside it are its single folds or seeds, where it has several.
     `Results.plateau` stands on grey ground. In a replication the original's
-    values are hollow marks.
+    values are hollow marks. Of more than `MOST` configurations there are those
+    of `_telling`.
     """
     lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
     figure, panels = grid((2.8 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
-        rows = rows.sort_values("trainable_parameters", kind="stable")
+        rows, enough = _telling(results, rows), set(results.plateau(name).index)
         for x, (_, row) in enumerate(rows.iterrows()):
-            singles = [float(run.correct.mean()) for run in results.of_row(row)]
-            if len(singles) > 1:
-                axes.plot([x - 0.25] * len(singles), singles, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
+            runs = results.of_row(row)
+            for run in runs if len(runs) > 1 else []:
+                single = float(run.correct.mean())
+                dot = axes.plot(x - 0.25, single, "o", color=colour, alpha=0.35, markersize=2.5, zorder=1)
+                says(f"{_named(results, row)}, {_which(run, runs)}: {single:.1%}", *dot)
             ends = row["test_low"], row["test_high"]
             value = f"{_named(results, row)}: {_interval(row['test_accuracy'], ends)}"
             value += f", {_millions(row['trainable_parameters'])} parameters train"
@@ -48,7 +52,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
             if replication and (match := replication.row_of(row)) is not None:
                 theirs = axes.plot(x + 0.25, match["test_accuracy"], MARKERS[row["strategy"]], **HOLLOW)
                 says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
-            if row.name in results.plateau(name).index:
+            if row.name in enough:
                 axes.axvspan(x - 0.5, x + 0.5, color=style.FROZEN, alpha=0.15, linewidth=0, zorder=0)
         name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
         axes.set(xlabel="what trains, and how many parameters")
@@ -100,8 +104,7 @@ def learning_curves_of(results: Results, rows: pd.DataFrame) -> Figure:
         runs, colour = results.of_row(row), _colour(results, row["backbone"])
         folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
         for number, run in enumerate(runs):
-            e = run.record.experiment
-            who = f"fold {e.fold}: " if folds else f"seed {e.seed}: " if len(runs) > 1 else ""
+            who = f"{_which(run, runs)}: " if len(runs) > 1 else ""
             look = (*colour, 0.25) if folds else colour
             style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
         if folds:
@@ -167,7 +170,7 @@ def differences(results: Results) -> Figure:
             value = f"{of} less {less}: {points(_turned(pair.difference))}"
             bold = "bold" if pair.separated else "normal"
             size = 7 if len(names) <= 12 else 4
-            text = f"{round(-100 * pair.difference.mean, 1) + 0.0:+.1f}"
+            text = f"{-100 * pair.difference.mean:+z.1f}"
             says(value, axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold))
             if pair.separated:
                 frame = Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
@@ -184,7 +187,10 @@ def differences(results: Results) -> Figure:
 
 
 def gap(results: Results) -> Figure:
-    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen."""
+    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen.
+
+    Of more than `MOST` configurations there are those of `_telling`.
+    """
     columns = min(len(results.backbones), 3)
     lines = -(-len(results.backbones) // columns)
     figure, panels = grid(3.9 * lines, 2 * lines, columns, sharey="row")
@@ -192,7 +198,7 @@ def gap(results: Results) -> Figure:
     for axes in lower[len(results.backbones) :]:
         axes.axis("off")
     for below, (above, name, rows, colour) in zip(lower, _by_network(panels[::2].ravel(), results)):
-        rows = everything.loc[rows.index].sort_values("trainable_parameters", kind="stable")
+        rows = everything.loc[_telling(results, rows).index]
         for x, (_, row) in enumerate(rows.iterrows()):
             ahead = row["train_accuracy"] - row["validation_accuracy"]
             ends = row["gap_low"], row["gap_high"]
@@ -291,6 +297,9 @@ def _loss_over_rate(axes: Axes, trials: Trials, colour, named: str, line: str) -
     axes.plot(fine["value"], fine["loss"], line, label=plain(named, 24), **look)
     lost = trials.table.loc[trials.table["diverged"], "value"]
     axes.plot(lost, [0.98] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
+    for _, one in fine.iterrows():
+        tried = axes.plot(one["value"], one["loss"], line[0], color=colour, markersize=3)
+        says(f"{named}: loss {one['loss']:.3f} at the rate {one['value']:g}", *tried)
     place = trials.chosen["value"], trials.chosen["loss"]
     taken = axes.plot(*place, "o", color=colour, markersize=8, markerfacecolor="none")
     says(f"{named}: loss {place[1]:.3f} at the rate taken, {place[0]:g}", *taken)
@@ -319,6 +328,16 @@ def _colour(results: Results, network: str) -> tuple:
     return style.colours(results.backbones)[network]
 
 
+def _telling(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a network by trainable parameters: at most `MOST`, both ends, the choice and the most accurate."""
+    rows = rows.sort_values("trainable_parameters", kind="stable")
+    if len(rows) <= MOST:
+        return rows
+    first = [rows.index[0], rows.index[-1], results.cheapest(rows["backbone"].iloc[0]).name]
+    order = dict.fromkeys([*first, *rows["test_accuracy"].nlargest(MOST).index])
+    return rows[rows.index.isin(list(order)[:MOST])]
+
+
 def _most_accurate(rows: pd.DataFrame) -> pd.DataFrame:
     """At most `MOST` rows, the most accurate, in their order."""
     return rows.loc[rows["test_accuracy"].nlargest(MOST).index.sort_values()]
@@ -338,6 +357,14 @@ def _pareto(costs: np.ndarray, values: np.ndarray) -> list[int]:
         if not front or values[position] > values[front[-1]]:
             front.append(int(position))
     return front
+
+
+def _which(run: Run, runs: Sequence[Run]) -> str:
+    """Name one run of a configuration: 'seed 1', 'fold 3', or with several seeds a fold 'fold 3, seed 13'."""
+    e, folds = run.record.experiment, {each.record.experiment.fold for each in runs}
+    if e.fold is None:
+        return f"seed {e.seed}"
+    return f"fold {e.fold}" if len(folds) == len(runs) else f"fold {e.fold}, seed {e.seed}"
 
 
 def _interval(share: float, ends: tuple[float, float]) -> str:

@@ -60,6 +60,11 @@ class Difference:
         return self.seeds == 1 and not self.folds
 
     @property
+    def known(self) -> bool:
+        """Whether anything is: of fewer than two folds in common nothing is."""
+        return self.detectable <= 1
+
+    @property
     def sign(self) -> int:
         """1 or -1 where interval and test both show a difference, else 0."""
         if self.p >= ALPHA or self.low <= 0 <= self.high:

@@ -60,12 +60,12 @@ def _joined(text: str) -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """Write a share from 0 to 1: '94.4%'."""
-    return f"{round(100 * share, digits) + 0.0:.{digits}f}%"  # no -0%
+    return f"{share:z.{digits}%}"  # z: no -0%
 
 
 def in_points(share: float) -> str:
     """Write a share, or a difference of shares, in points: '2', '5.3'."""
-    return f"{round(100 * share, 1) + 0.0:.1f}".removesuffix(".0")
+    return f"{100 * share:z.1f}".removesuffix(".0")
 
 
 def number(value: float, digits: int = 0) -> str:
