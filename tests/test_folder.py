@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import struct
 import time
 import unicodedata
@@ -650,6 +651,45 @@ def test_photos_without_class_folders(tmp_path):
 def test_a_class_whose_name_cannot_be_shown(tmp_path):
     with pytest.raises(InvalidParameter, match=r"'a\\nb' is no name for a class.*Rename it"):
         found(fill(tmp_path, {"a\nb": 30, "c": 30}))
+
+
+def test_what_lies_among_photos_and_is_none_is_named(folder):
+    """Names of bytes, pipes, devices, sockets, links that go round or out: nothing is waited for, or read twice."""
+    os.rename(folder / "cat" / "0.bmp", os.fsencode(folder) + b"/cat/\xff.bmp")
+    (folder / "cat" / "1.bmp").rename(folder / "cat" / "a\u202epmb.bmp")
+    os.mkfifo(folder / "dog" / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as unheard:
+        unheard.bind(os.path.relpath(folder / "dog" / "socket.jpg"))
+    for name, goal in {"zero": "/dev/zero", "round": "round.jpg", "words": "/etc/passwd"}.items():
+        (folder / "dog" / f"{name}.jpg").symlink_to(goal)
+    (folder / "dog" / "up").symlink_to("..")
+    source = found(folder, on_damaged="leave_out")
+    assert {each["path"]: each["reason"].partition(":")[0] for each in source.left_out} == {
+        r"cat/\udcff.bmp": "its name has a control character or is not Unicode",
+        r"cat/a\u202epmb.bmp": "its name has a control character or is not Unicode",
+        **{f"dog/{name}.jpg": "there is no such file" for name in ("pipe", "socket", "zero", "round")},
+        "dog/words.jpg": "not a photo in JPEG, PNG, WebP, BMP, GIF or TIFF",
+    }
+    assert source.ignored == ("dog/up/",)
+    assert len(source) == 78
+
+
+@pytest.mark.parametrize("name", ["http://example.com/a.png", "/dev/zero", "~/x.png", "$HOME/x.png", "x" * 5000])
+def test_a_table_s_paths_are_files_and_nothing_else(tmp_path, name):
+    (tmp_path / "t.csv").write_text(f"path,label\n{name},x\n", encoding="utf-8")
+    with pytest.raises(DataDamaged, match="1 of 1 photos cannot be read.*there is no such file"):
+        find_source(f"table:{tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("-rf", "--help"), ("x" * 255, "a'b\"c$(x)`y`{z}")])
+def test_class_names_that_a_shell_or_another_disk_would_confuse(tmp_path, names):
+    try:
+        for seed, name in enumerate(names):
+            fill(tmp_path, {name: 40}, seed)
+    except OSError:
+        pytest.skip("no folder can have this name here")
+    if len(list(tmp_path.iterdir())) == 2:  # a disk may not tell case apart
+        assert found(tmp_path).classes == tuple(sorted(names))
 
 
 def test_no_such_folder(folder):

@@ -328,3 +328,12 @@ def test_no_cell_is_a_formula_and_each_reads_back():
 def test_any_cell_reads_back(cell):
     assert runs.as_it_was(runs.inert(cell)) == cell
     assert not runs.inert(cell).startswith(tuple("=+-@＝\t\r"))
+
+
+@pytest.mark.parametrize("value", [10**30, -1, "1", None, 0.5, float("nan")])
+def test_a_count_that_no_table_could_hold_is_refused(tmp_path, value):
+    runs.save(tmp_path, *made_up_run())
+    content = json.loads((tmp_path / "record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps(content | {"total_parameters": value}))
+    with pytest.raises(InvalidRecord, match="total_parameters"):
+        Run.read(tmp_path)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MANY = 2000  # files to be decoded for the first time: worth a line, as it takes some time
 LISTED = 10  # of anything, in a message
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # Unicode's names; letters turn by themselves
 
 
 @dataclass(frozen=True)
@@ -297,8 +298,11 @@ def class_name(name: str, where: str) -> str:
 
 
 def printable(name: str) -> bool:
-    """Whether a name has no control characters, line ends or bytes that are not UTF-8."""
-    return not any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
+    """Whether a name has no control characters, line ends, bytes that are not UTF-8, or turns of the reading order."""
+    return not any(
+        unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(sign) in TURNS
+        for sign in name
+    )
 
 
 def _looked_at(dataset: str, path: Path, photos: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
@@ -340,7 +344,8 @@ def _refused(file: Path, name: str) -> str:
         return "its name has a control character or is not Unicode: rename it"
     if file.suffix.lower() in decoding.FOREIGN:
         return f"{file.suffix[1:].upper()} is not read: save it as JPEG or PNG"
-    if not file.is_file():  # a broken link, or something that would wait for ever
+    # A broken link, a name too long, or something that would wait for ever.
+    if not os.path.isfile(file):  # noqa: PTH113 - unlike Path.is_file, it accepts any text
         return "there is no such file"
     return ""
 
