@@ -21,7 +21,7 @@ report: environment  ## run a study and export its report: PROFILE=demo (default
 test: $(VENV)/installed-test  ## the test suite; COVERAGE=--cov: with its coverage, a sixth slower
 	@$(BIN)/python -m pytest $(COVERAGE)
 
-test-long: $(VENV)/installed-test  ## what takes an hour: a demo study killed thirty times, on two nodes of SLURM, and thousands of heads on folds
+test-long: $(VENV)/installed-test  ## what takes two hours: studies on folds killed thirty times, on nodes of SLURM, and thousands of heads on folds
 	@$(BIN)/python -m pytest -m long -n 0
 
 lint: $(VENV)/installed-test  ## check style, types and spelling, as before each commit (pre-commit install)
@@ -33,7 +33,7 @@ lint: $(VENV)/installed-test  ## check style, types and spelling, as before each
 lab: $(VENV)/installed-lab  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/experiment.ipynb
 
-clean:  ## remove the environment and the outputs of demo, quick and JupyterLab
+clean:  ## remove the environment and the outputs of demo, quick and JupyterLab (thaw clean: the cache)
 	rm -rf $(VENV) .snakemake .*_cache .hypothesis .coverage outputs/demo outputs/quick outputs/lab
 
 # Each lock is complete: what the report needs, and what the extra adds. "test" has all extras.

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from thaw.study.graph import end_with_coordinator
 from thaw.study.plan import Plan, marker, plan
 from thaw.study.study import Study, fold_name
 
+end_with_coordinator()
 root = Path(workflow.basedir)
 study = Study.load(config["profile"], config["outputs"], root)
 shared = plan(study, study.unfinished()) if config["shared"] else Plan({}, {})
@@ -37,7 +39,7 @@ rule rates:
 
 rule experiments:
     input:
-        [str(job.record) for job in study.ready()],
+        [str(path) for job in study.ready() for path in (job.record, job.notebook)],
 
 
 for part in shared.parts.values():

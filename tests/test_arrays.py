@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from thaw.disk import arrays, budget
+from thaw.disk import arrays, budget, hashes, places
 from thaw.errors import InvalidParameter
 
 KEY = {"data": "some", "layer": "pooled"}
@@ -84,6 +87,42 @@ def test_a_damaged_or_foreign_array_is_said_and_not_used(tmp_path, harm):
     assert "not used" in said[0]
 
 
+def wrongly_believed(path: Path, look) -> list[int]:
+    """Change every third byte of a file in turn; the positions at which what is then read is not what was written."""
+    expected, wrong = look(), []
+    content = path.read_bytes()
+    for position in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        if (found := look()) not in (None, expected):
+            wrong.append((position, found))
+    assert expected is not None
+    return wrong
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_no_byte_of_an_array_or_its_notes_can_change_unnoticed(tmp_path, suffix):
+    write(tmp_path / "a.npy", np.arange(6.0).reshape(3, 2), labels=[0, 1, 2], seconds=1.5)
+
+    def look():
+        found = arrays.find(tmp_path / "a.npy", KEY, log=lambda line: None)
+        return found and (found[:].tobytes(), found.shape, found.dtype, found.about, found.sha256)
+
+    assert wrongly_believed(tmp_path / f"a{suffix}", look) == []
+
+
+def test_no_byte_of_notes_on_files_can_change_unnoticed(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"a photo")
+    assert wrongly_believed(tmp_path / "looks.json", lambda: look_at(tmp_path / "photo.jpg")) == []
+
+
+def look_at(photo: Path) -> list:
+    return hashes.noted(
+        [photo], lambda file: {"sha256": hashes.sha256(file), "width": 3}, photo.with_name("looks.json")
+    )
+
+
 def test_arrays_appear_whole_or_not_at_all(tmp_path):
     class Stopped(Exception):
         pass
@@ -123,62 +162,146 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path):
     assert (tmp_path / "a.npy").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """The folder of photos in a cache of its own."""
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    return places.cache("photos")
+
+
 def stems(folder) -> set[str]:
     return {path.stem for path in folder.glob("*.npy")}
 
 
-def test_what_was_not_used_for_longest_makes_room(tmp_path):
+def make_room(needed: float, limit: float, *keep: Path) -> bool:
+    return budget.make_room(["photos"], needed, limit, keep)
+
+
+def test_what_was_not_used_for_longest_makes_room(photos):
     for name in "abc":
-        write(tmp_path / f"{name}.npy", np.zeros((100, 250), np.float32))  # 100 kB each
+        write(photos / f"{name}.npy", np.zeros((100, 250), np.float32))  # 100 kB each
     for age, name in enumerate("cab"):
-        os.utime(tmp_path / f"{name}.npy", (1000 - age, 1000 - age))
-    assert budget.make_room(tmp_path, 1e5, 4.2e5) and stems(tmp_path) == set("abc"), "there was room"
-    assert budget.make_room(tmp_path, 1e5, 3.2e5, keep=[tmp_path / "b.npy"])
-    assert stems(tmp_path) == {"b", "c"}, "the oldest was in use, the next oldest went"
-    assert not budget.make_room(tmp_path, 5e5, 4e5)
-    assert not budget.make_room(tmp_path, 3.5e5, 4e5, keep=[tmp_path / "b.npy"])
-    assert stems(tmp_path) == {"b", "c"}, "nothing went for what could not fit anyhow"
+        for suffix in (".npy", ".json"):
+            os.utime(photos / f"{name}{suffix}", (1000 - age, 1000 - age))
+    assert make_room(1e5, 4.2e5) and stems(photos) == set("abc"), "there was room"
+    assert make_room(1e5, 3.2e5, photos / "b.npy")
+    assert stems(photos) == {"b", "c"}, "the oldest was to be kept, the next oldest went"
+    assert sorted(path.name for path in photos.glob("[!.]*")) == ["b.json", "b.npy", "c.json", "c.npy"]
+    assert not make_room(5e5, 4e5)
+    assert not make_room(3.5e5, 4e5, photos / "b.npy")
+    assert stems(photos) == {"b", "c"}, "nothing went for what could not fit anyhow"
 
 
-def test_what_is_being_written_takes_room_and_stays(tmp_path):
-    with arrays.writing(tmp_path / "b.npy", KEY, "float32", (100, 250)) as writer:
+def test_an_array_that_is_used_again_keeps_its_notes(photos):
+    """They are older than the array of another that was not used since."""
+    for name in "ab":
+        write(photos / f"{name}.npy", np.zeros((100, 250), np.float32))
+    for name, age in ("a.json", 3), ("b.json", 2), ("b.npy", 1), ("a.npy", 0):
+        os.utime(photos / name, (1000 - age, 1000 - age))
+    assert make_room(1e5, 2.5e5)
+    assert arrays.find(photos / "a.npy", KEY) is not None
+
+
+def test_what_is_being_written_takes_room_and_stays(photos):
+    with arrays.writing(photos / "b.npy", KEY, "float32", (100, 250)) as writer:
+        assert not make_room(3.5e5, 4e5), "before anything is written"
         writer.append(np.zeros((100, 250), np.float32))
-        writer._file.flush()
-        assert not budget.make_room(tmp_path, 3.5e5, 4e5)
-        assert budget.make_room(tmp_path, 2e5, 4e5)
-    assert arrays.find(tmp_path / "b.npy", KEY) is not None
+        assert not make_room(3.5e5, 4e5)
+        assert make_room(2e5, 4e5)
+    assert arrays.find(photos / "b.npy", KEY) is not None
 
 
-def test_what_another_process_deletes_meanwhile_does_no_harm(tmp_path, monkeypatch):
-    write(tmp_path / "a.npy", np.arange(100.0))
-    listed = Path.rglob
-
-    def list_and_lose(folder, pattern):
-        files = list(listed(folder, pattern))
-        for file in files:
-            file.unlink()
-        return files
-
-    monkeypatch.setattr(Path, "rglob", list_and_lose)
-    assert budget.make_room(tmp_path, 1, 1e6)
+READ = """
+import sys
+from pathlib import Path
+from thaw.disk import arrays
+found = arrays.find(Path(sys.argv[1]), {"data": "some", "layer": "pooled"})
+print("reading", flush=True)
+input()
+"""
 
 
-def test_the_budget_is_half_of_what_the_disk_could_give(tmp_path, monkeypatch):
+def test_what_another_process_reads_stays(photos):
+    write(photos / "a.npy", np.zeros((100, 250), np.float32))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    reader = subprocess.Popen([sys.executable, "-c", READ, str(photos / "a.npy")], **pipes)
+    assert reader.stdout.readline() == "reading\n"
+    assert not make_room(1e5, 1.5e5)
+    reader.communicate("\n")
+    assert make_room(1e5, 1.5e5)
+    assert stems(photos) == set()
+
+
+TAKE = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from thaw.disk import arrays, budget, places
+path = places.cache("photos") / sys.argv[1]
+print("ready", flush=True)
+input()
+for number in range(10):
+    try:
+        with budget.room():
+            fits = budget.make_room(["photos"], 1e5, 2.5e5)
+            writing = arrays.writing(path.with_name(f"{path.name}{number}.npy"), {}, "float32", (100, 250))
+            writer = writing.__enter__() if fits else None
+        if fits:
+            time.sleep(0.01)
+            writer.append(np.zeros((100, 250), np.float32))
+            writing.__exit__(None, None, None)
+            del writer, writing
+    except FileNotFoundError:
+        pass
+print("done", flush=True)
+"""
+
+
+def test_a_budget_holds_however_many_processes_write_at_once(photos):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    all_ = [subprocess.Popen([sys.executable, "-c", TAKE, name], **pipes) for name in "abcd"]
+    for process in all_:
+        assert process.stdout.readline() == "ready\n"
+    for process in all_:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    most = 0
+    while any(process.poll() is None for process in all_):
+        most = max(most, sum(each.size for each in budget.kept("photos")))
+    assert all(process.returncode == 0 for process in all_)
+    assert 1e5 < most <= 2.5e5
+    assert stems(photos)
+
+
+def test_what_another_process_deletes_meanwhile_does_no_harm(photos, monkeypatch):
+    write(photos / "a.npy", np.arange(100.0))
+    listed = os.walk
+
+    def list_and_lose(folder):
+        found = list(listed(folder))
+        shutil.rmtree(folder)
+        return found
+
+    monkeypatch.setattr(os, "walk", list_and_lose)
+    assert make_room(1, 1e6)
+
+
+def test_the_budget_is_half_of_what_the_disk_could_give(photos, monkeypatch):
     monkeypatch.delenv("THAW_DISK_GB", raising=False)
     usage = type("Usage", (), {"free": 1_000_000})
     monkeypatch.setattr(budget.shutil, "disk_usage", lambda folder: usage)
-    assert budget.budget(tmp_path) == 500_000
-    (tmp_path / "a.npy").write_bytes(bytes(200_000))
-    assert budget.budget(tmp_path) == 600_000, "what the cache holds could be given, too"
+    assert budget.budget() == 500_000
+    (photos / "a.npy").write_bytes(bytes(200_000))
+    assert budget.budget() == 600_000, "what the cache holds could be given, too"
     monkeypatch.setenv("THAW_DISK_GB", "2.5")
-    assert budget.budget(tmp_path) == 2.5e9
+    assert budget.budget() == budget.for_arrays() + budget.for_checkpoints() == 2.5e9
 
 
 @pytest.mark.parametrize("wrong", ["abc", "8,5", "nan", "-3", "inf"])
-def test_a_budget_that_is_no_number_of_gigabytes(tmp_path, monkeypatch, wrong):
+def test_a_budget_that_is_no_number_of_gigabytes(monkeypatch, wrong):
     monkeypatch.setenv("THAW_DISK_GB", wrong)
     with pytest.raises(InvalidParameter, match=f"THAW_DISK_GB = '{wrong}'.*such as 8"):
-        budget.budget(tmp_path)
+        budget.budget()
 
 
 def test_the_notes_are_json_that_names_what_the_array_was_made_from(tmp_path):

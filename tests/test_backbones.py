@@ -9,10 +9,9 @@ from conftest import has_weights
 
 from thaw.errors import UnknownBackbone, WeightsMismatch, WeightsNotFound
 from thaw.experiment import Experiment
-from thaw.network import backbones, unfreezing
+from thaw.network import backbones, pretrained, unfreezing
 from thaw.network.head import add_head
 from thaw.network.pretrained import find_weights, load_pretrained
-from thaw.study import check
 
 VGG16 = backbones.Backbone(
     name="vgg16",
@@ -81,13 +80,13 @@ def test_weights_of_a_network_with_a_longer_name_are_not_taken_for_its_own(tmp_p
     monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").touch()
-    assert [check.has_weights(name) for name in ("mobilenetv2", "mobilenet", "mobilenetv3small")] == [
+    assert [pretrained.on_disk(name) for name in ("mobilenetv2", "mobilenet", "mobilenetv3small")] == [
         True,
         False,
         False,
     ]
     (tmp_path / "models" / "mobilenet_1_0_224_tf_no_top.h5").touch()
-    assert check.has_weights("mobilenet")
+    assert pretrained.on_disk("mobilenet")
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"not HDF5 at all"])
@@ -122,6 +121,7 @@ def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
 
     original = module.MobileNet
     monkeypatch.setattr(module, "MobileNet", instead_of_a_download)
+    monkeypatch.setattr(pretrained, "on_disk", lambda name: True)
     monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
     base, provenance = load_pretrained("mobilenet", 128, "imagenet")
     assert ("imagenet", (224, 224, 3)) in asked

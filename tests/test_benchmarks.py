@@ -1,6 +1,7 @@
-"""The benchmark's two sides, at a size of seconds: the same experiment."""
+"""The benchmarks, at a size of seconds."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -34,3 +35,13 @@ def test_plain_keras_and_thaw_come_to_the_same_losses():
     for name in ("train_loss", "validation_loss"):
         assert ours[name] == pytest.approx(plain[name], rel=1e-3)
     assert len(ours["finetune"]) == len(plain["finetune"]) == 2
+
+
+@pytest.mark.process
+def test_growth_is_measured_in_seconds_and_megabytes():
+    command = [sys.executable, ROOT / "benchmarks" / "growth.py", "--only", "seeds", "--n", "1", "3"]
+    done = subprocess.run([*command, "--rows", "read and compare"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.splitlines()[:3]
+    assert header == "| seeds | 1 | 3 |"
+    assert re.fullmatch(r"\| read and compare \| [\d.]+ s, \d+ MB \| [\d.]+ s, [\d,]+ MB( \(-?[\d.]+\))? \|", row)

@@ -1,5 +1,7 @@
 """The data checks: each fires where it should, and keeps silent where it should not."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -285,6 +287,17 @@ def test_a_few_photos_of_a_class_do_not_stop_the_checks_of_features():
     photos.loc[[0, 1, 2, 3], "label"] = "rare"
     assert {finding.code for finding in checks.findings_of_features(photos, features)} <= {"D14"}
     assert checks.findings_of_features(photos[:6], features[:6]) == []
+
+
+def test_many_classes_are_checked_in_little_more_time_than_few():
+    photos = good(30_000)
+    began = time.process_time()
+    checks.findings(photos)
+    few = time.process_time() - began
+    many = photos.assign(label=[f"class {number % 1500}" for number in photos.index])
+    began = time.process_time()
+    checks.findings(many)
+    assert time.process_time() - began < few + 2
 
 
 def test_findings_as_table_and_text():

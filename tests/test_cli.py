@@ -112,9 +112,22 @@ def test_nobody_has_to_listen(streams, status):
     assert ("the disk is full" in said) == (streams == "> /dev/full")
 
 
-def test_check_says_that_all_is_well(capfd, tmp_path):
+def test_check_says_that_all_is_well_and_hashes_the_photos_once_for_all_experiments(monkeypatch, capfd, tmp_path):
+    hashed, digest = [], check.source.content_digest
+    monkeypatch.setattr(check.source, "content_digest", lambda found: hashed.append(found) or digest(found))
     assert main(["check", str(ROOT / "tests" / "tiny.yaml"), "--outputs", str(tmp_path)]) == 0
     assert "ok: 3 experiments with resnet50, mobilenet on " in capfd.readouterr().out
+    assert len(hashed) == 1
+
+
+def test_photos_that_the_disk_cannot_hold_are_refused_before_anything_is_decoded(monkeypatch, capfd, tmp_path):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    free = Namespace(total=10**6, used=0, free=10**5)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
+    assert main(["check", str(ROOT / "tests" / "tiny.yaml"), "--outputs", str(tmp_path / "outputs")]) == 1
+    said = capfd.readouterr().err
+    assert "80 photos take 0.0 GB" in said and "Set max_examples to 32 or less" in said
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_dry_run_of_make_does_not_run_the_study():
@@ -216,7 +229,7 @@ def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     """The cores and memory of this machine are no limit then."""
     monkeypatch.undo()
     commands = []
-    monkeypatch.setattr("thaw.study.graph._run", lambda command, _: commands.append(command) or 0)
+    monkeypatch.setattr("thaw.study.graph._run", lambda command, *_: commands.append(command) or 0)
     assert Graph(Study.load("demo", tmp_path), str(tmp_path), "all", cluster).run("experiments")
     (command,) = (list(map(str, command)) for command in commands)
     expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster

@@ -9,7 +9,7 @@ import sys
 import filelock
 import pytest
 
-from thaw.disk import atomic, locks, places
+from thaw.disk import atomic, budget, locks, places
 from thaw.errors import OutputNotWritable
 
 WRITE = """
@@ -142,8 +142,31 @@ def test_a_folder_without_the_permission(tmp_path):
         atomic.check_writable(tmp_path)
 
 
-def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, words",
+    [("file", "File exists"), ("/proc/thaw", "No such file"), ("a\nb", "line end"), ("a\udcff", "character")],
+)
+def test_a_cache_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch, name, words):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(OutputNotWritable, match="file.*Set THAW_CACHE_DIR to another folder"):
-        places.cache("photos")
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / name))
+    with (
+        pytest.raises(OutputNotWritable, match=f"{words}.*Set THAW_CACHE_DIR to another folder") as caught,
+        budget.in_use(),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cache_that_can_only_be_read_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputNotWritable, match="cannot be written to.*Set THAW_CACHE_DIR"), budget.in_use():
+        pass
+
+
+def test_a_relative_cache_is_the_same_wherever_a_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "params" / "profiles").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("THAW_CACHE_DIR", "cache")
+    for folder in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert places.cache("photos") == tmp_path / "cache" / "photos"

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from conftest import ROOT
 from test_record import made_up_run
+from test_study import executed_notebook
 
 from thaw.__main__ import main
 from thaw.errors import InvalidRecord
 from thaw.records import runs
+from thaw.report.results import Results
 from thaw.study import freshness
 from thaw.study.graph import Graph
 from thaw.study.profile import read_parameters
@@ -30,7 +32,7 @@ def project(tmp_path, monkeypatch):
     write_profile(tmp_path)
     for job in load().jobs:
         runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
-        (job.directory / "experiment.ipynb").write_text("{}")
+        job.notebook.write_text(executed_notebook(job.name))
     return tmp_path
 
 
@@ -44,14 +46,15 @@ def load() -> Study:
 
 
 def write_latency(study: Study, backbones=("mobilenet", "resnet50"), **columns) -> None:
-    calls = {"call": "graph", "photos": 1, "round": 0, "milliseconds": 1.5} | columns
+    calls = {"call": "graph", "photos": 1, "round": 0, "milliseconds": 1.5, "device": "abacus", "cores": 1} | columns
     pd.DataFrame([{"backbone": name} | calls for name in backbones]).to_csv(study.outputs / "latency.csv", index=False)
 
 
 def write_report(study: Study) -> None:
-    html = f'<html><head><meta content="{freshness.made_from(study)}" name="thaw-made-from"/></head></html>'
-    (study.outputs / "report.html").write_text(html, encoding="utf-8")
-    (study.outputs / "report.pdf").write_bytes(b"%PDF")
+    for name in freshness.NAMING:
+        (study.outputs / name).write_text(f"made from {freshness.made_from(study)}", encoding="utf-8")
+    for name in freshness.TABLES:
+        (study.outputs / name).touch()
 
 
 class Fake(Graph):
@@ -90,6 +93,11 @@ def change_notebook(project):
     path.write_text(path.read_text().replace("## The answer", "## An answer"))
 
 
+def change_templates(project):
+    (project / "templates").mkdir()
+    (project / "templates" / "limits.md.j2").write_text("another word")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -100,11 +108,18 @@ def change_notebook(project):
         lambda project: write_latency(load(), milliseconds=2.5),
         lambda project: (project / "params" / "original" / "claims.yaml").open("a").write("\n# more\n"),
         lambda project: (load().outputs / "report.pdf").unlink(),
-        lambda project: (load().outputs / "report.html").write_text("<html></html>"),
+        *(lambda project, name=name: (load().outputs / name).write_text("of another") for name in freshness.NAMING),
+        lambda project: (load().outputs / "results.csv").unlink(),
+        change_templates,
     ],
-    ids=["record", "notebook", "margin", "one less", "latency", "original", "no pdf", "no digest"],
+    ids=[
+        *("record", "notebook", "margin", "one less", "latency", "original", "no pdf"),
+        *freshness.NAMING,
+        *("no table", "templates"),
+    ],
 )
-def test_a_report_of_something_else_is_made_anew(project, change):
+def test_a_report_of_something_else_is_made_anew(project, monkeypatch, change):
+    monkeypatch.setattr(freshness, "REPORTING", project / "templates")
     study = load()
     write_latency(study)
     write_report(study)
@@ -204,6 +219,15 @@ def test_latency_is_taken_as_it_is_if_it_covers_the_networks(project, write, cur
     study = load()
     write(study)
     assert freshness.latency_is_current(study) == current
+
+
+def test_a_report_of_a_damaged_latency_is_refused_with_what_to_do(project):
+    study = load()
+    write_latency(study)
+    assert len(Results.of(study).latency) == 2
+    (study.outputs / "latency.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidRecord, match=r"latency.csv is damaged \(without the columns backbone.*Delete it"):
+        Results.of(study)
 
 
 def test_the_committed_study_needs_no_experiment_and_no_latency():

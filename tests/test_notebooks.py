@@ -261,7 +261,7 @@ def test_nothing_finished_is_run_again(study, outputs):
 
 def cloned(study: Study, folder: Path) -> list[Path]:
     """The files of a study as a clone has them: without caches, and the report older than its records."""
-    shutil.copytree(study.outputs, folder / "tiny", ignore=shutil.ignore_patterns(".*", "experiment.ipynb"))
+    shutil.copytree(study.outputs, folder / "tiny", ignore=shutil.ignore_patterns(".*", "summary.ipynb"))
     files = sorted(path for path in (folder / "tiny").rglob("*") if path.is_file())
     for age, path in enumerate(files):
         os.utime(path, (1e9 - age * (-1 if "runs" in path.parts else 1),) * 2)

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,8 +18,10 @@ from conftest import is_alive, made_up_data
 from rich.console import Console
 from small_network import SMALL, setup
 
+from thaw.__main__ import main
 from thaw.disk import status
 from thaw.network import backbones
+from thaw.study import graph
 from thaw.study.study import Study
 from thaw.study.watch import Clock, Watch, in_words
 from thaw.training import phases, progress
@@ -145,26 +149,31 @@ time.sleep(60)
 """
 COORDINATOR = """
 import sys
+from pathlib import Path
 from thaw.study import graph
 graph.SECONDS_TO_STOP = 50
-graph._run([sys.executable, "-c", sys.argv[1]])
+graph._run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
 """
 
 
-def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_it(tmp_path):
-    command = [sys.executable, "-c", COORDINATOR, STUBBORN]
-    environment = os.environ | {"THAW_CACHE_DIR": str(tmp_path)}
+def coordinate(child: str, coordinator: Path) -> tuple[subprocess.Popen, psutil.Process]:
+    """Start a command that runs a child; wait until that is at work."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", COORDINATOR, child, coordinator],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | {"THAW_CACHE_DIR": str(coordinator.parent / "cache")},
         # Where the suite runs in the background, its shell has told it to ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "at work\n"
-    (child,) = psutil.Process(process.pid).children()
+    (started,) = psutil.Process(process.pid).children()
+    return process, started
+
+
+def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_it(tmp_path):
+    process, child = coordinate(STUBBORN, tmp_path / "coordinator")
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "\n"
     assert process.stderr.readline().startswith("Stopping.")
@@ -172,3 +181,46 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_it(tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert not is_alive(child)
+    assert not (tmp_path / "coordinator").exists()
+
+
+JOB = """
+import time
+from thaw.study import graph
+graph.end_with_coordinator()
+print("at work", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_ends_with_the_command_that_started_it_also_if_that_is_killed(tmp_path):
+    process, job = coordinate(JOB, tmp_path / "coordinator")
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs([job], timeout=20)[1] == []
+
+
+def test_the_next_command_stops_what_is_left_of_one_that_was_killed(tmp_path, study, monkeypatch, capfd):
+    monkeypatch.setattr(graph, "SECONDS_TO_STOP", 2)
+    left = study.outputs.absolute() / ".snakemake" / "coordinators" / "study-1"
+    process, child = coordinate(STUBBORN, left)
+    process.kill()
+    process.wait()
+    others = graph.Graph(study, str(study.outputs.parent))
+    with others.alone(graph.REPORT):
+        assert is_alive(child), "of another lock"
+    with others.alone(graph.STUDY):
+        assert not is_alive(child) and not left.exists()
+    assert "An earlier run was killed" in capfd.readouterr().err
+
+
+def test_a_job_does_not_begin_once_the_run_that_handed_it_in_is_over(tmp_path, monkeypatch, capfd):
+    """On a cluster, it may have waited in the queue. On another machine, only the file tells."""
+    coordinator = tmp_path / "study-1"
+    monkeypatch.setenv(graph.RUN, str(coordinator))
+    assert main(["check", "demo"]) == 1
+    assert "is over. The job ends, too" in capfd.readouterr().err
+    coordinator.write_text(json.dumps({"host": "another", "process": 1}), encoding="utf-8")
+    assert graph._coordinates(coordinator)
+    coordinator.write_text(json.dumps({"host": platform.node(), "process": 2**22 + 1}), encoding="utf-8")
+    assert not graph._coordinates(coordinator)

@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
             "train_loss": np.linspace(1.0, 0.6, epochs),
             "validation_accuracy": np.linspace(0.4, 0.7, epochs),
             "validation_loss": np.linspace(1.1, 0.7, epochs),
-            "seconds": np.linspace(2.0, 3.0, epochs),
+            "seconds": [2.0 / (epochs - tuned)] * (epochs - tuned) + [3.0 / max(tuned, 1)] * tuned,
         }
     )
     right = np.array(correct, bool)
@@ -52,13 +53,12 @@ def made_up_run(seed: int = 0, correct=(1, 1, 0, 1), **parameters) -> tuple[Reco
     made = Record.of(
         experiment,
         history,
-        training_seconds={"activations": 1.0, "head": 2.0, "finetune": 3.0},
+        training_seconds={"activations": 1.0, "head": 2.0, "finetune": 3.0 if tuned else 0.0},
         activations={"head": {"frontier": ["pooled"], "cached": True, "why": "few photos", "megabytes": 1.0}},
         network=NETWORKS.get(experiment.backbone, {"title": "own", "about": "a network of somebody's own"}),
         trainable_parameters=10,
         total_parameters=100,
-        test_accuracy=float(right.mean()),
-        test_loss=0.5,
+        **runs.scores(predictions),
         inference_ms_per_image={"median": 5.0, "q1": 4.0, "q3": 6.0},
         peak_memory_mb=1000.0,
         data={
@@ -219,10 +219,65 @@ def test_other_bytes_anywhere_are_refused_or_change_nothing_that_counts(name, st
 def test_rows_that_are_missing_are_noticed_though_the_file_is_whole(tmp_path):
     """A table that was cut and then vouched for: not by accident, but by a script of somebody's."""
     made, history, predictions = made_up_run()
-    for tables in (history.iloc[:-1], predictions), (history, predictions.iloc[:-1]):
+    for words, *tables in ("epochs", history.iloc[:-1], predictions), ("photos.test", history, predictions.iloc[:-1]):
         runs.save(tmp_path, made, *tables)
-        with pytest.raises(InvalidRecord, match="say different things"):
+        with pytest.raises(InvalidRecord, match=f"say different things: .*{words}"):
             Run.read(tmp_path)
+
+
+EDITED = {
+    "test_accuracy": (0.99, "test_accuracy is 0.99, by the tables 0.75"),
+    "test_loss": (0.1, "test_loss is 0.1, by the tables 0.4813"),
+    "validation_loss": (0.1, "validation_loss is 0.1, by the tables 0.7"),
+    "kept_epoch": (3, "kept_epoch is 3, by the tables 20"),
+    "diverged": (3, "diverged is 3, by the tables None|has not diverged"),
+    "training_seconds": (
+        {"activations": 1, "head": 2, "finetune": 1},
+        "training_seconds.finetune is 1.0, by the tables 3",
+    ),
+    "trainable_parameters": (11, "record.json is not the one that was written"),
+    "device": ({"name": "another", "cores": 1, "gpus": 0}, "record.json is not the one that was written"),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+@pytest.mark.parametrize("folds", [None, 4])
+def test_a_record_that_was_edited_is_refused_with_what_disagrees(tmp_path, name, folds):
+    value, words = EDITED[name]
+    if folds:
+        experiment = made_up_run(folds=folds)[0].experiment
+        for each in experiment.in_turn():
+            made, *tables = made_up_run(each.seed, folds=folds, fold=each.fold)
+            made = made.model_copy(update={"kept_epoch": 20})
+            runs.save(runs.of_fold(tmp_path, each.fold), made, *tables)
+        runs.gather(tmp_path, experiment)
+        words = words.replace("things:", "things of fold 2:")
+    else:
+        made, *tables = made_up_run()
+        runs.save(tmp_path, made.model_copy(update={"kept_epoch": 20}), *tables)
+    assert Run.read_all(tmp_path)
+    content = json.loads((tmp_path / "record.json").read_text())
+    (content["folds"][2] if folds else content)[name] = value
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidRecord, match=words):
+        Run.read_all(tmp_path)
+
+
+def test_the_epoch_that_was_kept_is_the_best_of_its_phase(tmp_path):
+    made, history, predictions = made_up_run(keep="best")
+    history.loc[[2, 8, 12], "validation_loss"] = 0.01, 0.05, 0.05  # the first is of the head's phase
+    runs.save(tmp_path, made.model_copy(update={"kept_epoch": 9}), history, predictions)
+    assert Run.read(tmp_path).record.kept_epoch == 9
+    runs.save(tmp_path, made.model_copy(update={"kept_epoch": 13}), history, predictions)
+    with pytest.raises(InvalidRecord, match="kept_epoch is 13, by the tables 9"):
+        Run.read(tmp_path)
+
+
+def test_the_committed_records_say_what_their_tables_say():
+    folders = [path.parent for path in (ROOT / "outputs" / "paper" / "runs").glob("*/record.json")]
+    assert len(folders) == 32
+    for folder in folders:
+        Run.read(folder)
 
 
 @pytest.mark.parametrize("version", [0, 4, "3", None, True])
@@ -236,7 +291,9 @@ def test_a_record_of_an_unknown_schema_version(tmp_path, version):
 
 def as_schema_2(content: dict) -> dict:
     """The content of a record as schema 2 had it."""
-    return {name: value for name, value in content.items() if name not in ("network", "commit")} | {"schema_version": 2}
+    left = {name: value for name, value in content.items() if name not in ("network", "commit")}
+    tables = {name: left["files"][name] for name in runs.TABLES}  # it had no hash of its own
+    return left | {"schema_version": 2, "files": tables}
 
 
 def as_schema_1(content: dict) -> dict:

@@ -1,6 +1,6 @@
 """The experiments of a profile, and where they leave their files."""
 
-import contextlib
+import json
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ from thaw.experiment import Experiment
 from thaw.records import runs
 from thaw.study import study as study_module
 from thaw.study.profile import read_parameters
-from thaw.study.study import Job, Study
+from thaw.study.study import NOT_RUN, Job, Study
 
 PROFILES = ("demo", "paper", "quick")  # a user may have made others
 
@@ -24,6 +24,12 @@ def profile(folder, **parameters):
         yaml.safe_dump({"dataset": "demo_flowers", "weights": "none", "image_size": 32} | parameters), encoding="utf-8"
     )
     return str(path)
+
+
+def executed_notebook(job: str, outputs=("a figure",)) -> str:
+    """What papermill leaves of a job, as far as it is looked at."""
+    papermill = {"parameters": {"output_dir": f"outputs/mine/runs/{job}"}}
+    return json.dumps({"cells": [{"outputs": list(outputs)}], "metadata": {"papermill": papermill}})
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
@@ -148,19 +154,31 @@ def test_unknown_profiles_and_configurations(tmp_path):
         Study.load(profile(tmp_path, study={"configurations": ["mobilenet-block-2"]}), tmp_path)
 
 
-@pytest.mark.parametrize("stopped", [True, False])
-def test_a_record_is_made_again_with_its_notebook_where_that_was_stopped(tmp_path, stopped):
+@pytest.mark.parametrize(
+    "text, complete",
+    [
+        (None, False),
+        ("", False),
+        ("{}", False),
+        (executed_notebook("mobilenet-blocks-2-seed-0-12345678"), False),
+        (executed_notebook("{name}", outputs=[]), False),
+        (executed_notebook("{name}"), True),
+    ],
+    ids=["none", "emptied", "no notebook", "of another", "never run", "its own"],
+)
+def test_an_experiment_without_its_notebook_is_not_done_and_keeps_its_record(tmp_path, text, complete):
     study = Study.load(profile(tmp_path, study={"configurations": ["mobilenet-frozen"]}), tmp_path)
     (job,) = study.jobs
-    with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext(), study.noting_failure(job.name):
-        runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
-        if stopped:
-            raise KeyboardInterrupt
+    runs.save(job.directory, *made_up_run(**job.experiment.model_dump()))
+    if text is not None:
+        job.notebook.write_text(text.replace("{name}", job.name), encoding="utf-8")
     with locked([job.directory / "experiment"]):
         assert study.set_aside_damaged() == []
-        assert study.finished() == [job], "another process is at it"
+        assert job.notebook.exists() == (text is not None), "another process is at it"
     assert study.set_aside_damaged() == []
-    assert study.finished() == ([] if stopped else [job]), "a notebook that was deleted is not missed"
+    assert study.ready() == ([] if complete else [job])
+    assert study.reasons() == ({} if complete else {job: NOT_RUN})
+    assert study.finished() == [job] and job.is_finished() == complete
 
 
 def test_a_record_that_cannot_be_read_is_put_aside_and_named(tmp_path):

@@ -3,12 +3,16 @@
 import contextlib
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import nbformat
 import numpy as np
@@ -68,10 +72,10 @@ class Project:
             encoding="utf-8",
         )
 
-    def start(self, profile: str = "tiny") -> subprocess.Popen:
+    def start(self, profile: str = "tiny", stdout: int | IO = subprocess.PIPE) -> subprocess.Popen:
         """``report`` in a process group of its own, as a terminal has it."""
         command = [sys.executable, "-u", "-m", "thaw", "report", profile]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipes = {"stdout": stdout, "stderr": subprocess.STDOUT, "text": True}
 
         def as_in_a_terminal():
             signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
@@ -89,17 +93,36 @@ class Project:
         return Study.load(profile, "outputs", self.folder)
 
     def results(self, profile: str = "tiny") -> dict[str, tuple]:
-        """What each run has left, but for times, memory and the machine."""
+        """What each run has left, but for times, memory and the machine; by job, and fold if it has several."""
         finished, _ = self.study(profile).outcomes()
         measured = {"files", "training_seconds", "inference_ms_per_image", "peak_memory_mb", "activations", "commit"}
         return {
-            job.name: (
+            f"{job.name} {run.record.experiment.fold or ''}": (
                 run.record.model_dump(exclude=measured),
                 run.history.drop(columns="seconds").to_csv(),
                 run.predictions.to_csv(),
             )
-            for job, (run,) in finished.items()
+            for job, found in finished.items()
+            for run in found
         }
+
+    def report_in_figures(self, profile: str = "tiny") -> tuple[pd.DataFrame, str]:
+        """What a report leaves for programs, but for times, memory and what it was made from."""
+        folder = self.study(profile).outputs
+        rows = pd.read_csv(folder / "results.csv")
+        rows = rows.loc[:, ~rows.columns.str.contains("seconds|memory|inference|latency")]
+        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        text = json.dumps(answer | {"made_from": ""}, indent=0)
+        return rows, re.sub('"(training_seconds|milliseconds_a_photo)": .*', "", text)
+
+    def trained(self, profile: str = "tiny") -> dict[str, object]:
+        """How long each training took that is finished: one that is repeated takes another time."""
+        study = self.study(profile)
+        found = {choice.name: choice.read().to_csv() for choice in study.choices if choice.chosen()}
+        for job in study.jobs:
+            if job.folders:
+                found |= {f"{job.name} {r.record.experiment.fold}": r.record.training_seconds for r in job.read()}
+        return found
 
 
 def until(process: subprocess.Popen, line: str) -> str:
@@ -122,6 +145,112 @@ def gone(processes: list[psutil.Process], seconds: float) -> bool:
 
 def below(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
+
+
+KINDS = ("job", "Snakemake", "parent", "kernel", "all")  # what is killed
+
+
+def of_kind(process: subprocess.Popen, kind: str) -> list[psutil.Process]:
+    """The processes of one kind that a command has started and that run now; itself for "parent" and "all"."""
+    if kind in ("parent", "all"):
+        return [psutil.Process(process.pid)]
+    words = {"kernel": "ipykernel_launcher", "job": "thaw", "Snakemake": "snakemake"}[kind]
+    found = []
+    for each in below(process):
+        with contextlib.suppress(psutil.Error):
+            if each.cmdline()[1:3] == ["-m", words]:
+                found.append(each)
+    return found
+
+
+def assert_whole(folder: Path) -> None:
+    """Whatever can be seen below a folder is complete."""
+    for path in folder.rglob("*"):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix in (".csv", ".md", ".tex"):
+            assert path.read_bytes().endswith(b"\n"), path
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".ipynb":
+            nbformat.validate(nbformat.read(path, as_version=4))
+        elif path.suffix == ".html":
+            assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), path
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().rstrip().endswith(b"%%EOF"), path
+
+
+def kill_often(project: Project, kinds: Iterable[str], most: int, rng: random.Random) -> tuple[str, list[str]]:
+    """Run ``report`` to its end, and kill a process of each kind in turn at random moments.
+
+    Whatever is killed, the command ends with an error or is given again; what
+    was finished stays as it was; and no two graphs are at work at once.
+
+    Parameters
+    ----------
+    project : Project
+    kinds : iterable of str
+    most : int
+        A process is killed after so many lines, at most, since the one before.
+    rng : Random
+
+    Returns
+    -------
+    str, list of str
+        All that was said; what was killed.
+    """
+    log, killed = project.folder / "said.txt", []
+    finished: dict[str, object] = {}
+
+    def said(since: int = 0) -> str:
+        return log.read_text(encoding="utf-8")[since:]
+
+    def start() -> subprocess.Popen:
+        since = log.stat().st_size if log.exists() else 0
+        with log.open("a") as file:
+            process = project.start(stdout=file)
+        while "finished already" not in said(since):  # by then, nothing is left of the one before
+            assert process.poll() is None, said(since)
+            time.sleep(0.05)
+        assert_whole(project.outputs)
+        now = project.trained()
+        assert finished == {name: now.get(name) for name in finished}, "what was finished is neither lost nor repeated"
+        finished.update(now)
+        return process
+
+    def wait(process: subprocess.Popen) -> bool:
+        """Wait until it ends, with a report or with what is missing; whether that was a report."""
+        status = process.wait()
+        assert status in (0, 1) and ("Missing:" in said()[-2000:]) == bool(status), said()
+        return status == 0
+
+    process = start()
+    for kind in kinds:
+        lines, found = said().count("\n") + rng.randint(1, most), []
+        while process.poll() is None and not (said().count("\n") >= lines and (found := of_kind(process, kind))):
+            time.sleep(0.05)
+        if not found:
+            if wait(process):
+                break
+            process = start()
+            continue
+        killed.append(kind)
+        others = below(process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.killpg(process.pid, signal.SIGKILL) if kind == "all" else rng.choice(found).kill()
+        if kind in ("parent", "all"):
+            process.wait()
+            process = start()
+            assert not any(map(is_alive, others)), "one graph at a time"
+    for _ in range(3):
+        if wait(process):
+            break
+        process = start()
+    assert start().wait() == 0
+    assert "Traceback" not in said()
+    left = [path for path in project.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
+    assert left == []
+    return said(), killed
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,10 @@
 import dataclasses
 import errno
 import json
+import random
 import shutil
+import threading
+import time
 
 import keras
 import numpy as np
@@ -12,10 +15,12 @@ from conftest import enliven, made_up_data
 from small_network import SMALL, setup
 
 from thaw.data import batches
+from thaw.data.photos import load_photos
 from thaw.disk import places
 from thaw.experiment import Experiment
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import add_head
+from thaw.records import runs
 from thaw.training import checkpoint, evaluation, phases
 from thaw.training.setup import Setup
 
@@ -153,7 +158,7 @@ def test_real_weights_on_real_photos_learn_the_flowers():
     order = batches.in_order(made.data.validation, 32)
     inputs = batches.batches([made.data.images], made.data.labels, order, made.backbone.preprocess)
     data = dataclasses.replace(made.data, test=made.data.validation)
-    scores = evaluation.scores(evaluation.predict(made.model, inputs, data))
+    scores = runs.scores(evaluation.predict(made.model, inputs, data))
     assert scores["test_accuracy"] > 0.5
     assert scores["test_accuracy"] == pytest.approx(history["validation_accuracy"].iloc[-1]), (
         "training and evaluation see the same network"
@@ -317,10 +322,10 @@ def test_a_full_disk_costs_the_checkpoints_and_not_the_run(tiny, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    monkeypatch.setattr(checkpoint.atomic, "allocate", full)
     result, lines = trained(tiny, strategy="blocks", amount=1)
     assert len(result.history) == 4
-    assert sum("the disk is full" in line for line in lines) == 4
+    assert sum(".npz is not kept" in line for line in lines) == 4
 
 
 def test_a_budget_of_nothing_costs_the_checkpoints_and_not_the_run(tiny, monkeypatch):
@@ -328,3 +333,30 @@ def test_a_budget_of_nothing_costs_the_checkpoints_and_not_the_run(tiny, monkeyp
     result, _ = trained(tiny, strategy="blocks", amount=1)
     assert len(result.history) == 4
     assert not list(places.cache("checkpoints").glob("*.npz"))
+
+
+def test_a_cache_that_is_deleted_at_any_moment_changes_nothing(tmp_path, monkeypatch):
+    def run(name: str) -> tuple:
+        monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path / name))
+        data = load_photos("demo_flowers", 32, 40)
+        result, lines = trained(data, strategy="blocks", amount=1, activations="keep")
+        assert not any("damaged" in line for line in lines), lines
+        notes = {phase: note["cached"] for phase, note in result.activations.items()}
+        return result.history.drop(columns=MEASURED).to_csv(), notes, data.provenance
+
+    expected, stop, rng, times = run("whole"), threading.Event(), random.Random(0), []
+
+    def delete():
+        while not stop.wait(rng.choice([0, 0.001, 0.02, 0.3])):
+            shutil.rmtree(tmp_path / "deleted", ignore_errors=True)
+            times.append(time.monotonic())
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        for _ in range(2):
+            assert run("deleted") == expected
+    finally:
+        stop.set()
+        thread.join()
+    assert len(times) > 10

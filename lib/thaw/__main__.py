@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-import re
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from thaw.disk import places, status
+from thaw.disk import budget, places, status
 from thaw.disk.atomic import check_writable, write_atomic
 from thaw.disk.locks import locked
 from thaw.disk.streams import stderr_to
@@ -26,7 +26,7 @@ from thaw.study.study import Study, fold_name
 
 def _one_line(_, param: click.Parameter, value: str | None) -> str | None:
     """Refuse what could not be handed on: a folder's path passes through command lines, shells and messages."""
-    if value and re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", value):
+    if value and not places.printable(value):
         raise click.BadParameter(f"{value!r} has a line end or another character that a folder's name should not have.")
     return value
 
@@ -44,7 +44,8 @@ def on_study(command: Callable) -> Callable:
     @OUTPUTS
     @functools.wraps(command)
     def of_profile(profile: str, outputs: str, **options: Any) -> Any:
-        return command(Study.load(profile, outputs), outputs, **options)
+        with budget.in_use():
+            return command(Study.load(profile, outputs), outputs, **options)
 
     return of_profile
 
@@ -132,7 +133,7 @@ def report(study, outputs, cores, cluster, now):
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with locked([study.outputs / "study"], busy):
+        with jobs.alone(graph.STUDY, busy):
             return _report(study, jobs)
     except KeyboardInterrupt:
         click.echo("\nthaw: stopped. The same command goes on from here.", err=True)
@@ -162,7 +163,7 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     if study.to_choose():
         left, choices = len(study.to_choose()), len(study.choices)
         print(f"Learning rates come first: {left} of {choices} configurations have yet to choose theirs.", flush=True)
-    if study.unfinished():
+    if study.ready() or study.to_choose():
         # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
         command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
         if subprocess.run(command).returncode:
@@ -277,6 +278,36 @@ def predict(model, photos, form):
     return 1 if found.unreadable else 0
 
 
+@cli.command()
+@click.option("--yes", is_flag=True, help="Delete it without asking.")
+@click.option("--all", "everything", is_flag=True, help="Also what was trained of runs that have not finished.")
+def clean(yes, everything):
+    """Show what is in the cache, and delete it.
+
+    All of it can be made again. Runs that have not finished go on from what
+    the cache holds of them: only --all deletes that, too. What a study uses
+    stays. Records, reports and networks are in outputs, and stay as well.
+
+    \b
+    Examples:
+      thaw clean
+      thaw clean --yes
+    """
+    from thaw.study import clean
+
+    table = clean.rows()
+    if not table:
+        print(f"{places.cache()} is empty.")
+        return
+    print(f"In {places.cache()}:\n\n{clean.as_text(table)}\n")
+    going = [row for row in table if everything or not row.unfinished]
+    if len(going) < len(table):
+        print("Unfinished runs stay, so that their studies can go on. --all deletes them, too.")
+    if not going or not (yes or click.confirm(f"Delete {sum(row.size for row in going) / 1e6:,.1f} MB?")):
+        return
+    print(f"{clean.delete(going) / 1e6:,.1f} MB were freed.")
+
+
 @cli.command(hidden=True)
 @on_study
 @click.argument("name")
@@ -342,12 +373,13 @@ def experiment(study, outputs, name, threads):
     with locked([job.directory / "experiment"], waiting), study.noting_failure(job.name):
         if job.is_finished():
             return  # by a process that was waited for, or before the graph could note it
-        notebook, executed = places.project() / "notebooks" / "experiment.ipynb", job.directory / "experiment.ipynb"
+        notebook = places.project() / "notebooks" / "experiment.ipynb"
+        job.notebook.unlink(missing_ok=True)  # that of an earlier record
         print(
             f"Experiment starts: {job.label} ({len(study.finished())} of {len(study.jobs)} are finished).", flush=True
         )
         with status.telling(watch.status_file(study, job.name), job.label):
-            execute(notebook, executed, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
+            execute(notebook, job.notebook, job.experiment.model_dump(mode="json"), job.label, study.settings.hours)
     print(f"Experiment {len(study.finished())} of {len(study.jobs)} is finished: {job.label}.", flush=True)
 
 
@@ -358,7 +390,11 @@ def latency(study, outputs):
     from thaw.records.runs import write_csv
     from thaw.study.execute import Labelled
 
-    with study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
+    def waiting():
+        print("latency: another study measures on this machine; waiting for that.", flush=True)
+
+    machine = places.cache() / f"latency-{platform.node()}"
+    with locked([machine], waiting), study.noting_failure("latency"), stderr_to(os.devnull) as terminal:
         from thaw.study.latency import measure
 
         stream = Labelled(terminal, "latency")
@@ -430,6 +466,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 if it went well, 1 or 2 after a message if not."""
     _settle()
     try:
+        graph.end_with_coordinator()
         code = cli.main(arguments, "thaw", standalone_mode=False) or 0
         sys.stdout.flush()  # whether the disk behind it is full is told only now
         return code

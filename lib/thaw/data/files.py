@@ -19,6 +19,7 @@ from thaw.data import decoding, splits
 from thaw.data.splits import FEWEST, PARTS
 from thaw.disk import places
 from thaw.disk.hashes import noted
+from thaw.disk.places import printable
 from thaw.errors import DataDamaged, InvalidParameter
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 MANY = 2000  # files to be decoded for the first time: worth a line, as it takes some time
 LISTED = 10  # of anything, in a message
-TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # Unicode's names; letters turn by themselves
 
 
 @dataclass(frozen=True)
@@ -295,14 +295,6 @@ def class_name(name: str, where: str) -> str:
             f"{where}: {name!r} is no name for a class: it has a control character or is not Unicode. Rename it."
         )
     return unicodedata.normalize("NFC", name.strip())
-
-
-def printable(name: str) -> bool:
-    """Whether a name has no control characters, line ends, bytes that are not UTF-8, or turns of the reading order."""
-    return not any(
-        unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(sign) in TURNS
-        for sign in name
-    )
 
 
 def _looked_at(dataset: str, path: Path, photos: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +22,12 @@ from thaw.data.splits import PARTS
 from thaw.disk import arrays, places
 from thaw.disk.arrays import StoredArray
 from thaw.disk.atomic import is_full
-from thaw.disk.budget import make_room
+from thaw.disk.budget import ARRAYS, for_arrays, make_room, room
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable
 from thaw.experiment import Experiment
 
 IGNORED = 20  # files that are no photos: so many are named
-KEPT = 4e9  # bytes of disk for decoded photos of other data sets and sizes
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,32 @@ def _decode(source: Source, squeeze, path: Path, key: dict, image_size: int) -> 
             writer.about |= {"labels": labels, "keys": keys}
     except tf.errors.OpError as error:
         raise source.damaged(error) from None
-    return arrays.find(path, key, verify=False)
+    return writer.array
+
+
+def check_room(source: Source, kinds: Iterable[tuple[int, int]]) -> None:
+    """See that the disk of the cache can hold a data set's photos, decoded.
+
+    Parameters
+    ----------
+    source : Source
+    kinds : iterable of (int, int)
+        Of each kind: the side in pixels, and how many augmented copies of each photo.
+
+    Raises
+    ------
+    OutputNotWritable
+    """
+    folder = places.cache("photos")
+    kept = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())  # some of these, or may be deleted
+    allowed = shutil.disk_usage(folder).free + kept
+    one = sum(3 * side**2 * (1 + copies) for side, copies in kinds)
+    if len(source) * one > allowed:
+        raise OutputNotWritable(
+            f"dataset = {source.name!r}: {len(source):,} photos take {len(source) * one / 1e9:,.1f} GB once they are "
+            f"decoded, and {folder} has room for {allowed / 1e9:,.1f} GB. Set max_examples to {allowed // one:,} or "
+            "less, or image_size to a smaller one, or THAW_CACHE_DIR to a folder on another disk."
+        )
 
 
 @contextlib.contextmanager
@@ -327,9 +352,11 @@ def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Wr
         If the disk is full.
     """
     size = arrays.size(shape, "uint8")
-    make_room(path.parent, size, KEPT)
     try:
-        with arrays.writing(path, key, "uint8", shape) as writer:
+        with contextlib.ExitStack() as stack:
+            with room():
+                make_room(ARRAYS, size, for_arrays())  # a study needs its photos, whether they fit the budget or not
+                writer = stack.enter_context(arrays.writing(path, key, "uint8", shape))
             yield writer
     except OSError as error:
         if not is_full(error):

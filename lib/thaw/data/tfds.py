@@ -11,13 +11,15 @@ import tensorflow_datasets as tfds
 
 from thaw.data import splits
 from thaw.data.splits import FEWEST, PARTS
-from thaw.disk import places
+from thaw.disk import downloads, places
 from thaw.disk.hashes import sha256_of
 from thaw.disk.locks import locked
 from thaw.errors import DataDamaged, DataNotFound, InvalidParameter, did_you_mean, first_line
 
 tf.get_logger().setLevel("ERROR")  # TFDS calls deprecated parts of TensorFlow; readers cannot act on those warnings
 tfds.core.add_data_dir(str(places.shipped("data")))  # TFDS looks here, too
+
+_DOWNLOAD = "import sys; import tensorflow_datasets as tfds; tfds.builder(sys.argv[1]).download_and_prepare()"
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,9 @@ def _keys(info: tfds.core.DatasetInfo) -> tuple[str, str] | None:
 def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
     builder = _builder(dataset)
     try:
+        if not Path(builder.data_dir).is_dir():
+            folders = [Path(builder.data_dir_root) / name for name in ("downloads", builder.name)]
+            downloads.download(_DOWNLOAD, dataset, f"the data set {dataset}", folders)
         builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
         raise DataNotFound(
@@ -272,16 +277,20 @@ def _fetched(dataset: str) -> tfds.core.DatasetBuilder:
 
 
 def on_disk(dataset: str) -> bool:
-    """Whether a data set can be read without a download."""
-    try:
-        return Path(_builder(dataset).data_dir).is_dir()
-    except InvalidParameter:
-        return False
+    """Whether a data set can be read without a download.
+
+    Raises
+    ------
+    InvalidParameter
+        If TFDS has none of this name, version and configuration.
+    """
+    return Path(_builder(dataset).data_dir).is_dir()
 
 
 def has_name(dataset: str) -> bool:
     """Whether TFDS knows a data set by its name."""
-    return re.split("[/:]", dataset)[0] in tfds.list_builders()
+    # Without those of its community: TFDS would download their names, and wait long for a network that is silent.
+    return re.split("[/:]", dataset)[0] in tfds.list_builders(with_community_datasets=False)
 
 
 def _builder(dataset: str) -> tfds.core.DatasetBuilder:
@@ -291,8 +300,13 @@ def _builder(dataset: str) -> tfds.core.DatasetBuilder:
         shipped = [path.name for path in places.shipped("data").iterdir()]
         close = did_you_mean(dataset, [*shipped, *tfds.list_builders(with_community_datasets=False)])
         raise InvalidParameter(
-            f"dataset = {dataset!r}: TFDS has no such data set. {close.split(' Allowed:')[0]} "
+            f"dataset = {dataset!r}: TFDS has no such data set. {close.partition('Allowed:')[0].strip()} "
             "See tfds.list_builders() for all; for your own photos give folder:PATH or table:FILE.csv."
+        ) from None
+    except ImportError as error:  # some data sets need more, such as all of huggingface's
+        raise InvalidParameter(
+            f"dataset = {dataset!r}: TFDS needs the package {error.name} for it, which does not come with Thaw. "
+            "Install it, or save the photos in a folder for each class and give folder:PATH."
         ) from None
     except Exception as error:  # each kind of wrong name, version or configuration raises its own
         raise InvalidParameter(

@@ -7,19 +7,18 @@ is damaged, or of something else under the same name, is not used.
 
 import contextlib
 import hashlib
-import json
+import io
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives numpy its bfloat16)
 import numpy as np
 
-from thaw.disk import atomic
-
-PIECE = 2**24  # bytes read at once where a file is hashed
+from thaw.disk import atomic, locks
+from thaw.disk.hashes import sealed, unsealed
 
 
 class StoredArray:
@@ -36,14 +35,11 @@ class StoredArray:
         The hash of all its values.
     """
 
-    def __init__(self, path: Path, dtype: str, sha256: str, about: dict[str, Any]):
+    def __init__(self, file: io.BufferedIOBase, dtype: str, shape: Sequence[int], sha256: str, about: dict[str, Any]):
         # The file stays open: it can be read although another process has deleted it.
-        self._file = path.open("rb")
-        version = np.lib.format.read_magic(self._file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        self.shape, _, _ = read_header[version](self._file)
-        self._start = self._file.tell()
-        self.dtype, self.sha256, self.about = np.dtype(dtype), sha256, about
+        self._file = file
+        self.dtype, self.shape, self.sha256, self.about = np.dtype(dtype), tuple(shape), sha256, about
+        self._start = os.fstat(file.fileno()).st_size - size(self.shape, dtype)  # behind numpy's header
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -55,11 +51,8 @@ class StoredArray:
 
     def is_whole(self) -> bool:
         """Compare the values with their hash, which reads them all."""
-        self._file.seek(self._start)
-        digest = hashlib.sha256()
-        while piece := self._file.read(PIECE):
-            digest.update(piece)
-        return digest.hexdigest() == self.sha256
+        self._file.seek(max(self._start, 0))
+        return hashlib.file_digest(self._file, "sha256").hexdigest() == self.sha256
 
 
 class Writer:
@@ -69,28 +62,38 @@ class Writer:
     ----------
     about : dict
         Notes to keep beside the array; may be filled until the end.
+    array : StoredArray
+        What was written, once the block has ended. It can be read although another process has deleted it.
     """
 
-    def __init__(self, file, dtype: np.dtype, shape: tuple[int, ...]):
+    array: StoredArray
+
+    def __init__(self, file: io.BufferedIOBase, dtype: np.dtype, shape: tuple[int, ...]):
         self.about: dict[str, Any] = {}
         self.left = shape[0]
-        self.digest = hashlib.sha256()
-        self._file, self._dtype = file, dtype
+        self.file, self.dtype = file, dtype
+        self.digest = hashlib.sha256()  # of the values
         # numpy's format does not know bfloat16: the header says how many bits, the JSON says which type.
-        header = {"descr": f"<u{dtype.itemsize}", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": f"<u{dtype.itemsize}", "fortran_order": False, "shape": shape}
+        )
+        atomic.allocate(file, len(header.getvalue()) + size(shape, dtype))
+        file.write(header.getvalue())
 
     def append(self, rows: np.ndarray) -> None:
         """Write the next rows, (n, ...)."""
-        values = np.ascontiguousarray(rows, self._dtype).tobytes()
+        values = np.ascontiguousarray(rows, self.dtype).tobytes()
         self.digest.update(values)
-        self._file.write(values)
+        self.file.write(values)
         self.left -= len(rows)
 
 
 @contextlib.contextmanager
 def writing(path: Path, key: Mapping[str, Any], dtype: Any, shape: tuple[int, ...]) -> Iterator[Writer]:
     """Make an array that appears whole when the block ends, or not at all.
+
+    All the disk that it needs is taken when the block begins.
 
     Parameters
     ----------
@@ -106,20 +109,30 @@ def writing(path: Path, key: Mapping[str, Any], dtype: Any, shape: tuple[int, ..
     ------
     ValueError
         If rows are missing at the end of the block.
+    OSError
+        If the disk is full.
     """
     dtype = np.dtype(dtype)
-    beside(path).unlink(missing_ok=True)  # it vouches for the array that is to be replaced
-    with atomic.partial(path) as partial, partial.open("wb") as file:
+    with contextlib.ExitStack() as closing, contextlib.ExitStack() as publishing:
+        beside(path).unlink(missing_ok=True)  # it vouches for the array that is to be replaced
+        partial = publishing.enter_context(atomic.partial(path))
+        file = closing.enter_context(locks.again(lambda: partial.open("w+b"), path.parent))
+        locks.share(file)
         writer = Writer(file, dtype, shape)
         yield writer
         if writer.left:
             raise ValueError(f"{path}: {writer.left} of {shape[0]} rows are missing.")
-    content = {"key": dict(key), "dtype": dtype.name, "sha256": writer.digest.hexdigest(), "about": writer.about}
-    atomic.write_atomic(beside(path), json.dumps(content))
+        file.flush()
+        made = {"dtype": dtype.name, "shape": shape, "sha256": writer.digest.hexdigest(), "about": writer.about}
+        writer.array = StoredArray(file, **made)
+        with contextlib.suppress(FileNotFoundError):  # somebody has deleted the folder: only this process has the array
+            publishing.close()
+            atomic.write_atomic(beside(path), sealed({"key": dict(key), **made}))
+        closing.pop_all()  # the array reads from it
 
 
-def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print, verify: bool = True):
-    """Open an array that was made from just this.
+def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print) -> StoredArray | None:
+    """Open an array that was made from just this, and compare it with its hash, which reads all of it.
 
     Parameters
     ----------
@@ -129,26 +142,28 @@ def find(path: Path, key: Mapping[str, Any], log: Callable[[str], None] = print,
         What it must have been made from.
     log : callable
         Is told of a file that is there and is not used.
-    verify : bool
-        Whether to compare the values with their hash, which reads them all.
 
     Returns
     -------
     StoredArray or None
     """
-    try:
-        content = json.loads(beside(path).read_text(encoding="utf-8"))
-        if content["key"] != dict(key):
-            log(f"{path} is of other data, weights or settings: not used")
+    with contextlib.ExitStack() as closing:
+        try:
+            notes = unsealed(beside(path).read_bytes())
+            if notes.pop("key") != dict(key):
+                log(f"{path} is of other data, weights or settings: not used")
+                return None
+            file = closing.enter_context(path.open("rb"))
+            locks.share(file)
+            array = StoredArray(file, **notes)
+            if not array.is_whole():
+                raise ValueError("not the values that were written")
+        except FileNotFoundError:
             return None
-        array = StoredArray(path, content["dtype"], content["sha256"], dict(content["about"]))
-        if verify and not array.is_whole():
-            raise ValueError("not the values that were written")
-    except FileNotFoundError:
-        return None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        log(f"{path} is damaged: not used")
-        return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            log(f"{path} is damaged: not used")
+            return None
+        closing.pop_all()
     with contextlib.suppress(OSError):  # deleted meanwhile, or another user's
         os.utime(path)  # the array that was not used for longest goes first when room is needed
     return array

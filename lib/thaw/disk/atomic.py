@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -47,7 +48,6 @@ def partial(path: Path) -> Iterator[Path]:
     Path
         A hidden path beside `path`, with the same suffixes, to write to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent)
     unfinished = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{''.join(path.suffixes)}")
     lock = _lock_of(unfinished)
@@ -116,7 +116,10 @@ def remove_abandoned(folder: Path) -> None:
     Only on a disk without locks does age decide: a file that has not changed
     for a day is abandoned.
     """
-    for left in folder.glob(f"{_PREFIX}*"):
+    lefts: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):
+        lefts += folder.glob(f"{_PREFIX}*")
+    for left in lefts:
         lock = _lock_of(left)
         with contextlib.suppress(OSError, Taken):  # being written, or just removed by another process
             old = time.time() - left.stat().st_mtime > _DAY
@@ -130,6 +133,22 @@ def remove_abandoned(folder: Path) -> None:
 
 def _lock_of(unfinished: Path) -> Path:
     return unfinished.with_name(f".{unfinished.name.split('.')[1]}.lock")
+
+
+def allocate(file: io.IOBase, size: int) -> None:
+    """Take all the disk that a new file will need before anything is written to it.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for it.
+    """
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (OSError, AttributeError) as error:  # this system, or this disk, does not know how
+        if is_full(error):
+            raise
+        file.truncate(size)
 
 
 def is_full(error: Exception) -> bool:

@@ -4,16 +4,54 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from thaw.disk import atomic, places
+from thaw.disk.locks import again, discard, is_used, lock_of, locked, share
 from thaw.errors import InvalidParameter
 
+ARRAYS = ("photos", "activations")  # the folders that share three quarters of the budget
+CHECKPOINTS = ("checkpoints",)  # the rest is for these
+IN_USE = "in-use"  # what `in_use` locks
 SHARE = 0.5  # of what the disk could give
 
 
-def budget(folder: Path) -> float:
-    """Bytes that a folder of the cache may take in all: ``$THAW_DISK_GB``, or half of what the disk could give.
+@dataclass(frozen=True)
+class Kept:
+    """Something in the cache: a file, or an array with the notes beside it.
+
+    Attributes
+    ----------
+    path : Path
+        Without its suffix.
+    files : tuple of Path
+    size : int
+        Bytes.
+    used : float
+        When it was last used, in seconds since 1970.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    size: int
+    used: float
+
+    def is_used(self) -> bool:
+        """Whether a process reads or writes it."""
+        return any(is_used(each) for file in self.files for each in (file, lock_of(file)))
+
+    def delete(self) -> bool:
+        """Delete it; whether it is gone."""
+        for file in self.files:
+            with contextlib.suppress(OSError):  # in use, where the system forbids it; or another user's
+                discard(file)
+        return not any(file.exists() for file in self.files)
+
+
+def budget() -> float:
+    """Bytes that the cache may take in all: ``$THAW_DISK_GB``, or half of what the disk could give.
 
     Raises
     ------
@@ -22,7 +60,7 @@ def budget(folder: Path) -> float:
     """
     given = os.environ.get("THAW_DISK_GB")
     if not given:
-        return SHARE * (shutil.disk_usage(folder).free + sum(stat.st_size for stat in _files(folder).values()))
+        return SHARE * (_free() + sum(each.size for each in kept(*ARRAYS, *CHECKPOINTS)))
     with contextlib.suppress(ValueError):
         if 0 <= (gigabytes := float(given)) < math.inf:
             return 1e9 * gigabytes
@@ -31,43 +69,102 @@ def budget(folder: Path) -> float:
     )
 
 
-def make_room(folder: Path, needed: float, limit: float, keep: Iterable[Path] = ()) -> bool:
-    """Delete the files that were not used for longest until new ones fit; delete nothing if they cannot.
+@contextlib.contextmanager
+def in_use() -> Iterator[None]:
+    """Keep others from cleaning the cache meanwhile. The budget, too, is seen to be one.
+
+    Raises
+    ------
+    InvalidParameter, OutputNotWritable
+        If ``$THAW_DISK_GB`` or ``$THAW_CACHE_DIR`` is not usable.
+    """
+    budget()
+    folder = places.cache()
+    if not os.access(folder, os.W_OK):
+        raise places.unusable(folder, "it cannot be written to")
+    lock = lock_of(folder / IN_USE)
+    with contextlib.suppress(FileExistsError):  # it may be another user's: to read it is enough
+        again(lambda: lock.open("x"), folder).close()
+    with lock.open("rb") as file:
+        share(file)
+        yield
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """Keep other processes from taking disk, from `make_room` until new files have all that they need.
+
+    `thaw.disk.atomic.allocate` takes it: an unfinished file counts with its full size. So the budget holds however
+    many processes write at once.
+    """
+    with locked([places.cache() / "room"]):
+        yield
+
+
+def for_arrays() -> float:
+    """Bytes that photos and activations may take together."""
+    return 0.75 * budget()
+
+
+def for_checkpoints() -> float:
+    """Bytes that checkpoints may take."""
+    return 0.25 * budget()
+
+
+def make_room(folders: Iterable[str], needed: float, limit: float, keep: Iterable[Path] = ()) -> bool:
+    """Delete what was not used for longest until new files fit; delete nothing if they cannot.
+
+    What a process uses stays: where it is deleted, its disk is not free as long as the process runs.
 
     Parameters
     ----------
-    folder : Path
-        All files in it count, and those that are being written.
+    folders : iterable of str
+        Of the cache. All files in them count, and those that are being written.
     needed, limit : float
         Bytes: of the new files, and of all files together.
     keep : iterable of Path
-        Files not to be deleted, without their suffix.
+        Files not to be deleted.
 
     Returns
     -------
     bool
         Whether the new files fit.
     """
+    folders = tuple(folders)
+    for folder, *_ in (each for name in folders for each in os.walk(places.cache(name))):
+        atomic.remove_abandoned(Path(folder))
+    there = kept(*folders)
     stems = {path.with_suffix("") for path in keep}
-    files = _files(folder)
-    unfinished = {path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)}
-    may_go = [path for path in files if path not in unfinished and path.with_suffix("") not in stems]
-    free = min(shutil.disk_usage(folder).free, limit - sum(stat.st_size for stat in files.values()))
-    if free + sum(files[path].st_size for path in may_go) < needed:
-        return False
-    for path in sorted(may_go, key=lambda path: files[path].st_mtime):
-        if free >= needed:
+    free = min(_free(), limit - sum(each.size for each in there))
+    may_go: list[Kept] = []
+    for each in sorted(there, key=lambda each: each.used):
+        if free + sum(old.size for old in may_go) >= needed:
             break
-        with contextlib.suppress(OSError):  # in use, where the system forbids it
-            path.unlink(missing_ok=True)
-            free += files[path].st_size
-    return free >= needed
+        if not is_hidden(each.path) and each.path not in stems and not each.is_used():
+            may_go.append(each)
+    if free + sum(old.size for old in may_go) < needed:
+        return False
+    return free + sum(old.size for old in may_go if old.delete()) >= needed
 
 
-def _files(folder: Path) -> dict[Path, os.stat_result]:
-    found = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # others delete, too
-            if path.is_file():
-                found[path] = path.stat()
-    return found
+def is_hidden(path: Path) -> bool:
+    """Whether a path in the cache is of an unfinished file or a lock."""
+    return any(part.startswith(".") for part in path.relative_to(places.cache()).parts)
+
+
+def kept(*folders: str) -> list[Kept]:
+    """List what is in some folders of the cache."""
+    found: dict[Path, dict[Path, os.stat_result]] = {}
+    for folder, _, files in (each for name in folders for each in os.walk(places.cache(name))):
+        for path in (Path(folder) / name for name in files):
+            with contextlib.suppress(OSError):  # others delete, too
+                found.setdefault(path.with_suffix(""), {})[path] = path.stat()
+    return [
+        Kept(path, tuple(files), sum(each.st_size for each in files.values()), max(e.st_mtime for e in files.values()))
+        for path, files in found.items()
+    ]
+
+
+def _free() -> float:
+    folder = places.cache()
+    return again(lambda: shutil.disk_usage(folder).free, folder)

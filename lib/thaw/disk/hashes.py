@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ def noted(
         If a file is missing.
     """
     known: dict[str, list] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):  # missing or damaged: all notes are made again
-        known = dict(json.loads(store.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged: all notes are made again
+        known = unsealed(store.read_bytes())
     found: dict[str, list] = {}
     anew: list[Path] = []
     files = list(files)
@@ -74,7 +74,8 @@ def noted(
             found[str(file)][-1] = made
     if anew:
         with contextlib.suppress(OSError):  # a cache that is full or read-only
-            write_atomic(store, json.dumps(known | found, indent=0))
+            there = {file: about for file, about in known.items() if Path(file).is_file()}
+            write_atomic(store, sealed(there | found))
     return [found[str(file)][-1] for file in files]
 
 
@@ -82,3 +83,26 @@ def sha256(file: Path) -> str:
     """Hash a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """Write notes as JSON that also holds a hash of them: see `unsealed`."""
+    return json.dumps({**content, "seal": _seal(content)})
+
+
+def unsealed(text: str | bytes) -> dict[str, Any]:
+    """Read notes that `sealed` has written.
+
+    Raises
+    ------
+    ValueError
+        If they are not as they were written.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.pop("seal", None) != _seal(content):
+        raise ValueError("not what was written")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,12 +2,20 @@
 
 import contextlib
 import errno
+import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import filelock
 
+try:
+    import fcntl
+except ImportError:  # Windows: it deletes no file that a process has open
+    fcntl = None  # type: ignore[assignment]
+
+Made = TypeVar("Made")
+_TRIES = 100  # at making what others delete at the same time
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # the disk has no locks
 
 
@@ -36,14 +44,28 @@ def locked(paths: Iterable[Path], waiting: Callable[[], None] = lambda: None) ->
     """
     with contextlib.ExitStack() as stack:
         for path in sorted(paths):  # the same order everywhere, or two processes could wait for each other
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(path.with_name(f".{path.name}.lock"), waiting))
+            stack.enter_context(hold(lock_of(path), waiting))
         yield
+
+
+def lock_of(path: Path) -> Path:
+    """Give the hidden file beside a file that is locked while the file is made."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def discard(path: Path, only_lock: bool = False) -> None:
+    """Delete a file, and its lock if nobody holds it."""
+    if not only_lock:
+        path.unlink(missing_ok=True)
+    lock = lock_of(path)
+    if lock.exists():
+        with contextlib.suppress(OSError, Taken), hold(lock, give_up):
+            lock.unlink()  # who waits for it sees that it is gone, and makes another
 
 
 @contextlib.contextmanager
 def hold(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
-    """Hold one lock file.
+    """Hold one lock file. Its folder is made if need be.
 
     Yields
     ------
@@ -54,10 +76,10 @@ def hold(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[boo
     lock = filelock.FileLock(file, mode=0o666, fallback_to_soft=False)
     try:
         try:
-            lock.acquire(timeout=0)
+            again(lambda: lock.acquire(timeout=0), file.parent)
         except filelock.Timeout:
             waiting()
-            lock.acquire()
+            again(lock.acquire, file.parent)
         held = True
     except NotImplementedError:
         held = False
@@ -69,3 +91,34 @@ def hold(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[boo
         yield held
     finally:
         lock.release()
+
+
+def again(make: Callable[[], Made], folder: Path) -> Made:
+    """Make something in a folder that others may delete at any moment: then it is made once more."""
+    tries = 0
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return make()
+        except FileNotFoundError:
+            tries += 1
+            if tries == _TRIES:
+                raise
+
+
+def share(file: io.IOBase) -> None:
+    """Show that an open file is in use, until it is closed or its process ends: see `is_used`."""
+    if fcntl:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def is_used(path: Path) -> bool:
+    """Whether a process shows that it uses a file, or the file is another user's; False where there are no locks."""
+    try:
+        with path.open("rb+") as file:  # on a network's disk, only who may write may lock
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    return False

@@ -1,11 +1,16 @@
 """Where things are: the project, and the cache of files that can be made again."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import platformdirs
 
+from thaw.disk.locks import again
 from thaw.errors import OutputNotWritable, ThawError
+
+# Signs that turn the reading order of all text after them, by Unicode's names; letters turn by themselves.
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def project() -> Path:
@@ -38,23 +43,38 @@ def cache(*parts: str) -> Path:
     Parameters
     ----------
     *parts : str
-        Its path below the cache's root: ``$THAW_CACHE_DIR``, or the user's
-        cache folder.
+        Its path below the cache's root: ``$THAW_CACHE_DIR`` (a relative one
+        starts at the project's root), or the user's cache folder.
 
     Raises
     ------
     OutputNotWritable
         If there can be no such folder.
     """
-    root = os.environ.get("THAW_CACHE_DIR") or platformdirs.user_cache_dir("thaw", appauthor=False)
-    path = Path(root).expanduser().joinpath(*parts)
+    root = in_project(os.environ.get("THAW_CACHE_DIR") or platformdirs.user_cache_dir("thaw", appauthor=False))
+    path = root.joinpath(*parts)
+    if not printable(str(path)):
+        raise unusable(path, "its name has a line end or another character that a name should not have")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        again(path.is_dir, path)
     except OSError as error:
-        raise OutputNotWritable(
-            f"'{path}' cannot be made a folder of the cache ({error.strerror}). Set THAW_CACHE_DIR to another folder."
-        ) from None
+        raise unusable(path, str(error.strerror)) from None
     return path
+
+
+def unusable(path: Path, reason: str) -> OutputNotWritable:
+    """Make the error that says what is wrong with a folder of the cache."""
+    return OutputNotWritable(
+        f"{str(path)!r} cannot be a folder of the cache ({reason}). Set THAW_CACHE_DIR to another folder."
+    )
+
+
+def printable(name: str) -> bool:
+    """Whether a name has no control characters, line ends, bytes that are not UTF-8, or turns of the reading order."""
+    return not any(
+        unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(sign) in TURNS
+        for sign in name
+    )
 
 
 def shipped(*parts: str) -> Path:

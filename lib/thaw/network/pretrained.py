@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thaw.disk import places
+from thaw.disk import downloads, places
 from thaw.errors import UnsupportedNetwork, WeightsMismatch, WeightsNotFound, did_you_mean, first_line
 from thaw.experiment import is_file
 from thaw.network import backbones
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and weights can be looked for without it
     import keras
+
+_DOWNLOAD = "import sys; from thaw.network import backbones; backbones.get(sys.argv[1]).build(224, weights='imagenet')"
 
 
 def load_pretrained(
@@ -167,8 +170,22 @@ def _description(path: Path) -> dict:
     return about
 
 
+def on_disk(name: str) -> bool:
+    """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
+    path, _ = find_weights(name, "imagenet")
+    # Keras calls the files efficientnetv2-b0_notop.h5, NASNet-mobile-no-top.h5 and so on.
+    there = (re.sub("[^a-z0-9]", "", file.name.lower()) for file in _kept().glob("*"))
+    return path is not None or any(re.search(rf"{name}(?!v\d)", file) for file in there)  # not MobileNetV2's
+
+
+def _kept() -> Path:
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+
+
 def _download(backbone: backbones.Backbone) -> keras.Model:
     try:
+        if not on_disk(backbone.name):
+            downloads.download(_DOWNLOAD, backbone.name, f"the ImageNet weights of {backbone.title}", [_kept()])
         return backbone.build(224, weights="imagenet")
     except Exception as error:  # urllib, http and Keras' checksum test each raise their own
         raise WeightsNotFound(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +26,8 @@ TABLES = ("history.csv", "predictions.csv")
 # and then so gets one more: each reads back as it was.
 _FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
 PHOTOS = "photos.csv"  # of photos in files of their own
+FLOOR = 1e-7  # of a probability whose logarithm is taken, as Keras' own loss has it
+ROUNDING = 1e-5  # in parts of a figure that is computed again from a table
 # What identifies a row. The backbone and the hash would do; the others keep rows in a readable order.
 IDENTITY = ("backbone", "strategy", "amount", "epochs", "configuration")
 NAMES = ("label", "short", "phrase", "plain", "control")  # what else depends on the configuration alone
@@ -79,11 +83,12 @@ def _write(
 ) -> None:
     if photos is not None:
         tables = tables | {PHOTOS: as_csv(photos)}
-    record = record.model_copy(update={"files": {name: hashlib.sha256(tables[name]).hexdigest() for name in tables}})
-    contents = tables | {"record.json": record.model_dump_json(indent=2).encode() + b"\n"}
+    content = record.model_dump(mode="json") | {"files": {name: _hash(tables[name]) for name in tables}}
+    content["files"]["record.json"] = _hash_of_record(content)
+    contents = tables | {"record.json": json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"}
     (directory / "record.json").unlink(missing_ok=True)  # that of an earlier run
-    for name, content in contents.items():
-        write_atomic(directory / name, content)
+    for name, written in contents.items():
+        write_atomic(directory / name, written)
 
 
 def of_fold(directory: Path, fold: int) -> Path:
@@ -117,21 +122,6 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
         tables[name] = b"\n".join([header, b"".join(rows for _, rows in parts)])
     _write(directory, FoldsRecord(parameters=experiment.model_dump(mode="json"), folds=folds), tables, photos)
     shutil.rmtree(directory / "folds", ignore_errors=True)
-
-
-def scatter(directory: Path) -> None:
-    """Give each fold a record of its own again: the reverse of `gather`.
-
-    Raises
-    ------
-    InvalidRecord
-        If the record cannot be read.
-    """
-    for run, fold in ((run, run.record.experiment.fold) for run in Run.read_all(directory)):
-        assert fold is not None
-        tables = [table.drop(columns="fold") for table in (run.history, run.predictions)]
-        save(of_fold(directory, fold), run.record, *tables)
-    (directory / "record.json").unlink()
 
 
 def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
@@ -235,7 +225,7 @@ class Run(BaseModel):
             kind = FoldsRecord if "folds" in written else Record
             record = kind.model_validate_json(json.dumps(migrated(written)), strict=True)
             for name in TABLES:
-                digest = hashlib.sha256(contents[name]).hexdigest()
+                digest = _hash(contents[name])
                 unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
                 if record.files.get(name, unhashed) != digest:
                     raise ValueError(f"{name} is not the one that was written")
@@ -248,6 +238,9 @@ class Run(BaseModel):
                 history, predictions = (table.reset_index(drop=True) for table in rows)
                 _agree(each, history, predictions)
                 runs.append(cls(record=each, history=history, predictions=predictions))
+            own = _hash_of_record(written)
+            if record.files.get("record.json", own) != own:  # older records have no hash of their own
+                raise ValueError("record.json is not the one that was written")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidParameter) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise InvalidRecord(
@@ -256,20 +249,80 @@ class Run(BaseModel):
         return runs
 
 
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _hash_of_record(content: dict[str, Any]) -> str:
+    """Hash what ``record.json`` holds, but for this hash itself."""
+    files = {name: digest for name, digest in content.get("files", {}).items() if name != "record.json"}
+    return _hash(json.dumps(content | {"files": files}, sort_keys=True).encode())
+
+
 def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Raise ValueError if a record and its tables say different things."""
-    experiment = record.experiment
-    if record.diverged:
-        return
-    last = {name: getattr(record, name) for name in LAST}
-    correct = (predictions["label"] == predictions["predicted"]).mean()
-    if (
-        history["epoch"].tolist() != list(range(1, experiment.epochs + 1))
-        or history.iloc[-1][list(last)].to_dict() != last
-        or len(predictions) != record.data["photos"]["test"]
-        or correct != record.test_accuracy
-    ):
-        raise ValueError("record.json and its tables say different things")
+    """Compute a record's figures from its tables, and raise ValueError with those that the record has otherwise."""
+    experiment, fold = record.experiment, record.experiment.fold
+    last, seconds = history.iloc[-1], history.groupby("phase")["seconds"].sum()
+    told: dict[str, Any] = {"diverged": record.diverged}
+    found: dict[str, Any] = {"diverged": _diverged(history)}
+    for phase in ("head", "finetune"):
+        told[f"training_seconds.{phase}"] = getattr(record.training_seconds, phase)
+        found[f"training_seconds.{phase}"] = float(seconds.get(phase, 0))
+    if not record.diverged:
+        told["epochs"], found["epochs"] = experiment.epochs, len(history)
+        told |= {name: getattr(record, name) for name in (*LAST, "test_accuracy", "test_loss")}
+        found |= {name: float(last[name]) for name in LAST} | scores(predictions)
+        told["data.photos.test"], found["data.photos.test"] = record.data["photos"]["test"], len(predictions)
+        if record.kept_epoch is not None:
+            told["kept_epoch"], found["kept_epoch"] = record.kept_epoch, _kept_epoch(record, history)
+    if history["epoch"].tolist() != list(range(1, len(history) + 1)):
+        raise ValueError("history.csv does not have an epoch a row")
+    wrong = [
+        f"{name} is {told[name]}, by the tables {value}"
+        for name, value in found.items()
+        if told[name] != value and not (value and told[name] and math.isclose(told[name], value, rel_tol=ROUNDING))
+    ]
+    if wrong:
+        of_fold = "" if fold is None else f" of fold {fold}"
+        raise ValueError(f"record.json and its tables say different things{of_fold}: {'; '.join(wrong)}")
+
+
+def _diverged(history: pd.DataFrame) -> int | None:
+    """Give the first epoch whose loss was no finite number; None if there is none."""
+    lost = ~np.isfinite(history[["train_loss", "validation_loss"]].to_numpy(float)).all(axis=1)
+    return int(history["epoch"][lost].iloc[0]) if lost.any() else None
+
+
+def _kept_epoch(record: Record, history: pd.DataFrame) -> int:
+    """Give the epoch whose weights a run was tested with."""
+    if record.experiment.keep != "best":
+        return len(history)
+    own = history[history["phase"] == history["phase"].iloc[-1]]
+    if record.experiment.gradual:  # it is of the last of several steps; how many there are, the network says
+        own = own[own["epoch"] >= (record.kept_epoch or 0)]
+    return int(own["epoch"].iloc[own["validation_loss"].argmin()])
+
+
+def scores(predictions: pd.DataFrame) -> dict[str, float]:
+    """Compute the share of correct predictions, and the mean cross-entropy in nats.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As `thaw.training.evaluation.predict` returns them.
+
+    Returns
+    -------
+    dict
+        ``test_accuracy``; ``test_loss``, if there are probabilities.
+    """
+    found = {"test_accuracy": float((predictions["label"] == predictions["predicted"]).mean())}
+    position = {name: i for i, name in enumerate(name for name in predictions.columns if name.startswith("p_"))}
+    if position:
+        right = [position[f"p_{name}"] for name in predictions["label"]]
+        probabilities = predictions[list(position)].to_numpy()[np.arange(len(predictions)), right]
+        found["test_loss"] = float(-np.log(np.clip(probabilities, FLOOR, 1 - FLOOR)).mean())
+    return found
 
 
 def runs_table(runs: Iterable[Run]) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def _shown(answer: Answer) -> str:
         return ""
     return (
         f"Of the configurations ({', '.join(many)}) {MOST} are shown: what trains least and most, the recommended one, "
-        "and the most accurate. The table of results has all. "
+        "the most accurate, and some between. The table of results has all. "
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -31,7 +30,7 @@ from thaw.report.results import Results
 from thaw.report.statistics import ALPHA, Difference
 from thaw.report.verdicts import Verdict, judged
 from thaw.report.words import percent
-from thaw.study import pictures
+from thaw.study import freshness, pictures
 from thaw.study.study import Study
 
 if TYPE_CHECKING:  # with TensorFlow
@@ -393,7 +392,7 @@ class Unfreezing(traitlets.HasTraits):
         ]
 
 
-def attention(pair: Pair, number: int, model: Path) -> Figure | Markdown:
+def attention(pair: Pair, number: int, study: Study) -> Figure | Markdown:
     """Show where the network that a study has left looks in a photo, and what it says of it.
 
     Parameters
@@ -401,13 +400,13 @@ def attention(pair: Pair, number: int, model: Path) -> Figure | Markdown:
     pair : Pair
     number : int
         Of the photo in `Pair.photos`, from 1.
-    model : Path
-        The network's file, or where it would be.
+    study : Study
+        Whose network it is, if that is of its present records.
     """
-    if not model.is_file():
+    if not freshness.model_is_current(study):
         return Markdown(
-            "There is no trained network here. A study leaves one when it ends: `make report` does that for the demo. "
-            "The study that comes with the repository holds records only."
+            "There is no trained network of these results. A study leaves one when it ends: `make report` does that "
+            "for the demo. The study that comes with the repository holds records only."
         )
     key = pair.key(number)
     if (image := pair.image(key)) is None:
@@ -415,7 +414,7 @@ def attention(pair: Pair, number: int, model: Path) -> Figure | Markdown:
     from thaw.study.looks import looks  # with TensorFlow: seconds
 
     label = pair.photos.loc[key, "label"]
-    said, probability, heat = looks(model, image)
+    said, probability, heat = looks(study.outputs / freshness.MODEL / freshness.NETWORK, image)
     titles = f"class: {one_line(label)}", f"says: {one_line(said)} ({probability:.0%})"
     return Figure(
         figures.heat(image, heat, titles),

@@ -102,6 +102,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
                 f"--template={_TEMPLATE / 'report.typ'}",
                 f"--lua-filter={_TEMPLATE / 'report.lua'}",
                 f"--metadata=title:{page.select('title')[0].get_text()}",
+                *(f"--variable=facts:{one['name']} {one['content']}" for one in page.select("meta[name^=thaw-]")),
                 "--extract-media=.",
                 "--syntax-highlighting=none",
                 "--fail-if-warnings",

@@ -19,7 +19,7 @@ from thaw.report import statistics
 from thaw.report.folds import compared
 from thaw.report.replication import Replication
 from thaw.report.statistics import Difference, Family, Remaining, Spread
-from thaw.study import probe, rates
+from thaw.study import freshness, probe, rates
 from thaw.study.claims import QUANTITIES, Claims
 from thaw.study.probe import Probe
 from thaw.study.study import FINDINGS, Job, Study
@@ -131,11 +131,10 @@ class Results:
         Raises
         ------
         InvalidRecord
-            As `Study.outcomes` does, or if no configuration has three folds.
+            As `Study.outcomes` does, if no configuration has three folds, or if `latency.csv` is damaged.
         """
         found = compared(*study.outcomes())
-        measured, checked = study.outputs / "latency.csv", study.outputs / FINDINGS
-        latency = pd.read_csv(measured) if measured.is_file() else None
+        checked = study.outputs / FINDINGS
         findings = None
         if checked.is_file():
             findings = pd.read_csv(checked, dtype=str, keep_default_na=False).map(as_it_was)
@@ -152,7 +151,7 @@ class Results:
         probes = {name: made for name, made in probe.of(study).items() if made.origin in origins}
         return cls(
             runs,
-            latency,
+            freshness.latency(study),
             study.margin,
             len(study.jobs),
             found.missing,

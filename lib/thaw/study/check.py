@@ -1,23 +1,22 @@
 """Everything that can be found wrong before training starts."""
 
 import contextlib
-import os
-import re
 import threading
 import urllib.error
 import urllib.request
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
+from thaw.data.photos import check_room
 from thaw.data.splits import check_folds
 from thaw.disk.atomic import check_writable
 from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
 from thaw.experiment import Experiment, is_file
-from thaw.network import backbones, unfreezing
-from thaw.network.pretrained import find_weights, load_pretrained
+from thaw.network import backbones, pretrained, unfreezing
 from thaw.records.runs import PHOTOS, as_it_was
 from thaw.study.study import Job, Study
 
@@ -53,7 +52,7 @@ def check(study: Study) -> None:
     for e in experiments:
         networks.setdefault((e.backbone, e.image_size, e.weights, e.preprocessing), []).append(e)
     for network, those in networks.items():
-        if loaded := attempt(load_pretrained, *network):
+        if loaded := attempt(pretrained.load_pretrained, *network):
             backbone = backbones.get(those[0].backbone, those[0].preprocessing)
             for experiment in those:
                 for remark in attempt(unfreezing.remarks, loaded[0], backbone, experiment) or ():
@@ -75,11 +74,12 @@ def _check_photos(
     """See that photos are there, can be trained on and are those of finished runs; print what the checks find."""
     found = source.find_source(dataset, splits, on_damaged).first(max_examples)
     photos = found.listing()
-    asked = (dataset, splits, on_damaged, max_examples)
-    for job in study.jobs:
-        e = job.experiment
-        if (e.dataset, e.splits, e.on_damaged, e.max_examples) == asked:
-            _check_unchanged(job, source.content_digest(found), photos)
+    asked, digest = (dataset, splits, on_damaged, max_examples), source.content_digest(found)
+    of_job = attrgetter("dataset", "splits", "on_damaged", "max_examples")
+    like = [job for job in study.jobs if of_job(job.experiment) == asked]
+    for job in like:
+        _check_unchanged(job, digest, photos)
+    check_room(found, {(job.experiment.image_size, job.experiment.copies) for job in like})
     if folds:
         check_folds(found.places(), found.labels(), folds, dataset)
     if photos is None:
@@ -120,13 +120,15 @@ def check_downloads(study: Study) -> None:
     ------
     DataNotFound
         If data or weights are not on disk, and their host does not answer.
+    InvalidParameter
+        If TFDS has no such version or configuration of a data set.
     """
     wanted: dict[str, None] = {}
     for experiment in (job.experiment for job in study.jobs):
         if tfds.has_name(experiment.dataset) and not source.on_disk(experiment.dataset):
             wanted[f"the data set {experiment.dataset}"] = None
         own = is_file(experiment.backbone)  # its weights are in it
-        if experiment.weights == "imagenet" and not own and not has_weights(experiment.backbone):
+        if experiment.weights == "imagenet" and not own and not pretrained.on_disk(experiment.backbone):
             wanted[f"the ImageNet weights of {experiment.backbone}"] = None
     if wanted and not _answers(HOST, PATIENCE):
         raise DataNotFound(
@@ -135,15 +137,6 @@ def check_downloads(study: Study) -> None:
             "prepared the data, and THAW_WEIGHTS_DIR to one with <backbone>.h5; or run PROFILE=demo, which downloads "
             "nothing."
         )
-
-
-def has_weights(backbone: str) -> bool:
-    """Whether a backbone's ImageNet weights are in ``$THAW_WEIGHTS_DIR`` or in Keras' own folder."""
-    path, _ = find_weights(backbone, "imagenet")
-    kept = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
-    # Keras calls the files efficientnetv2-b0_notop.h5, NASNet-mobile-no-top.h5 and so on.
-    there = (re.sub("[^a-z0-9]", "", file.name.lower()) for file in kept.glob("*"))
-    return path is not None or any(re.search(rf"{backbone}(?!v\d)", name) for name in there)  # not MobileNetV2's
 
 
 def _answers(url: str, seconds: float) -> bool:

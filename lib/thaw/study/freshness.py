@@ -13,21 +13,25 @@ import pandas as pd
 
 from thaw.disk import places
 from thaw.disk.hashes import sha256
+from thaw.errors import InvalidRecord, first_line
 from thaw.experiment import Experiment
 from thaw.study.study import FINDINGS, Study
 
 RUN = ("record.json", "history.csv", "predictions.csv")
-MODEL, ABOUT = "model", "model.json"  # the folder of the network that a study leaves, and what describes it
-CALLS = {"backbone", "call", "photos", "round", "milliseconds"}  # columns of latency.csv
+NAMING = ("report.html", "report.pdf", "answer.json")  # of a report, the files that name what it is made from
+TABLES = ("results.csv", "results.md", "results.tex")
+REPORTING = Path(__file__).parents[1] / "report"  # the code and the templates that turn records into words
+MODEL, NETWORK, ABOUT = "model", "model.keras", "model.json"  # the folder of the network that a study leaves
+CALLS = {"backbone", "call", "photos", "round", "milliseconds", "device", "cores"}  # columns of latency.csv
 
 
 def latency_is_current(study: Study) -> bool:
     """Whether ``latency.csv`` can be read and covers each network of the study."""
     try:
-        calls = pd.read_csv(study.outputs / "latency.csv")
-        if not set(calls) >= CALLS or not (pd.to_numeric(calls["milliseconds"]) > 0).all():
-            return False
-    except (OSError, ValueError):
+        calls = latency(study)
+    except InvalidRecord:
+        return False
+    if calls is None:
         return False
 
     def is_covered(experiment: Experiment) -> bool:
@@ -39,22 +43,55 @@ def latency_is_current(study: Study) -> bool:
     return all(map(is_covered, study.networks()))
 
 
+def latency(study: Study) -> pd.DataFrame | None:
+    """Read ``latency.csv``, as `thaw.study.latency.measure` makes it; None if there is none.
+
+    Raises
+    ------
+    InvalidRecord
+        If it is damaged.
+    """
+    path = study.outputs / "latency.csv"
+    try:
+        calls = pd.read_csv(path)
+        if missing := CALLS - set(calls):
+            raise ValueError(f"without the columns {', '.join(sorted(missing))}")
+        if not (pd.to_numeric(calls["milliseconds"]) > 0).all():
+            raise ValueError("milliseconds has a value that is not above 0")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidRecord(
+            f"{path} is damaged ({first_line(error)}). Delete it: thaw report measures the latency again."
+        ) from None
+    return calls
+
+
 def report_is_current(study: Study) -> bool:
-    """Whether the HTML and the PDF are there, and the HTML names what it would be made from now."""
-    html, pdf = study.outputs / "report.html", study.outputs / "report.pdf"
-    return html.is_file() and pdf.is_file() and f'content="{made_from(study)}"' in html.read_text(encoding="utf-8")
+    """Whether the report is there in all its forms, and each names what it would be made from now."""
+    digest = made_from(study).encode()
+    try:
+        return all(digest in (study.outputs / name).read_bytes() for name in NAMING) and all(
+            (study.outputs / name).is_file() for name in TABLES
+        )
+    except OSError:
+        return False
 
 
 def remove_report(study: Study) -> None:
     """Delete the report, so that no old one can be taken for the new one."""
-    results = (f"results.{kind}" for kind in ("csv", "md", "tex"))
-    for name in ("report.html", "report.pdf", "summary.ipynb", "answer.json", *results):
+    for name in (*NAMING, *TABLES, "summary.ipynb"):
         (study.outputs / name).unlink(missing_ok=True)
 
 
 def model_is_current(study: Study) -> bool:
-    """Whether the folder ``model`` holds all that it should, made from what is there now."""
-    return delivered(study).get("made_from") == model_made_from(study)
+    """Whether the folder ``model`` holds all that it should, with its card, made from what is there now."""
+    return card(study).is_file() and delivered(study).get("made_from") == model_made_from(study)
+
+
+def card(study: Study) -> Path:
+    """Give the path of the model card."""
+    return study.outputs / MODEL / "README.md"
 
 
 def model_made_from(study: Study) -> str:
@@ -63,13 +100,13 @@ def model_made_from(study: Study) -> str:
 
 
 def delivered(study: Study) -> dict[str, Any]:
-    """Read what the folder ``model`` says of itself; nothing if a file is missing or is another than was written."""
+    """Read what the folder ``model`` says of its network; nothing if a file is missing or is not as it was written."""
     folder = study.outputs / MODEL
     try:
         about = dict(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
         files = dict(about["files"])
         whole = all(sha256(folder / name) == digest for name, digest in files.items())
-        return about if whole and (folder / "README.md").is_file() else {}
+        return about if whole else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -100,5 +137,6 @@ def _files(study: Study) -> Iterator[Path]:
         yield study.outputs / FINDINGS
     yield from sorted(study.outputs.glob("probe-*.json"))
     yield root / "notebooks" / "summary.ipynb"
+    yield from sorted(path for path in REPORTING.rglob("*") if path.is_file() and path.suffix != ".pyc")
     if study.claims:
         yield from study.claims.files

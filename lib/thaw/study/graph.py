@@ -1,14 +1,23 @@
-"""Run a study with Snakemake in stages: rates, experiments, latency, report, model. The Snakefile has the jobs."""
+"""Run a study with Snakemake in stages: rates, experiments, latency, report, model. The Snakefile has the jobs.
+
+One process coordinates: ``thaw report``. While it runs a stage, a file below
+``.snakemake/coordinators`` names it, and whatever it starts carries the path of
+that file in its environment. So two graphs are never at work on one study: what
+is started ends itself when its coordinator is killed, or when the file is gone;
+and the next coordinator, which holds the lock, first ends what is left.
+"""
 
 import contextlib
 import json
 import os
+import platform
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +26,13 @@ import psutil
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.disk.locks import locked
+from thaw.errors import ThawError
 from thaw.study import freshness, plan, watch
 from thaw.study.study import Study
 
 SECONDS_TO_STOP = 10  # until what is left of a graph that was stopped is killed
+RUN = "THAW_RUN"  # the variable with the path of the coordinator's file
+STUDY, REPORT = "study", "report"  # what a coordinator holds the lock of: all of a study, or its report alone
 
 
 @dataclass
@@ -51,10 +63,14 @@ class Graph:
         plan.forget(study)
         if study.reportable():
             if not freshness.latency_is_current(study):
-                (study.outputs / "latency.csv").unlink(missing_ok=True)
-                self.run("latency")
+                with self.alone(REPORT):  # nothing beside it: no report either
+                    (study.outputs / "latency.csv").unlink(missing_ok=True)
+                    self.run("latency")
+            deliver = study.settings.deliver and not freshness.model_is_current(study)
+            if deliver:  # an old answer's card should not stand beside the new report, whatever fails
+                freshness.card(study).unlink(missing_ok=True)
             self.report()
-            if study.settings.deliver and not freshness.model_is_current(study):
+            if deliver:
                 self.run("model")
         failures = study.failures()
         missing = {job.label: reason for job, reason in study.reasons().items()}
@@ -69,7 +85,7 @@ class Graph:
 
     def report(self) -> None:
         """Make the report of what is finished now, unless there is one. It may be called while the study runs."""
-        with locked([self.study.outputs / "report"]):
+        with self.alone(REPORT):
             if not freshness.report_is_current(self.study):
                 freshness.remove_report(self.study)
                 self.run("report")
@@ -106,48 +122,86 @@ class Graph:
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
-        return _run([*command, "--configfile", path], watch.of(self.study, stage)) == 0
+        name = f"{REPORT if stage == REPORT else STUDY}-{secrets.token_hex(8)}"
+        return _run([*command, "--configfile", path], self._coordinators / name, watch.of(self.study, stage)) == 0
+
+    @property
+    def _coordinators(self) -> Path:
+        return (self.study.outputs / ".snakemake" / "coordinators").absolute()
+
+    @contextlib.contextmanager
+    def alone(self, holds: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the lock of a study or of its report; first end what coordinators have left that were killed."""
+        with locked([self.study.outputs / holds], waiting):
+            for left in self._coordinators.glob(f"{holds}-*"):
+                left.unlink(missing_ok=True)  # so what they have left on other machines ends, too
+                if processes_with({RUN: str(left)}):
+                    _stop({RUN: str(left)}, "An earlier run was killed. What it has left at work is stopped first.")
+            yield
 
 
-def _run(command: Sequence[str | Path], watched: watch.Watch | None = None) -> int:
-    """Run a command; if this process is stopped, stop all that the command has started."""
-    mark = {"THAW_RUN": secrets.token_hex(8)}
+def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch | None = None) -> int:
+    """Run a command; however it ends, or if this process is stopped, stop all that it has started.
+
+    Parameters
+    ----------
+    command : sequence of str or Path
+    coordinator : Path
+        The file that is there meanwhile.
+    watched : Watch, optional
+        Shows the progress.
+    """
+    mark = {RUN: str(coordinator)}
     # Jobs run in other folders: the cache's path has to be absolute.
     environment = os.environ | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())}
-    with watched or contextlib.nullcontext() as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        try:
-            while watched and process.poll() is None:
-                watched.look()
-                time.sleep(watch.INTERVAL)
-            return process.wait()
-        except KeyboardInterrupt as stop:
-            if watched:
-                watched.stop()  # and so the terminal is as it was
-            _stop(mark, told=not stop.args)
-            raise
+    write_atomic(coordinator, json.dumps({"host": platform.node(), "process": os.getpid()}))
+    try:
+        with watched or contextlib.nullcontext() as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            try:
+                while watched and process.poll() is None:
+                    watched.look()
+                    time.sleep(watch.INTERVAL)
+                status = process.wait()
+            except KeyboardInterrupt as stop:
+                if watched:
+                    watched.stop()  # and so the terminal is as it was
+                _stop(mark, "Stopping. Finished epochs are kept. Ctrl-C once more ends it at once.", not stop.args)
+                raise
+        if processes_with(mark):
+            _stop(mark, "Snakemake was killed. The jobs that it has left at work are stopped.")
+        return status
+    finally:
+        coordinator.unlink(missing_ok=True)
 
 
-def _stop(mark: dict[str, str], told: bool) -> None:
+def _stop(mark: dict[str, str], says: str, told: bool = False) -> None:
     """Stop processes: first politely, and after some seconds or a second Ctrl-C at once.
 
     Parameters
     ----------
     mark : dict
         What their environment holds.
+    says : str
+        What is said first.
     told : bool
         Whether the terminal has told them, as it does on Ctrl-C.
     """
     try:
-        print("\nStopping. Finished epochs are kept. Ctrl-C once more ends it at once.", file=sys.stderr, flush=True)
+        print(f"\n{says}", file=sys.stderr, flush=True)
         for each in processes_with(mark) if not told else []:
-            each.send_signal(signal.SIGINT)
+            with contextlib.suppress(psutil.Error):
+                each.send_signal(signal.SIGINT)
         end = time.monotonic() + SECONDS_TO_STOP
         while processes_with(mark) and time.monotonic() < end:
             time.sleep(0.2)
     finally:
-        for each in processes_with(mark):
-            each.kill()
+        end = time.monotonic() + SECONDS_TO_STOP
+        while (left := processes_with(mark)) and time.monotonic() < end:  # until they are gone
+            for each in left:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+            time.sleep(0.05)
 
 
 def processes_with(mark: dict[str, str]) -> list[psutil.Process]:
@@ -158,3 +212,38 @@ def processes_with(mark: dict[str, str]) -> list[psutil.Process]:
             if mark.items() <= process.environ().items():
                 found.append(process)
     return found
+
+
+def end_with_coordinator() -> None:
+    """Have this process end, politely, when the coordinator that started it is gone; from the start if it is already.
+
+    A process that no coordinator has started goes on.
+    """
+    if not (path := os.environ.get(RUN)):
+        return
+
+    def watching() -> None:
+        while _coordinates(Path(path)):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(SECONDS_TO_STOP)
+        os._exit(1)
+
+    if not _coordinates(Path(path)):
+        raise ThawError("the run of the study that has started this job is over. The job ends, too.")
+    threading.Thread(target=watching, daemon=True).start()
+
+
+def _coordinates(coordinator: Path) -> bool:
+    """Whether a coordinator is at work, as far as it can be seen: from other machines its file alone."""
+    try:
+        told = json.loads(coordinator.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):  # a disk that does not answer for a moment
+        return True
+    if told["host"] != platform.node():
+        return True
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(told["process"]).status() != psutil.STATUS_ZOMBIE
+    return False

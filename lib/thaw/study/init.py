@@ -17,9 +17,8 @@ from thaw.disk import places
 from thaw.disk.atomic import write_atomic
 from thaw.errors import InvalidParameter
 from thaw.experiment import FEWEST_FOLDS, Experiment, is_file
-from thaw.network import backbones, unfreezing
-from thaw.network.pretrained import find_weights
-from thaw.study import check, estimate
+from thaw.network import backbones, pretrained, unfreezing
+from thaw.study import estimate
 from thaw.study.profile import read_parameters
 from thaw.training import machine
 
@@ -312,9 +311,9 @@ def _differing(network: str, weights: str | None, preprocessing: str) -> dict[st
     if is_file(network):
         return {"preprocessing": preprocessing} if preprocessing != "network" else {}
     shipped = places.shipped("weights", f"{network}.weights.h5").is_file()
-    if weights is None and shipped and not check.has_weights(network):
+    if weights is None and shipped and not pretrained.on_disk(network):
         weights = "demo"
-    find_weights(network, weights or "imagenet")  # or says what is wrong with them
+    pretrained.find_weights(network, weights or "imagenet")  # or says what is wrong with them
     return {"weights": weights} if weights not in (None, "imagenet") else {}
 
 

@@ -29,9 +29,9 @@ def find(record: Record, keys: Iterable[str]) -> np.ndarray | None:
     import thaw.training  # noqa: F401 - it loads TensorFlow without its notes
 
     e = record.experiment
-    if not on_disk(e.dataset):
-        return None
     with suppress(ThawError):
+        if not on_disk(e.dataset):
+            return None
         photos = _photos(e.dataset, e.image_size, e.max_examples, e.splits, e.on_damaged)
         if photos.provenance["sha256"] == record.data["sha256"]:
             return photos.images[photos.positions(keys)]

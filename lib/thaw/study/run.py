@@ -88,7 +88,7 @@ def run_one(setup: Setup, experiment: Experiment, directory: Path) -> Run:
     of_fold = setup.of_fold(experiment)
     training = phases.train(of_fold)
     predictions = evaluation.predict(training.network, training.test, of_fold.data)
-    scores = evaluation.scores(predictions)
+    scores = runs.scores(predictions)
     if training.diverged:
         predictions, scores = predictions[:0], {}
     record = Record.of(experiment, training.history, **training.measured(of_fold), **scores)

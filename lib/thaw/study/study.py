@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,20 @@ class Job:
         return self.directory / "record.json"
 
     @property
+    def notebook(self) -> Path:
+        """The notebook that it leaves: the last of its files to appear."""
+        return self.directory / "experiment.ipynb"
+
+    def is_in_notebook(self) -> bool:
+        """Whether its notebook can be read, is its own, and has been run."""
+        try:
+            read = json.loads(self.notebook.read_text(encoding="utf-8"))
+            own = Path(read["metadata"]["papermill"]["parameters"]["output_dir"]).name == self.name
+            return own and any(cell.get("outputs") for cell in read["cells"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    @property
     def folders(self) -> list[Path]:
         """The folder that holds its record, or those of its finished folds."""
         if self.record.is_file():
@@ -86,7 +101,10 @@ class Job:
         return runs.read(self.directory, self.experiment)
 
     def set_aside_damaged(self) -> list[str]:
-        """Rename records that cannot be read, or are of other parameters; say what was wrong with each."""
+        """Rename records that cannot be read, or are of other parameters; say what was wrong with each.
+
+        Its notebook, if it is not of this job, is deleted: it is made again, from the record if there is one.
+        """
         of_folds = {runs.of_fold(self.directory, e.fold): e for e in self.experiment.in_turn() if e.fold is not None}
         wrong = []
         for folder in self.folders:
@@ -95,6 +113,8 @@ class Job:
             except InvalidRecord as error:
                 (folder / "record.json").replace(folder / DAMAGED)
                 wrong.append(str(error))
+        if self.notebook.is_file() and not self.is_in_notebook():
+            self.notebook.unlink(missing_ok=True)
         return wrong
 
     @property
@@ -112,7 +132,7 @@ class Job:
             self.read()
         except InvalidRecord:
             return False
-        return (self.directory / "experiment.ipynb").is_file()
+        return self.notebook.is_file()
 
 
 @dataclass(frozen=True)
@@ -248,8 +268,11 @@ class Study:
         return [choice for choice in self.choices if choice.chosen() is None]
 
     def ready(self) -> list[Job]:
-        """List the jobs without a record that have their learning rates."""
-        return [job for job in self.unfinished() if not job.awaits_rates]
+        """List the jobs without a record or without a notebook that have their learning rates."""
+        return [job for job in self._incomplete() if not job.awaits_rates]
+
+    def _incomplete(self) -> list[Job]:
+        return [job for job in self.jobs if not (job.record.is_file() and job.notebook.is_file())]
 
     def reportable(self) -> list[Job]:
         """List the jobs with enough results for a report: a record, or those of `FEWEST_FOLDS` folds."""
@@ -263,7 +286,7 @@ class Study:
     def reasons(self) -> dict[Job, str]:
         """Why jobs are not finished."""
         failures, found = self.failures(), {}
-        for job in self.unfinished():
+        for job in self._incomplete():
             folds = {fold: failures.get(fold_name(job, fold)) for fold in job.unfinished_folds()}
             found[job] = failures.get(job.name) or next(
                 (f"fold {fold}: {reason}" for fold, reason in folds.items() if reason), NOT_RUN
@@ -277,23 +300,20 @@ class Study:
     def set_aside_damaged(self) -> list[str]:
         """Rename records that cannot be read, so that their experiments run again.
 
-        An experiment that was stopped after its record and before the end of
-        its notebook loses the record, too. It makes both again from what its
-        training has left. A notebook that somebody deleted is not made again.
+        A notebook that is not of its experiment is deleted. The next graph
+        makes it again from the record, without any training.
 
         Returns
         -------
         list of str
             What was wrong with each damaged record.
         """
-        wrong, stopped = [], self.failures()
+        wrong = []
         for choice in self.to_choose():
             choice.path.unlink(missing_ok=True)  # it cannot be read, or is half of one
         for job in self.jobs:
             with contextlib.suppress(Taken), locked(job.locks, give_up):
                 wrong += job.set_aside_damaged()
-                if job.name in stopped and job.record.is_file() and not job.is_finished():
-                    runs.scatter(job.directory) if job.experiment.folds else job.record.unlink()
         return wrong
 
     def failures(self) -> dict[str, str]:

@@ -9,9 +9,10 @@ from there.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -19,10 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from thaw.disk import arrays, places
+from thaw.disk import arrays, budget, places
 from thaw.disk.arrays import StoredArray
 from thaw.disk.atomic import is_full
-from thaw.disk.budget import budget, make_room
 from thaw.disk.locks import locked
 from thaw.network import graph
 from thaw.training.progress import Bar
@@ -62,9 +62,7 @@ def cached(setup: Setup, frontiers: Sequence[Collection[str]]) -> tuple[dict[str
         waiting = lambda: setup.log("another process computes the same: waiting for it")  # noqa: E731
         with locked([folder(setup)], waiting):
             found = _found(setup, set(chain(*wanted)))  # another process may have made them meanwhile
-            fitting = _that_fit(setup, wanted, found)
-            if missing := set(chain(*fitting)) - found.keys():
-                found |= _computed(setup, missing)
+            found |= _computed(setup, wanted, found)
     kept = {layer: array for layer, array in found.items() if layer in set(chain(*wanted))}
     why = [
         reason or (_saving(setup, frontier) if kept.keys() >= set(frontier) else "there is no room for it on the disk")
@@ -132,13 +130,18 @@ def _found(setup: Setup, layers: Collection[str]) -> dict[str, StoredArray]:
 def _that_fit(setup: Setup, frontiers: Sequence[Collection[str]], found: Collection[str]) -> list[Collection[str]]:
     """Those frontiers that fit the disk's budget together, the ones that save most first."""
     fitting: list[Collection[str]] = []
-    needed = 0
+    needed, limit = 0, budget.for_arrays()
     in_use = [folder(setup) / f"{layer}.npy" for layer in chain(found, *frontiers)]
     for frontier in sorted(frontiers, key=lambda frontier: worth(setup.model, frontier), reverse=True):
         size = sum(_bytes(setup, layer) for layer in set(frontier) - set(found) - set(chain(*fitting)))
-        if make_room(root(), needed + size, budget(root()), in_use):
+        if budget.make_room(budget.ARRAYS, needed + size, limit, in_use):
             fitting.append(frontier)
             needed += size
+        else:
+            setup.log(
+                f"no room to keep {' and '.join(sorted(frontier))}: it takes {size / 1e9:.3g} GB, and photos and "
+                f"activations may take {limit / 1e9:.3g} GB (THAW_DISK_GB). It is computed again in each epoch"
+            )
     return fitting
 
 
@@ -147,18 +150,28 @@ def _bytes(setup: Setup, layer: str) -> int:
     return len(setup.data) * graph.numbers_a_photo(output) * graph.itemsize(output)
 
 
-def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
-    """Run all photos to some layers, from the deepest layers on disk, and keep what comes out."""
+def _computed(
+    setup: Setup, frontiers: Sequence[Collection[str]], found: dict[str, StoredArray]
+) -> dict[str, StoredArray]:
+    """Run all photos to what is missing of some frontiers, from the deepest layers on disk, and keep what comes out."""
     model, here = setup.model, folder(setup)
-    on_disk = {path.stem for path in here.glob("*.npy")} & graph.tensors(model).keys() - set(missing)
-    while True:  # until all that it starts from is sound
-        start = graph.sources(model, missing, on_disk)
-        inputs = _found(setup, on_disk & set(start))
-        if inputs.keys() == on_disk & set(start):
-            break
-        on_disk &= inputs.keys() | (on_disk - set(start))
     try:
-        seconds = _run(setup, start, inputs, sorted(missing))
+        with ExitStack() as stack:
+            with budget.room():
+                missing = set(chain(*_that_fit(setup, frontiers, found))) - found.keys()
+                writers = {layer: stack.enter_context(_writing(setup, layer)) for layer in sorted(missing)}
+            if not writers:
+                return {}
+            on_disk = {Path(name).stem for *_, names in os.walk(here) for name in names} & graph.tensors(
+                model
+            ).keys() - missing
+            while True:  # until all that it starts from is sound
+                start = graph.sources(model, missing, on_disk)
+                inputs = _found(setup, on_disk & set(start))
+                if inputs.keys() == on_disk & set(start):
+                    break
+                on_disk &= inputs.keys() | (on_disk - set(start))
+            seconds = _run(setup, start, inputs, writers)
     except OSError as error:
         if not is_full(error):
             raise
@@ -166,16 +179,21 @@ def _computed(setup: Setup, missing: Collection[str]) -> dict[str, StoredArray]:
         return {}
     origin = f" from {' and '.join(inputs)}" if inputs else ""
     setup.log(f"the frozen part has seen all {len(setup.data):,} photos once{origin}: {seconds:.1f} s")
-    return {
-        layer: array for layer in missing if (array := arrays.find(here / f"{layer}.npy", _key(setup), verify=False))
-    }
+    setup.made.update({here / f"{layer}.npy": writer.array for layer, writer in writers.items()})
+    return {layer: writer.array for layer, writer in writers.items()}
 
 
-def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers: list[str]) -> float:
+def _writing(setup: Setup, layer: str) -> AbstractContextManager[arrays.Writer]:
+    output = graph.tensors(setup.model)[layer]
+    shape = (len(setup.data), *output.shape[1:])
+    return arrays.writing(folder(setup) / f"{layer}.npy", _key(setup), output.dtype, shape)
+
+
+def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], writers: dict[str, arrays.Writer]) -> float:
     """Write some layers' outputs for all photos; the seconds that it took."""
     model, preprocess, count = setup.model, setup.backbone.preprocess, len(setup.data)
     tensors = graph.tensors(model)
-    outputs = [tensors[name] for name in layers]
+    outputs = [tensors[name] for name in writers]
     prefix = keras.Model(graph.one_or_all([tensors[name] for name in start]), outputs)
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -188,25 +206,18 @@ def _run(setup: Setup, start: list[str], inputs: dict[str, StoredArray], layers:
 
     began = time.perf_counter()
     bar = Bar("frozen part", count)
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                arrays.writing(folder(setup) / f"{layer}.npy", _key(setup), output.dtype, (count, *output.shape[1:]))
-            )
-            for layer, output in zip(layers, outputs, strict=True)
-        ]
-        for first in range(0, count, BATCH):
-            columns = [inputs.get(name, setup.data.images)[first : first + BATCH] for name in start]
-            for writer, rows in zip(writers, tf.nest.flatten(run(*columns)), strict=True):
-                writer.append(np.asarray(rows))
-            bar.advance(min(first + BATCH, count))
-            if first == 0:
-                tracing = time.perf_counter() - began
-        bar.end()
-        seconds = time.perf_counter() - began
-        before = max((array.about["seconds"] for array in inputs.values()), default=0.0)
-        whole = graph.multiply_adds(model, layers, start) or 1
-        for layer, writer in zip(layers, writers, strict=True):
-            share = graph.multiply_adds(model, [layer], start) / whole
-            writer.about |= {"seconds": before + seconds * share, "first_batch_seconds": before + tracing * share}
+    for first in range(0, count, BATCH):
+        columns = [inputs.get(name, setup.data.images)[first : first + BATCH] for name in start]
+        for writer, rows in zip(writers.values(), tf.nest.flatten(run(*columns)), strict=True):
+            writer.append(np.asarray(rows))
+        bar.advance(min(first + BATCH, count))
+        if first == 0:
+            tracing = time.perf_counter() - began
+    bar.end()
+    seconds = time.perf_counter() - began
+    before = max((array.about["seconds"] for array in inputs.values()), default=0.0)
+    whole = graph.multiply_adds(model, list(writers), start) or 1
+    for layer, writer in writers.items():
+        share = graph.multiply_adds(model, [layer], start) / whole
+        writer.about |= {"seconds": before + seconds * share, "first_batch_seconds": before + tracing * share}
     return seconds

@@ -7,12 +7,10 @@ file.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,17 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from thaw.disk import places
-from thaw.disk.atomic import is_full, write_atomic
-from thaw.disk.budget import budget, make_room
+from thaw.disk import atomic, budget, locks, places
 
-SHARE = 0.25  # of the cache's budget
 BEST = "best/"  # before the names of the best epoch's weights
-# What reading a damaged file can raise.
-DAMAGES = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError),
-    *(struct.error, zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclass
@@ -87,7 +77,7 @@ class Checkpoint:
         try:
             with np.load(self.path) as file:
                 return json.loads(str(file["about"]))["progress"]["complete"] is True
-        except DAMAGES:
+        except Exception:  # missing; or numpy raises whatever a damaged file leads it to
             return False
 
     def load(self, network: keras.Model) -> Progress:
@@ -100,8 +90,6 @@ class Checkpoint:
         network : keras.Model
             Compiled.
         """
-        if not self.path.is_file():
-            return Progress()
         try:
             with np.load(self.path) as file:
                 values = {name: file[name] for name in file.files if name != "about"}
@@ -115,7 +103,9 @@ class Checkpoint:
                 name: value.shape for name, value in values.items()
             }:
                 raise ValueError("of another network")
-        except DAMAGES:
+        except FileNotFoundError:
+            return Progress()
+        except Exception:  # numpy raises whatever a damaged file leads it to
             self.log(f"{self.path} is damaged: trained again")
             return Progress()
         for name, variable in variables.items():
@@ -133,18 +123,20 @@ class Checkpoint:
             values |= {f"{BEST}{name}": value for name, value in self._best.items()}
         about = json.dumps({"key": self.key, "sha256": _hash(values), "progress": asdict(progress)})
         size = sum(value.nbytes for value in values.values())
-
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, about=np.array(about), **values)
-
-        folder = self.path.parent
         try:
-            if not make_room(folder, size, SHARE * budget(folder), [self.path]):
-                raise OSError(28, "No space left on device")
-            write_atomic(self.path, write)
+            with contextlib.ExitStack() as stack:
+                with budget.room():
+                    if not budget.make_room(budget.CHECKPOINTS, size, budget.for_checkpoints(), [self.path]):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    partial = stack.enter_context(atomic.partial(self.path))
+                    file = stack.enter_context(locks.again(lambda: partial.open("w+b"), partial.parent))
+                    atomic.allocate(file, size)
+                np.savez(file, about=np.array(about), **values)
+                file.truncate()
+        except FileNotFoundError:
+            self.log(f"{self.path.parent} was deleted: this epoch is not kept")
         except OSError as error:
-            if not is_full(error):
+            if not atomic.is_full(error):
                 raise
             self.log(f"the disk is full: {self.path} is not kept")
 
@@ -161,7 +153,7 @@ class Checkpoint:
 
     def discard(self) -> None:
         """Delete the file."""
-        self.path.unlink(missing_ok=True)
+        locks.discard(self.path)
 
 
 def _variables(network: keras.Model, with_optimizer: bool) -> dict[str, keras.Variable]:

@@ -232,16 +232,13 @@ def _steps(setup: Setup) -> list[_Step]:
     checkpoints = [Checkpoint(_key(setup, of[: number + 1]), setup.log) for number in range(len(of))]
     cuts = [_cut(setup, phase) for phase in of]
     # A finished phase needs no activations. The last one always does: it tests on them.
-    needed = [
-        number
-        for number, cut in enumerate(cuts)
-        if cut.has_frozen_part and (number == len(of) - 1 or not checkpoints[number].is_complete())
-    ]
+    done = [checkpoint.is_complete() for checkpoint in checkpoints[:-1]] + [False]
+    needed = [number for number, cut in enumerate(cuts) if cut.has_frozen_part and not done[number]]
     kept, why = activations.cached(setup, [list(cuts[number].frontier) for number in needed])
     reasons = dict(zip(needed, why, strict=True))
     return [
-        _Step(setup, phase, cut, kept, reasons.get(number, "nothing is frozen"), checkpoint)
-        for number, (phase, cut, checkpoint) in enumerate(zip(of, cuts, checkpoints, strict=True))
+        _Step(setup, phase, cut, kept, reasons.get(number, "nothing is frozen"), checkpoint, is_done)
+        for number, (phase, cut, checkpoint, is_done) in enumerate(zip(of, cuts, checkpoints, done, strict=True))
     ]
 
 
@@ -289,9 +286,16 @@ class _Step:
         kept: dict[str, StoredArray],
         why: str,
         checkpoint: Checkpoint,
+        is_done: bool,
     ):
-        self.setup, self.phase, self.checkpoint = setup, phase, checkpoint
+        self.setup, self.phase, self.cut, self.checkpoint = setup, phase, cut, checkpoint
+        self.is_done = is_done  # as far as the checkpoint's notes tell; then `kept` may lack what it would train on
         self.progress = Progress()
+        self._enter(kept, why)
+
+    def _enter(self, kept: dict[str, StoredArray], why: str) -> None:
+        """Choose what the phase trains on: kept activations, or else the photos."""
+        setup, cut = self.setup, self.cut
         cached = cut.frontier.keys() <= kept.keys()
         self.network = cut.tail if cached else keras.Model(setup.model.input, setup.model.output)
         self.columns = [kept[layer] for layer in cut.frontier] if cached else [setup.data.images]
@@ -316,6 +320,13 @@ class _Step:
         self.network, restart = setup.once(traced, self._compiled)
         restart(phase.learning_rate)
         self.progress = self.checkpoint.load(self.network)
+        if self.is_done and not self.progress.complete:  # it is damaged, or was deleted just now
+            self.is_done = False
+            if self.cut.has_frozen_part:
+                kept, (why,) = activations.cached(setup, [list(self.cut.frontier)])
+                self._enter(kept, why)
+            self.run(before)
+            return
         if not self.progress.epochs:
             self.progress = Progress(list(before.epochs), note=self.note, peak_memory_mb=before.peak_memory_mb)
         first = len(self.progress.epochs)

@@ -329,12 +329,13 @@ def _colour(results: Results, network: str) -> tuple:
 
 
 def _telling(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a network by trainable parameters: at most `MOST`, both ends, the choice and the most accurate."""
+    """Rows of a network by trainable parameters: of many the ends, the choice, the most accurate, and some between."""
     rows = rows.sort_values("trainable_parameters", kind="stable")
     if len(rows) <= MOST:
         return rows
-    first = [rows.index[0], rows.index[-1], results.cheapest(rows["backbone"].iloc[0]).name]
-    order = dict.fromkeys([*first, *rows["test_accuracy"].nlargest(MOST).index])
+    choice = results.cheapest(rows["backbone"].iloc[0]).name
+    between = rows.index[np.linspace(0, len(rows) - 1, MOST // 2).astype(int)]
+    order = dict.fromkeys([choice, *between, *rows["test_accuracy"].nlargest(MOST).index])
     return rows[rows.index.isin(list(order)[:MOST])]
 
 

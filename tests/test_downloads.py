@@ -1,0 +1,41 @@
+"""Downloads that fail, that take long, and that a network swallows."""
+
+import time
+
+import pytest
+
+from thaw.disk import downloads
+
+ARRIVES = """
+import pathlib, sys, time
+for number in range(8):
+    pathlib.Path(sys.argv[1], str(number)).write_bytes(bytes(10**6))
+    time.sleep(0.25)
+"""
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr(downloads, "WORD", 0.5)
+    monkeypatch.setattr(downloads, "SILENCE", 1.5)
+
+
+def test_what_arrives_is_waited_for_with_a_word_now_and_then(tmp_path, capsys):
+    downloads.download(ARRIVES, str(tmp_path), "eight files", [tmp_path])
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "Downloading eight files."
+    assert others and all(line.startswith("Still downloading eight files: ") for line in others)
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_silence_is_said_and_ends_it(tmp_path, capsys):
+    began = time.monotonic()
+    with pytest.raises(ConnectionError, match="nothing has arrived for 1.5 seconds"):
+        downloads.download("import time; time.sleep(60)", "", "nothing", [tmp_path])
+    assert time.monotonic() - began < 20
+    assert "Still downloading nothing: 0 MB so far; nothing for" in capsys.readouterr().out
+
+
+def test_the_reason_is_the_library_s_own(tmp_path):
+    with pytest.raises(ConnectionError, match="OSError: no route to host"):
+        downloads.download("raise OSError('no route to host')", "", "nothing", [tmp_path / "not there"])
