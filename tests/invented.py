@@ -188,7 +188,11 @@ def of_somebody_else(sizes: Sequence[int], networks: Sequence[str] = tuple(OWN),
                 else parts,
                 "left_out": [{"path": "a/*b*.jpg", "reason": "no photo"}],
             }
-            changed = {"data": data, "network": {"title": OWN[backbone], "about": "a network"}}
+            blocks = {"stem": 10, "block 1": 30, "block 2": 60}  # one way trains biases alone
+            trains = {"block 2": 60} if number > 1 else {}
+            trains = dict.fromkeys(blocks, 2) if way.get("trains") else trains
+            strip = {"blocks": blocks, "trains": trains}
+            changed = {"data": data, "network": {"title": OWN[backbone], "about": "a network", **strip}}
             changed |= {"trainable_parameters": 10 + 5 * number, "total_parameters": 100}
             predictions = pd.DataFrame(
                 {

@@ -60,7 +60,7 @@ def test_checks_that_know_too_little_do_not_apply():
 def test_every_check_has_a_number_of_its_own_and_a_line_in_the_docs():
     from conftest import ROOT
 
-    docs = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "your-photos.md").read_text(encoding="utf-8")
     numbers = sorted(int(code[1:]) for code in [*checks.CHECKS, *checks.OF_FEATURES])
     assert numbers == list(range(1, 15))
     for code, (title, *_) in {**checks.CHECKS, **checks.OF_FEATURES}.items():

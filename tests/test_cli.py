@@ -47,7 +47,7 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
 
 
 def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
-    assert VISIBLE == ["init", "report", "check", "probe", "blocks", "predict"]
+    assert VISIBLE == ["init", "report", "check", "probe", "blocks", "predict", "clean"]
     for name in VISIBLE:
         assert main([name, "--help"]) == 0
         shown = capfd.readouterr().out
@@ -115,9 +115,12 @@ def test_nobody_has_to_listen(streams, status):
 def test_check_says_that_all_is_well_and_hashes_the_photos_once_for_all_experiments(monkeypatch, capfd, tmp_path):
     hashed, digest = [], check.source.content_digest
     monkeypatch.setattr(check.source, "content_digest", lambda found: hashed.append(found) or digest(found))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Namespace(total=1000, available=10**10))
     assert main(["check", str(ROOT / "tests" / "tiny.yaml"), "--outputs", str(tmp_path)]) == 0
-    assert "ok: 3 experiments with resnet50, mobilenet on " in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "ok: 3 experiments with resnet50, mobilenet on " in said
     assert len(hashed) == 1
+    assert "what 3 experiments say of " in said, "8 test photos times 5 classes are more than the memory holds"
 
 
 def test_photos_that_the_disk_cannot_hold_are_refused_before_anything_is_decoded(monkeypatch, capfd, tmp_path):

@@ -242,6 +242,19 @@ def test_what_is_said_before_a_run_is_what_the_run_finds(first_study, monkeypatc
     assert not ahead.outlook(ahead.experiment("all", 0)).kept
     assert ahead.experiment("blocks", 99).amount == ahead.most("blocks") == 13
 
+    own, unfrozen = explore.Unfreezing(ahead), explore.figures.UNFROZEN
+    live = own.cells[-6:]  # the head, and the last five blocks
+    live[0].click()
+    assert own.value == ahead.experiment("blocks", 5)
+    own.strip(own.value)
+    assert [cell for cell in own.cells if cell.style.button_color == unfrozen] == live
+    own.cells[-1].click()
+    assert (own.value.strategy, own.amount.disabled) == ("frozen", True)
+    own.cells[0].click()
+    assert own.value.strategy == "all"
+    own.strip(own.value)
+    assert {cell.style.button_color for cell in own.cells} == {unfrozen}
+
 
 # ---- the notebook -------------------------------------------------------------------------------
 
@@ -325,8 +338,15 @@ def test_explored_in_jupyterlab(tmp_path, monkeypatch):
         expect(result).to_contain_text("Strategy A (2 layers)")
         amount.press("ArrowRight")
         expect(result).to_contain_text("Strategy A (3 layers)")
+        block = page.get_by_role("button", name="5", exact=True)
+        block.click()
+        expect(result).to_contain_text("Strategy B (5 blocks)")
+        expect(page.get_by_label("Unfreeze", exact=True)).to_have_value("the last blocks")
+        assert block.evaluate("cell => getComputedStyle(cell).backgroundColor") == "rgb(209, 73, 91)"
+        page.screenshot(path=tmp_path / "explore.png")
+        page.get_by_role("button", name="2", exact=True).click()
         page.get_by_role("button", name="Run it").click()
         expect(page.locator(".jp-RenderedMarkdown", has_text="8 test photos are classified")).to_be_visible(
             timeout=120_000
         )
-        assert list((tmp_path / "outputs" / "lab").glob("mobilenet-layers-3/record.json"))
+        assert list((tmp_path / "outputs" / "lab").glob("mobilenet-blocks-2/record.json"))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from invented import BLOCKS, FROZEN, flat, invented, with_rates
+from invented import BLOCKS, FROZEN, flat, invented, of_somebody_else, with_rates
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
@@ -16,6 +16,7 @@ from thaw.report.answer import Answer
 from thaw.report.display import VALUE, Figure
 from thaw.report.figures import study, style
 from thaw.report.results import Results
+from thaw.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("quick_corrections")
 
@@ -59,18 +60,18 @@ def test_many_configurations_are_bounded_to_the_most_accurate(monkeypatch):
     assert ticks == ["B-2", "B-4", "B-10"]
 
 
-@pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.gap])
+@pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.losses])
 def test_of_many_configurations_the_ends_the_choice_and_the_most_accurate_are_shown(monkeypatch, draw):
     results = invented(lambda b, s, a, c: {4: 0.95, 10: 0.8}.get(a, 0.7) if s == BLOCKS else 0.7)
     monkeypatch.setattr(study, "MOST", 4)
     monkeypatch.setattr(captions, "MOST", 4)
     drawn = draw(results).axes
-    named = [[tick.get_text().split("\n")[0] for tick in axes.get_xticklabels()] for axes in drawn]
+    named = [[" ".join(tick.get_text().split("\n")[:-1]) for tick in axes.get_xticklabels()] for axes in drawn]
     (shown,) = {tuple(names) for names in named if names}
     assert len(shown) == 4
     assert {"frozen 5", "B-4", "B-10"} <= set(shown), "that of the fewest parameters, the best, that of the most"
     answer = Answer(results)
-    for caption in (captions.accuracy(answer), captions.gap(answer)):
+    for caption in (captions.accuracy(answer), captions.losses(answer)):
         assert "(8 of ResNet50, 8 of MobileNet) 4 are shown" in caption
     assert "The 4 most accurate" in captions.differences(answer)
 
@@ -82,7 +83,7 @@ def test_networks_have_their_colours_in_the_order_of_the_study():
 
 def test_every_accuracy_has_its_interval_and_the_original_s_value():
     results = invented(flat)
-    for figure in (figures.accuracy_by_parameters(results), figures.gap(results), figures.accuracy_by_cost(results)):
+    for figure in (figures.accuracy_by_parameters(results), figures.losses(results), figures.accuracy_by_cost(results)):
         assert len([c for axes in figure.axes for c in axes.containers]) >= len(results.rows)
     assert hollow(figures.accuracy_by_parameters(results)) == 14
     assert hollow(figures.accuracy_by_parameters(Results(results.runs))) == 0
@@ -127,8 +128,8 @@ def test_every_mark_says_its_value():
     assert "Strategy B (10 blocks) less Strategy A (5 layers): +20.0 points (" in " ".join(
         said(figures.differences(results))
     )
-    assert len([text for text in said(figures.gap(results)) if "test loss" in text]) >= 8
-    assert any(text.startswith("validation loss: ") for text in said(figures.learning_curves(results, "resnet50")))
+    assert len([text for text in said(figures.losses(results)) if "test loss" in text]) >= 8
+    assert any(text.startswith("validation loss: ") for text in said(figures.learning_curves(results)))
     pairs = said(figures.confusion({"run": predicted(40)}, [f"c{i}" for i in range(40)]))
     assert pairs[0] == "c0 → c1: 100 photos"
     cells = said(figures.confusion({"run": predicted(4)}, [f"c{i}" for i in range(4)]))
@@ -138,17 +139,21 @@ def test_every_mark_says_its_value():
 
 def test_a_pair_of_curves_a_seed_of_what_trains_least_and_most_and_of_the_best():
     results = invented(lambda b, s, a, c: 0.93 if s != FROZEN else 0.6, seeds=3)
-    figure = figures.learning_curves(results, "resnet50")
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["Frozen, 5 epochs", "Strategy A (5 layers)", "Strategy B (10 blocks)"]
+    figure = figures.learning_curves(results)
+    titles = [axes.get_title().split("\n")[-1] for axes in figure.axes]
+    assert titles == 2 * ["Frozen, 5 epochs", "Strategy A (5 layers)", "Strategy B (10 blocks)"]
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes[::3]] == ["ResNet50", "MobileNet"]
     assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
-    assert figure.get_suptitle().startswith("ResNet50: the validation loss ends lowest with ")
+    assert re.match(
+        r"The validation loss ends lowest with .* \(ResNet50\), .* \(MobileNet\)",
+        figure.get_suptitle().replace("\n", " "),
+    )
 
 
 def test_folds_have_faint_curves_and_their_mean_and_are_points_beside_their_accuracy():
     results = invented(flat, photos=60, folds=4, swap=0.1)
-    figure = figures.learning_curves(results, "resnet50")
-    assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes)
+    figure = figures.learning_curves(results)
+    assert all(len(axes.lines) == 2 * (4 + 1) for axes in figure.axes if axes.axison)
     singles = [line for axes in figures.accuracy_by_parameters(results).axes for line in axes.lines]
     singles = [line for line in singles if line.get_markersize() < 3]
     assert len(singles) == 4 * len(results.rows)
@@ -163,7 +168,7 @@ def test_single_folds_and_seeds_say_their_values(more, names):
     values = said(figures.accuracy_by_parameters(results))
     for run, name in zip(results.of_row(row)[-len(names) :], names):
         assert f"ResNet50, Frozen, 5 epochs, {name}: {run.correct.mean():.1%}" in values
-    curves = said(figures.learning_curves(results, "resnet50"))
+    curves = said(figures.learning_curves(results))
     assert any(text.startswith(f"{names[-1]}: training loss: ") for text in curves)
 
 
@@ -194,6 +199,26 @@ def test_the_strip_colours_the_layers_that_train_and_names_blocks_where_they_beg
     assert [(place, label.get_text()) for place, label in ticks] == [(1, "x"), (3, "y")]
     many = pd.DataFrame({"layer": "l", "parameters": 1, "block": [f"b{i}" for i in range(500)], "trains": False})
     assert len(figures.strip(many).axes[1].get_xticks()) <= 24
+
+
+def test_what_trains_is_a_strip_of_blocks_a_line_for_what_trains_the_same():
+    figure = figures.trained(of_somebody_else([9, 9], networks=("efficientnetv2b0",)))
+    (axes,) = figure.axes
+    frozen, part, trains = (state.get("hatch") or to_hex(state["facecolor"]) for state in study.STATES.values())
+    lines = {}
+    for bar in axes.patches:
+        lines.setdefault(round(bar.get_y()), []).append(
+            (bar.get_width(), bar.get_hatch() or to_hex(bar.get_facecolor()))
+        )
+    assert lines[0] == [(3, frozen), (1, trains)], "the head alone"
+    assert [(2, frozen), (2, trains)] in lines.values(), "the last block and the head"
+    assert [(3, part), (1, trains)] in lines.values(), "some weights of each block"
+    assert "trains in part" in " ".join(said(figure))
+    committed = figures.trained(Results.of(Study.load("paper")))
+    for axes in committed.axes:
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        assert names[0] == "frozen 5, frozen 20" and {*names[1:]} == {"A-5", "A-10", "A-40", "B-2", "B-4", "B-10"}
+    assert figures.trained(invented(flat)) is None, "records that are older"
 
 
 def predicted(classes: int, photos: int = 4000) -> pd.DataFrame:
@@ -252,5 +277,5 @@ def test_verdicts_differ_in_shape_or_filling_not_only_in_colour():
 
 
 def test_the_figure_of_fit_says_which_way_the_loss_goes():
-    titles = [axes.get_title() for axes in figures.gap(invented(flat)).axes if axes.get_title()]
+    titles = [axes.get_title() for axes in figures.losses(invented(flat)).axes if axes.get_title()]
     assert titles == [f"{name}\nloss on unseen photos shows no clear change" for name in ("ResNet50", "MobileNet")]

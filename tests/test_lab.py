@@ -33,7 +33,9 @@ def lab(tmp_path):
 @has_chromium
 def test_open_run_all_and_see_the_result(lab, tmp_path):
     with chromium() as browser:
-        page = open_notebook(browser, f"{lab}/lab/tree/notebooks/experiment.ipynb", "One experiment: unfreeze")
+        page = open_notebook(
+            browser, f"{lab}/lab/tree/notebooks/experiment.ipynb", "One experiment: unfreeze", height=16_000
+        )
         run_all(page)
         record = tmp_path / "outputs" / "lab" / "mobilenet-blocks-1" / "record.json"
         for _ in range(480):
@@ -44,8 +46,7 @@ def test_open_run_all_and_see_the_result(lab, tmp_path):
                 break
             page.wait_for_timeout(500)
         assert record.exists(), page.locator(".jp-Notebook").inner_text()
-        page.keyboard.press("Escape")
-        page.locator(".jp-Notebook").press("Control+End")
         expect(page.locator("figcaption", has_text="The run in figures.")).to_be_visible(timeout=20_000)
+        expect(page.locator("figcaption", has_text="The loss of the eight photos")).to_be_visible(timeout=60_000)
         expect(page.get_by_role("cell", name="Trainable parameters", exact=True)).to_be_visible()
         page.screenshot(path=tmp_path / "lab.png")

@@ -83,6 +83,45 @@ def test_the_first_cells_can_be_run_again(tmp_path):
         exec(cells[2], namespace)
 
 
+def lesson_cells() -> list[str]:
+    cells = nbformat.read(NOTEBOOKS["experiment"], as_version=4).cells
+    (start,) = (number for number, cell in enumerate(cells) if cell.source.startswith("## The same in plain Keras"))
+    return [cell.source for cell in cells[start:] if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"strategy": "frozen"},
+        {"strategy": "all", "precision": "mixed_bfloat16"},
+        {"strategy": "blocks", "amount": 1, "skip": 1, "trains": "bias", "rate_decay": 0.5, "gradual": True},
+    ],
+    ids=lambda parameters: parameters["strategy"],
+)
+def test_the_lesson_in_plain_keras_comes_to_the_same_as_the_frozen_part_computed_once(parameters, tiny, monkeypatch):
+    from small_network import SMALL, setup
+
+    from thaw.experiment import Experiment, parameters_in
+    from thaw.network import backbones
+
+    monkeypatch.setitem(backbones.REGISTRY, "small", SMALL)
+    ready = setup(tiny, **parameters)
+    trained = [weight + 1 for weight in ready.model.get_weights()]
+    ready.unfreeze([layer.name for layer in ready.base.layers])
+    ready.model.set_weights(trained)
+    space = {"setup": ready, "experiment": ready.experiment, "photos": tiny, "words": words}
+    exec("import pandas as pd\nfrom IPython.display import Markdown\nfrom thaw.report.display import Table", space)
+    for cell in lesson_cells():
+        exec(cell, space)
+    exact = ready.experiment.precision == "float32"
+    assert space["losses"] == pytest.approx(space["again"], rel=1e-4 if exact else 0.1)
+    assert space["losses"][0] != space["losses"][1]
+    frozen, trains = space["frame"].iloc[:, 1:].astype(float).to_numpy()
+    assert (frozen == 0).all()
+    assert (trains > 0).all()
+    assert not parameters_in(space).keys() - Experiment.model_fields, "the first cells can be run again"
+
+
 def test_every_experiment_leaves_a_whole_record(study):
     for job in study.jobs:
         assert sorted(path.name for path in job.directory.glob("[!.]*")) == [
@@ -137,6 +176,7 @@ def test_the_executed_notebook_shows_it_all_without_a_warning(study):
         "Accuracy and loss",
         "by their class",
         "The run in figures",
+        "The loss of the eight photos, both ways",
     ):
         assert caption in shown
 
@@ -226,12 +266,32 @@ def test_one_quantity_has_one_number_everywhere(study):
     document = pypdfium2.PdfDocument(study.outputs / "report.pdf")
     pages = [page.get_textpage().get_text_range() for page in document]
     accuracy, low, high = (f"{row[name]:.1%}" for name in ("accuracy", "low", "high"))
-    said = [f"{accuracy} of photos that it was not trained on (95% interval: {low} to {high})"]
+    said = [
+        f"{accuracy} of the photos that it was not trained on are classified correctly (95% interval: {low} to {high})"
+    ]
     said.append(f"{words.duration(row['training_seconds'])} to train, {network['milliseconds_a_photo']:.1f} ms a photo")
     for text in (html, pages[0]):
         assert all(each in " ".join(text.split()) for each in said)
     for text in (html, "".join(pages), (study.outputs / "results.md").read_text(encoding="utf-8")):
         assert f"{accuracy} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in " ".join(text.split())
+
+
+def test_the_model_card_says_what_the_answer_says(study):
+    answer = json.loads((study.outputs / "answer.json").read_text(encoding="utf-8"))
+    about = json.loads((study.outputs / "model" / "model.json").read_text(encoding="utf-8"))
+    card = " ".join((study.outputs / "model" / "README.md").read_text(encoding="utf-8").split())
+    network = next(each for each in answer["networks"] if each["network"] == answer["advice"]["network"])
+    row = network["recommended"]
+    assert about["configuration"] == answer["advice"]["configuration"]
+    assert about["experiment"]["backbone"] == network["network"]
+    assert {name: about["tested"][name] for name in ("accuracy", "low", "high", "training_seconds")} == {
+        name: pytest.approx(row[name]) for name in ("accuracy", "low", "high", "training_seconds")
+    }
+    assert about["tested"]["photos"] == answer["data"]["tested"]
+    assert about["network"]["classes"] == answer["data"]["classes"]
+    accuracy, low, high = (words.percent(row[name]) for name in ("accuracy", "low", "high"))
+    assert f"**{accuracy}** of {answer['data']['tested']} photos correctly (95% interval: {low} to {high};" in card
+    assert f"{row['trainable_parameters']:,} parameters" in card
 
 
 def test_the_html_report_leads_to_the_files_of_every_run(study):

@@ -305,6 +305,18 @@ def as_schema_1(content: dict) -> dict:
     return left | {"schema_version": 1}
 
 
+def test_what_the_committed_runs_train_is_known_by_block():
+    for name, trains in (
+        ("resnet50-blocks-4", {"block 16": 4465664, "block 15": 4465664, "block 14": 6044672, "block 13": 1118720}),
+        ("mobilenet-layers-5", {"block 13": 1052672}),
+        ("mobilenet-frozen", {}),
+    ):
+        (found,) = (ROOT / "outputs" / "paper" / "runs").glob(f"{name}-seed-0-*")
+        network = Run.read(found).record.network
+        assert network["trains"] == trains
+        assert next(iter(network["blocks"])) == "stem" and set(trains) <= set(network["blocks"])
+
+
 @pytest.mark.parametrize("older", [as_schema_1, as_schema_2])
 def test_a_record_of_an_older_schema_is_read(tmp_path, older):
     made, history, predictions = made_up_run()

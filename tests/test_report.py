@@ -13,6 +13,7 @@ import pypdfium2
 import pytest
 from browser import assert_clean, chromium, has_chromium
 from bs4 import BeautifulSoup
+from conftest import ROOT
 
 from thaw.errors import ReportError
 from thaw.report.display import Box, Figure, Table, TitlePage
@@ -172,9 +173,9 @@ def test_pdf_keeps_everything_inside_the_page(report):
         text = page.get_textpage()
         boxes = [text.get_rect(index) for index in range(text.count_rects())]
         boxes += [shape.get_bounds() for shape in page.get_objects(max_depth=1)]
-        # The side margins are 65 points; punctuation may hang into them by a little.
+        # The side margins are 57 points; punctuation may hang into them by a little.
         assert all(
-            left > 61 and right < width - 61 and bottom > 30 and top < height - 30 for left, bottom, right, top in boxes
+            left > 53 and right < width - 53 and bottom > 25 and top < height - 25 for left, bottom, right, top in boxes
         )
 
 
@@ -279,3 +280,13 @@ def test_html_in_a_browser(report):
     text = " ".join(" ".join(page.get_textpage().get_text_range() for page in pages).split())
     for caption in ("Table 1. Every run.", "Table 2. <script>", "Figure 1. Lines.", "Figure 4. Too wide."):
         assert caption in text
+
+
+def test_the_committed_report_has_ten_pages_at_most_and_none_more_than_a_third_empty():
+    document = pypdfium2.PdfDocument(ROOT / "outputs" / "paper" / "report.pdf")
+    assert len(document) <= 10
+    for number, page in enumerate(document, start=1):
+        grey = np.asarray(page.render(scale=0.4, grayscale=True).to_pil())
+        body = grey[round(0.07 * len(grey)) : round(0.935 * len(grey))]  # between the lines at head and foot
+        inked = np.flatnonzero((body < 220).any(axis=1))
+        assert inked.size and inked[-1] > 2 / 3 * len(body), f"page {number}"

@@ -430,18 +430,7 @@ def test_the_ratio_of_latencies_is_taken_round_by_round():
     assert ratio == pytest.approx(2.0, rel=0.05)
 
 
-def with_gap(train: float, train_photos: int, validation: float, validation_photos: int) -> Run:
-    """A run with these accuracies on so many photos."""
-    made = run([1])
-    data = made.record.data | {"photos": {"train": train_photos, "validation": validation_photos}}
-    figures = {"train_accuracy": train, "validation_accuracy": validation, "data": data}
-    return made.model_copy(update={"record": made.record.model_copy(update=figures)})
-
-
-def test_intervals_of_gap_and_loss_contain_what_was_measured():
-    low, high = statistics.gap_interval([with_gap(0.95, 2752, 0.9, 551)])
-    assert low < 0.05 < high
-    assert high - low < 0.06
+def test_the_interval_of_a_loss_contains_what_was_measured():
     record, history, predictions = made_up_run(0, [1, 1, 0, 1, 1, 0, 1, 1])
     runs = [Run(record=record, history=history, predictions=predictions)]
     low, high = statistics.loss_interval(runs)

@@ -16,6 +16,7 @@ from thaw.errors import InvalidParameter
 from thaw.experiment import Experiment
 from thaw.network import backbones, unfreezing
 from thaw.network.head import add_head
+from thaw.records.record import _NETWORKS_OF_2
 from thaw.study.study import read_parameters
 from thaw.training import phases
 
@@ -40,8 +41,13 @@ def test_trainable_parameters_are_the_original_s(row):
     name = f"{row['backbone']}-{row['strategy']}" + (f"-{row['amount']}" if row["amount"] != "0" else "")
     parameters = read_parameters(ROOT / "params" / "configurations" / f"{name}.yaml")
     backbone, base, model = network(parameters["backbone"])
-    unfreezing.unfreeze(base, unfreezing.unfrozen(base, backbone, Experiment.of(parameters)))
+    chosen = unfreezing.unfrozen(base, backbone, Experiment.of(parameters))
+    unfreezing.unfreeze(base, chosen)
     assert unfreezing.count_parameters(model)["trainable_parameters"] == int(row["trainable_parameters"])
+    found, head = unfreezing.by_block(base, backbone, chosen, "everything"), model.count_params() - base.count_params()
+    assert sum(found["trains"].values()) + head == int(row["trainable_parameters"])
+    *_, parameters_of_base, sizes = _NETWORKS_OF_2[row["backbone"]]
+    assert (base.count_params(), list(found["blocks"].values())) == (parameters_of_base, sizes)
 
 
 @settings(deadline=None, max_examples=60)

@@ -129,6 +129,8 @@ def test_only_what_should_train_does(tiny, trains, changed):
     assert differ <= unfrozen
     assert {path.split("/")[-1] for path in differ} == changed
     assert not any("moving" in path for path in differ), "the statistics are frozen"
+    recorded = sum(made.network["trains"].values())
+    assert recorded == sum(w.numpy().size for w in made.base.weights if w.path in differ)
 
 
 def test_frozen_statistics_are_those_that_normalise(tiny):

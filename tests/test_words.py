@@ -42,13 +42,13 @@ SECTIONS += (
     "photos",
     "balance",
     "rows",
-    "curves",
+    "trains",
     "learning_rates",
     "limits",
     "again",
     "ease",
 )
-MAY_BE_EMPTY = ("ease", "conclusion", "missing", "strategies", "photos", "balance", "learning_rates")
+MAY_BE_EMPTY = ("ease", "conclusion", "missing", "strategies", "photos", "balance", "learning_rates", "trains")
 
 
 def said(results: Results, section: str) -> str:
@@ -115,7 +115,6 @@ def test_which_network_is_better():
         (0.8, "ResNet50 is not clearly more or less accurate than MobileNet: +0.0 points"),
     ):
         results = invented(lambda b, s, a, c, right=of_resnet50: right if b == "resnet50" else 0.8)
-        assert phrase in said(results, "accuracy")
         assert phrase in said(results, "conclusion")
 
 
@@ -240,13 +239,14 @@ def test_no_word_of_order_and_no_accuracy_that_the_data_do_not_hold(values, phot
             assert cheaper <= network.top["trainable_parameters"]
     (versus,) = answer.versus
     phrase = {1: "is more accurate than", -1: "is less accurate than", 0: "is not clearly more or less accurate than"}
-    assert f"ResNet50 {phrase[versus.accuracy.sign]} MobileNet" in answer.write("accuracy")
+    assert f"ResNet50 {phrase[versus.accuracy.sign]} MobileNet" in answer.write("conclusion")
     if versus.accuracy.sign:
         means = rows[~rows["control"]].groupby("backbone")["test_accuracy"].mean()
         assert (means["resnet50"] > means["mobilenet"]) == (versus.accuracy.sign > 0)
     replication = results.replication
     holds = sum(replication.verdicts[claim.id].word == "holds" for claim in replication.stated)
-    assert f"{holds} {'holds' if holds == 1 else 'hold'} and" in said(results, "replication")
+    counted = re.search(r"\b(\d+) holds?\b", answer.write("counted"))
+    assert int(counted[1] if counted else 0) == holds
 
 
 # ---- what the study is, and what it can show ----------------------------------------------------
@@ -268,7 +268,7 @@ def test_weights_that_are_not_official_are_named_wherever_a_network_is_judged():
     results = Results(changed)
     (caveat,) = Answer(results).caveats
     assert caveat.startswith("The weights of ResNet50 are not the official ones: A copy.")
-    assert "ResNet50 starts from weights that are not the official ones" in said(results, "answer")
+    assert "The pre-trained weights of ResNet50 are not the official ones" in said(results, "answer")
     assert "MobileNet starts" not in said(results, "answer")
 
 
@@ -338,7 +338,7 @@ def test_a_study_in_folds_says_what_its_folds_are_and_what_its_results_speak_of(
     assert "tested once on each photo, by a network that has not seen it" in method
     assert "6 of 8 folds are finished and compared. They speak of the procedure" in method
     assert "on about 75% of these photos" in method
-    assert "turns round the differences of whole folds (Westfall and Young, 1993)" in method
+    assert "change their signs at random (Westfall and Young, 1993)" in method
     assert "1 finished fold of MobileNet is left out" in said(part, "missing")
     assert "Fold 8 is missing for mobilenet-blocks-2." in said(part, "missing")
     assert "90.0% of the photos that it was not trained on" in said(part, "answer")
@@ -411,7 +411,7 @@ def test_speed_is_of_the_graph_and_noise_is_named():
     results = invented(flat, latency=lambda b, s, a, c: (20 if b == "resnet50" else 5) * (1.2 if a == 10 else 1))
     assert "takes 20.0 ms for a single photo" in of_network(results, "speed", "ResNet50")
     assert "takes 5.0 ms" in of_network(results, "speed", "MobileNet")
-    assert said(results, "speed").count("a factor of 1.2") == 2
+    assert re.findall(r"between ([\d.]+) and ([\d.]+) ms", said(results, "speed")) == [("20.0", "24.0"), ("5.0", "6.0")]
     assert "nearer to `predict()` here" in said(results, "replication")
     assert "nearer to the compiled graph" in said(invented(flat, latency=lambda *w: 100), "replication")
     assert "ResNet50 is slower at inference: 20.0 against 5.0 ms a photo" in said(results, "conclusion")

@@ -17,9 +17,18 @@ from thaw.network import graph
 
 def hold(network: keras.Model) -> None:
     """Let each layer of a network run in inference mode as long as it is frozen."""
-    for layer in _innermost(network):
-        if graph.acts_otherwise_in_training(layer) and not isinstance(layer, keras.layers.BatchNormalization):
-            layer.call = functools.partial(_call, layer, layer.call)
+    for layer in random_layers(network):
+        layer.call = functools.partial(_call, layer, layer.call)
+
+
+def random_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Find the layers that Keras runs in training mode even where they are frozen, such as Dropout."""
+    return [
+        layer
+        for layer in network._flatten_layers(include_self=False)
+        if graph.acts_otherwise_in_training(layer)
+        and not isinstance(layer, keras.Model | keras.layers.BatchNormalization)
+    ]
 
 
 def _call(layer: keras.layers.Layer, call, *arguments, training=None, **keywords):
@@ -45,10 +54,6 @@ def reseed(network: keras.Model, seed: int, epoch: int) -> None:
         for number, generator in enumerate(_generators(layer)):
             digest = hashlib.sha256(f"{seed} {epoch} {layer.name} {number}".encode()).digest()
             generator.state.assign([int.from_bytes(digest[:4], "little"), 0])
-
-
-def _innermost(network: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in network._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
 
 
 def _generators(layer: keras.layers.Layer) -> list[keras.random.SeedGenerator]:

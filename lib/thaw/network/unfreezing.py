@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 
 import keras
 import numpy as np
@@ -202,6 +203,26 @@ def count_parameters(model: keras.Model) -> dict[str, int]:
     """Count a model's parameters: ``trainable_parameters`` and ``total_parameters``."""
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return {"trainable_parameters": trainable, "total_parameters": model.count_params()}
+
+
+def by_block(base: keras.Model, backbone: Backbone, layers: list[keras.layers.Layer], trains: str) -> dict:
+    """Count the parameters of each block, from the input to the output, and those of them that train.
+
+    Returns
+    -------
+    dict
+        ``blocks``, those that can train by the block's name, and ``trains``,
+        those that do. Layers with weights in no block are the ``stem``.
+    """
+    block_of = {layer.name: block for block, members in backbone.blocks(base).items() for layer in members}
+    chosen = {layer.name for layer in layers}
+    found: dict[str, Counter[str]] = {"blocks": Counter(), "trains": Counter()}
+    for layer in base.layers:
+        train = _weights_that_train(layer, trains) if layer.name in chosen else []
+        for of, weights in ("blocks", _trainable(layer)), ("trains", train):
+            if weights:
+                found[of][block_of.get(layer.name, "stem")] += sum(math.prod(weight.shape) for weight in weights)
+    return {of: dict(counts) for of, counts in found.items()}
 
 
 def layer_table(base: keras.Model, backbone: Backbone, layers: list[keras.layers.Layer]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import platform
 import subprocess
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator, with_config
@@ -89,10 +89,17 @@ class WeightsProvenance(TypedDict):
 
 
 class Network(TypedDict):
-    """What a report calls the network, and a sentence about it."""
+    """What a report calls the network, and a sentence about it.
+
+    ``blocks`` has the parameters of each block that can train, from the photo
+    to the features, and ``trains`` those that were trained; not in records of
+    schema 3 that are older than they.
+    """
 
     title: str
     about: str
+    blocks: NotRequired[dict[str, Count]]
+    trains: NotRequired[dict[str, Count]]
 
 
 @_OPEN
@@ -258,22 +265,36 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Bring schema 2 to 3, which added the commit, and the network's title and description."""
+    """Bring schema 2 to 3, which added the commit, and the network's title, description and blocks."""
     name = content["parameters"]["backbone"]
-    title, about = _NETWORKS_OF_2.get(name, (name, "a network"))
-    return content | {"network": {"title": title, "about": about}, "schema_version": 3}
+    title, about, base, sizes = _NETWORKS_OF_2.get(name, (name, "a network", 0, []))
+    network = {"title": title, "about": about}
+    if sizes:  # all that could be unfrozen were the last layers, or the last blocks
+        left = content["trainable_parameters"] - (content["total_parameters"] - base)  # without the head
+        network["blocks"] = {f"block {number}" if number else "stem": size for number, size in enumerate(sizes)}
+        network["trains"] = {}
+        for block, size in reversed(network["blocks"].items()):
+            if left > 0:
+                network["trains"] |= {block: min(size, left)}
+                left -= size
+    return content | {"network": network, "schema_version": 3}
 
 
-_NETWORKS_OF_2 = {
+# Title, description, all parameters, and those of the stem and of each block that can train.
+_NETWORKS_OF_2: dict[str, tuple[str, str, int, list[int]]] = {
     "resnet50": (
         "ResNet50",
         "a chain of residual blocks in four groups (conv2 to conv5): each block adds what its three convolutions "
         "compute to what came in, so that the signal and its gradient also have a direct way",
+        23_587_712,
+        [9600, 75648, *2 * [70784], 380672, *3 * [280832], 1515008, *5 * [1118720], 6044672, *2 * [4465664]],
     ),
     "mobilenet": (
         "MobileNet",
         "a chain of depthwise-separable blocks: each filters every channel on its own (depthwise) and then mixes the "
         "channels at each pixel (pointwise), at a fraction of a full convolution's cost",
+        3_228_864,
+        [928, 2528, 9152, 18048, 34688, 68864, 134912, *5 * [268800], 531968, 1061888],
     ),
 }
 MIGRATIONS = {1: _from_1, 2: _from_2}

@@ -21,9 +21,9 @@ def box(answer: Answer) -> dict[str, str]:
     device = answer.record.device
     trains = row["phrase"]
     if row["strategy"] == "frozen":
-        trains = f"only its new last layer ({trains})"
+        trains = f"only the new last layer ({trains})"
     elif row["strategy"] != "all":
-        trains = f"{trains} and its new last layer; the rest stays as it is"
+        trains = f"{trains} and the new last layer; the rest stays as it is"
     share = f"{number(row['trainable_parameters'])} of {number(row['total_parameters'])} parameters learn"
     a_photo = f"{number(network.speed['graph'], 1)} ms a photo" if network.speed else "a photo was not measured"
     low, high = percent(row["test_low"]), percent(row["test_high"])
@@ -31,8 +31,8 @@ def box(answer: Answer) -> dict[str, str]:
         "Network": f"{network.title}, pre-trained",
         **({"Why this network": _why(answer)} if len(answer.networks) > 1 else {}),
         "What to train": f"{trains}. So {share}.",
-        "Accuracy": f"{percent(row['test_accuracy'])} of photos that it was not trained on (95% interval: {low} to "
-        f"{high})",
+        "Accuracy": f"{percent(row['test_accuracy'])} of the photos that it was not trained on are classified "
+        f"correctly (95% interval: {low} to {high})",
         "Time": f"{duration(row['training_seconds'])} to train, {a_photo} ({device['name']}, "
         f"{count(device['cores'], 'core')})",
         "What would change this": "\n".join(_changes(answer)),
@@ -42,22 +42,35 @@ def box(answer: Answer) -> dict[str, str]:
 def _why(answer: Answer) -> str:
     """Say why the advised network is preferred to the others."""
     results, network = answer.results, answer.advised
+    if len(results.close) == 1 and _is_clear(answer):
+        return "It is clearly the most accurate network."
     if len(results.close) == 1:
-        if all(map(results.is_clear, results.behind)):
-            return "It is clearly the most accurate network."
         return (
-            f"It is the most accurate network: no other is within {size(results.margin)} of it. That may be chance; "
+            f"The choice of no other network is within {size(results.margin)} of its accuracy. That may be chance; "
             "more photos could tell."
         )
     kind = "fastest" if results.timed else "smallest"
     said = f"It is the {kind} of the {len(results.close)} networks that are close in accuracy."
-    if (effect := results.behind.get(network.name)) is None:
+    if (lead := results.lead_over(network.name, results.best_choice)) is None:
         return said
-    best, top = _most_accurate(answer), results.most_accurate
+    best = _network(answer, results.best_choice)
     return (
-        f"{said} The most accurate, {best.title} ({top['phrase']}, {percent(top['test_accuracy'])}), is ahead by "
-        f"{_lead(effect)}: {_what_that_is(effect, results.margin)}{_slower(best, network)}."
+        f"{said} {_with_accuracy(best, best.choice)} is ahead by {_lead(lead)}: "
+        f"{_what_that_is(lead, results.margin)}{_slower(best, network)}."
     )
+
+
+def _is_clear(answer: Answer) -> bool:
+    """Whether all other networks are clearly less accurate than the advised one's most accurate configuration."""
+    return answer.results.clearly_behind == set(answer.results.backbones) - {answer.advised.name}
+
+
+def _network(answer: Answer, row: pd.Series) -> NetworkAnswer:
+    return next(network for network in answer.networks if network.name == row["backbone"])
+
+
+def _with_accuracy(network: NetworkAnswer, row: pd.Series) -> str:
+    return f"{network.title} ({row['phrase']}, {percent(row['test_accuracy'])})"
 
 
 def _lead(effect: Difference) -> str:
@@ -69,48 +82,57 @@ def _what_that_is(effect: Difference, margin: float) -> str:
 
 
 def _slower(other: NetworkAnswer, network: NetworkAnswer) -> str:
-    """Say how many times as long a photo takes; nothing where that was not measured."""
-    if not (other.speed and network.speed):
+    """Say how many times as long a photo takes; nothing where that was not measured, or is the same."""
+    if other is network or not (other.speed and network.speed):
         return ""
     return f", at {number(other.speed['graph'] / network.speed['graph'], 1)} times the milliseconds a photo"
 
 
-def _most_accurate(answer: Answer) -> NetworkAnswer:
-    """Find the network of the most accurate configuration."""
-    name = answer.results.most_accurate["backbone"]
-    return next(network for network in answer.networks if network.name == name)
-
-
 def _changes(answer: Answer) -> list[str]:
     """Say what would lead to another advice, a sentence each."""
-    network, row, results = answer.advised, answer.advised.choice, answer.results
+    network, results = answer.advised, answer.results
     said = []
     if not results.decides:
-        said.append("More test photos: so few cannot decide.")
+        said.append("More test photos: so few cannot decide anything.")
     if network.decision == "only":
         said.append("Another configuration: this is the only one of its network that was run.")
-    elif network.decision in (ALIKE, TOO_CLOSE):
-        more = " More photos could decide." if network.decision == TOO_CLOSE else ""
-        ratio = network.top["training_seconds"] / row["training_seconds"]
-        times = f"{number(ratio, 1)} times the" if round(ratio, 1) != 1 else "about the same"
-        said.append(
-            f"More accuracy at any price: {network.top['phrase']} had the most, {percent(network.top['test_accuracy'])}"
-            f", in {times} training time. It is ahead by {_lead(network.ahead[0])}: {network.decision}.{more}"
-        )
-    for other in [other for other in answer.networks if other is not network][:OTHERS]:
+    said += _most_accurate(answer)
+    named = {network.name, results.best_choice["backbone"]}  # `_why` speaks of these
+    for other in [other for other in answer.networks if other.name not in named][:OTHERS]:
         effect = against(other, network)
-        if other is _most_accurate(answer) and network.name in results.behind:  # `_why` has its figures
-            decide = _what_that_is(results.behind[network.name], results.margin) == TOO_CLOSE
-            more = ", and more photos could decide" if decide else ""
-            said.append(f"Another network: {other.title} where accuracy counts more than time{more}.")
-            continue
         unclear = _what_that_is(effect, results.margin)
         order = {1: "clearly more accurate", -1: "clearly less accurate", 0: unclear}[effect.sign]
         said.append(
-            f"Another network: {other.title} ({other.choice['phrase']}) is {order}, {points(effect)}"
+            f"Another network: {other.title} ({other.choice['phrase']}) is {order}, at {points(effect)}"
             f"{_slower(other, network)}."
         )
-    return [*said, "Photos unlike these: test it on your own."]
+    return [*said, "If your photos are unlike these: test it on them."]
+
+
+def _lead_of_the_most_accurate(answer: Answer) -> Difference | None:
+    """Compare the most accurate configuration of all with the advised one; None where they are one."""
+    results, network = answer.results, answer.advised
+    if results.most_accurate.name == network.choice.name:
+        return None
+    own = results.most_accurate["backbone"] == network.name
+    return network.ahead[0] if own else results.lead_over(network.name, results.most_accurate)
+
+
+def _most_accurate(answer: Answer) -> list[str]:
+    """Say what the most accurate configuration of all has over the advised one."""
+    results, network, top = answer.results, answer.advised, answer.results.most_accurate
+    best = _network(answer, top)
+    if (lead := _lead_of_the_most_accurate(answer)) is None or lead.mean <= 0:
+        return []
+    word = network.decision if best is network else _what_that_is(lead, results.margin)
+    word = "clearly more accurate" if network.name in results.clearly_behind else word
+    more = " More photos could decide." if word == TOO_CLOSE else ""
+    ratio = top["training_seconds"] / network.choice["training_seconds"]
+    times = f"{number(ratio, 1)} times the" if round(ratio, 1) != 1 else "about the same"
+    return [
+        f"If time does not matter: {_with_accuracy(best, top)} was the most accurate, in {times} training time"
+        f"{_slower(best, network)}. It is ahead by {_lead(lead)}: {word}.{more}"
+    ]
 
 
 def against(other: NetworkAnswer, network: NetworkAnswer) -> Difference:
@@ -167,15 +189,15 @@ def for_programs(answer: Answer, names: Mapping[str, str] | None = None, made_fr
         network, best = answer.advised, results.most_accurate
         decided = "fastest of those close" if results.timed else "smallest of those close"
         if len(results.close) == 1:
-            clear = all(map(results.is_clear, results.behind))
-            decided = "only" if len(answer.networks) == 1 else "clearly best" if clear else "most accurate"
+            one = "clearly best" if _is_clear(answer) else "most accurate"
+            decided = "only" if len(answer.networks) == 1 else one
         return {
             "network": network.name,
             "configuration": of_row(network.choice)["configuration"],
             "decided": decided,
             "close": results.close,
             "most_accurate": {"network": best["backbone"], "configuration": of_row(best)["configuration"]},
-            "most_accurate_less_advised": in_points(results.behind.get(network.name)),
+            "most_accurate_less_advised": in_points(_lead_of_the_most_accurate(answer)),
         }
 
     return {

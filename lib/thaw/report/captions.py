@@ -1,6 +1,6 @@
 """The captions of the report's figures and tables: true of the study that they show."""
 
-from thaw.report.answer import Answer, NetworkAnswer
+from thaw.report.answer import Answer
 from thaw.report.figures.study import MOST
 
 
@@ -44,6 +44,15 @@ def _shown(answer: Answer) -> str:
     )
 
 
+def trained(answer: Answer) -> str:
+    """Of what trains."""
+    return (
+        "What trains in each configuration, block by block from the photo to the new last layer, the head. A block "
+        "trains in part where only some of its layers or weights do. Beside it: how many parameters train. "
+        f"{_shown(answer)}"
+    ).strip()
+
+
 def differences(answer: Answer) -> str:
     """Of the differences of every two configurations."""
     counts = "how far they move from fold to fold" if answer.folds else "on how many photos the two disagree"
@@ -57,13 +66,17 @@ def differences(answer: Answer) -> str:
     )
 
 
-def curves(network: NetworkAnswer) -> str:
-    """Of the learning curves of a network."""
-    shaded = " The shaded epochs come after unfreezing." if (network.rows["strategy"] != "frozen").any() else ""
-    thick = " The strong lines are means over the faint ones, the folds." if network.folds else ""
+def curves(answer: Answer) -> str:
+    """Of the learning curves."""
+    shaded = " The shaded epochs come after unfreezing." if (answer.results.rows["strategy"] != "frozen").any() else ""
+    if answer.folds:
+        pairs = " Each fold has a pair of faint lines; the strong ones are their mean."
+    else:
+        pairs = " Each seed has a pair of lines." if answer.results.rows["seeds"].max() > 1 else ""
     return (
-        f"Loss over epochs of {network.title}, from what trains least to what trains most.{shaded}{thick} A solid line "
-        "that rises while its dashed line falls means overfitting."
+        "Loss over epochs, from what trains least to what trains most. Dashed: on the training photos, a running mean "
+        f"over the epoch. Solid: on the validation photos, after the epoch.{pairs}{shaded} A solid line that rises "
+        "while its dashed line falls means overfitting."
     )
 
 
@@ -103,13 +116,12 @@ def cost(answer: Answer) -> str:
     )
 
 
-def gap(answer: Answer) -> str:
-    """Of the figure of overfitting."""
+def losses(answer: Answer) -> str:
+    """Of the losses on unseen photos."""
     chance = "are over folds" if answer.folds else "cover the choice of photos, not seeds"
     return (
-        "How far training accuracy is ahead of validation accuracy, and the loss on photos that training has not seen, "
-        f"by the share of the network that trains. {_shown(answer)}The 95% intervals {chance}. With overfitting, both "
-        "would rise to the right."
+        "The loss on photos that training has not seen, by the share of the network that trains. "
+        f"{_shown(answer)}The 95% intervals {chance}. With overfitting, it would rise to the right."
     )
 
 

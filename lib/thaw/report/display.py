@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 VALUE = "value: "  # begins the ids of marks in figures that say what they are: see `thaw.report.figures.style.says`
+TALL = 0.6  # its height by its width: such a figure may stand elsewhere on paper
 _DPI = 150  # of figures with photos
 _SVG = "http://www.w3.org/2000/svg"
 for _prefix, _space in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
@@ -155,21 +156,26 @@ class Figure:
         What the figure shows, without a number.
     alt : str
         A description for readers who cannot see it.
+    on_paper : bool
+        Whether the PDF has it. What it has not got has no number.
     """
 
     figure: matplotlib.figure.Figure
     caption: str
     alt: str
+    on_paper: bool = True
 
     def __post_init__(self) -> None:
         plt.close(self.figure)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         source, width = self._image()
+        across, down = self.figure.get_size_inches()
+        where = " report-tall" * bool(down > TALL * across) if self.on_paper else " report-screen"
         return {
             "text/plain": one_line(self.caption),
             "text/html": (
-                '<figure class="report-figure mathjax_ignore" style="margin: 1em 0">\n'
+                f'<figure class="report-figure{where} mathjax_ignore" style="margin: 1em 0">\n'
                 f'<img src="{source}" alt="{escape(one_line(self.alt))}" width="{width:.0f}" '
                 'style="max-width: 100%; height: auto">\n'
                 f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"

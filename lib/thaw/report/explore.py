@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # with TensorFlow
 FIRST = ("demo", "paper")  # of several studies
 ALL = "all classes"
 MOST = 10  # photos in a grid
+MOST_NAMED = 30  # cells that have room for a number
 WAYS = {"nothing but the head": "frozen", "the last layers": "layers", "the last blocks": "blocks", "all": "all"}
 
 
@@ -337,6 +338,10 @@ class Unfreezing(traitlets.HasTraits):
     strategy : ipywidgets.Dropdown
     amount : ipywidgets.IntSlider
         Layers or blocks, from the end.
+    cells : list of ipywidgets.Button
+        The network from its input to its head, a cell a block. A click lets
+        that one and all after it train: at the first cell everything, at the
+        last one the head alone.
     button : ipywidgets.Button
         Runs it: see `when_clicked`.
     """
@@ -350,6 +355,21 @@ class Unfreezing(traitlets.HasTraits):
         self.strategy = ipywidgets.Dropdown(options=list(WAYS.items()), value="blocks", description="Unfreeze", **wide)
         self.amount = ipywidgets.IntSlider(value=2, min=1, description="Amount", **wide)
         self.button = ipywidgets.Button(description="Run it", icon="play")
+        count = len(ahead.blocks)
+        self.cells = [
+            self._cell("all", "everything trains", 4, "all"),
+            *(
+                self._cell(
+                    str(count - number) if count <= MOST_NAMED else "",
+                    f"from block {name} on",
+                    layers,
+                    "blocks",
+                    count - number,
+                )
+                for number, (name, layers) in enumerate(ahead.blocks.items())
+            ),
+            self._cell("head", "the head alone", 4, "frozen"),
+        ]
         for control in (self.strategy, self.amount):
             control.observe(lambda _: self._choose(), "value")
         self._choose()
@@ -357,7 +377,28 @@ class Unfreezing(traitlets.HasTraits):
     @property
     def controls(self) -> ipywidgets.VBox:
         """All of them."""
-        return ipywidgets.VBox([self.strategy, self.amount, self.button])
+        label = ipywidgets.Label("The network's blocks, counted from its end. Click one: it trains, and all after it.")
+        cells = ipywidgets.HBox(self.cells, layout={"width": "100%"})
+        return ipywidgets.VBox([label, cells, self.strategy, self.amount, self.button])
+
+    def _cell(self, text: str, tooltip: str, layers: int, strategy: str, amount: int = 1) -> ipywidgets.Button:
+        thin = {"flex": f"{layers} 1 0", "width": "0", "min_width": "4px", "margin": "0 1px", "padding": "0"}
+        cell = ipywidgets.Button(description=text, tooltip=tooltip, layout=thin, style={"text_color": "black"})
+
+        def clicked(_) -> None:
+            with self.hold_trait_notifications():
+                self.strategy.value = strategy
+                self.amount.value = amount
+
+        cell.on_click(clicked)
+        return cell
+
+    def _colour(self, layers: pd.DataFrame) -> None:
+        """Give the cells the colours of the strip."""
+        blocks = layers.groupby("block")["trains"].any()
+        trains = [layers["trains"].all(), *(blocks[name] for name in self.ahead.blocks), True]
+        for cell, unfrozen in zip(self.cells, trains):
+            cell.style.button_color = figures.UNFROZEN if unfrozen else figures.FROZEN
 
     def _choose(self) -> None:
         most = self.ahead.most(self.strategy.value)
@@ -368,6 +409,7 @@ class Unfreezing(traitlets.HasTraits):
     def strip(self, experiment: Experiment) -> Figure:
         """Show the layers that train, and say what that means for parameters, disk and time."""
         outlook, data = self.ahead.outlook(experiment), self.ahead.setup.data
+        self._colour(outlook.layers)
         share = outlook.trainable_parameters / outlook.total_parameters
         size = f"{outlook.activations / 1e6:,.1f} MB for {words.count(len(data), 'photo')}"
         kept = "are kept on disk" if outlook.kept else "are not kept, since computing them is as fast as reading them"

@@ -85,7 +85,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
             part.decompose()
         for part in page.select("main .report-folded"):
             part.name = "figure"
-            part.attrs["class"] = "report-table"
+            part.attrs["class"] = "report-table report-small"
             part.select("summary")[0].name = "figcaption"
         for link in page.select("main td a"):  # to files beside the page
             link.unwrap()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from thaw.report import statistics
 from thaw.report.notation import capital
 from thaw.report.statistics import ALPHA
-from thaw.report.verdicts import MISSING, TOO_CLOSE, Verdict, judge
+from thaw.report.verdicts import ALIKE, HOLDS, IMPOSSIBLE, MISSING, REFUTED, TOO_CLOSE, Verdict, judge
 from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
 
 if TYPE_CHECKING:  # results hold their replication
@@ -29,6 +30,15 @@ OF_SEEDS = (
     "* The verdict stands when all tested verdicts on several seeds are corrected as one family (Holm). What rests on "
     "one seed speaks of these runs only, and has no star; nor has what is counted."
 )
+
+COUNTED = {
+    HOLDS: ("holds", "hold"),
+    REFUTED: ("is refuted", "are refuted"),
+    ALIKE: ("shows no difference that matters", "show no difference that matters"),
+    IMPOSSIBLE: ("is impossible", "are impossible"),
+    TOO_CLOSE: ("is too close to call", "are too close to call"),
+    MISSING: ("was not measured", "were not measured"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +86,19 @@ class Replication:
         """The verdict on each claim, by its id."""
         missing = Verdict(MISSING, "", "The runs or measurements that it needs are missing.")
         return {claim.id: judge(claim.test, self.results) or missing for claim in self.claims.claims}
+
+    def counted(self, *words: str) -> str:
+        """Say how many of the stated claims have each of these verdicts, or each at all: '7 hold and 3 are refuted'.
+
+        What no claim has is left out, and so is the number of a single claim.
+        """
+        found = Counter(self.verdicts[claim.id].word for claim in self.stated)
+        said = [
+            f"{f'{found[word]} ' * (len(self.stated) > 1)}{one if found[word] == 1 else many}"
+            for word, (one, many) in COUNTED.items()
+            if found[word] and word in (words or COUNTED)
+        ]
+        return " and ".join(filter(None, (", ".join(said[:-1]), *said[-1:])))
 
     @cached_property
     def standing(self) -> list[str]:

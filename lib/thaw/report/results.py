@@ -254,6 +254,19 @@ class Results:
         right = (photos["label"] == photos["predicted"]).groupby(photos["label"])
         return right.mean().sort_values(kind="stable")
 
+    def confused(self, row: pd.Series) -> tuple[list[str], int, int]:
+        """Return which two classes a configuration confuses most, how often, and the number of all mistakes."""
+        return statistics.most_confused(self.predictions(row))
+
+    def clear(self, backbone: str) -> list[str]:
+        """Name a network's clear differences: 'B-4 over frozen 5'."""
+        rows, pairs = self.backbones[backbone], self.pairs[backbone]
+        return [
+            "{} over {}".format(*rows.loc[list(ends if pair.difference.mean > 0 else ends[::-1]), "short"])
+            for pair in pairs[pairs["separated"]].itertuples()
+            if (ends := (pair.first, pair.second))
+        ]
+
     def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
         """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
 
@@ -383,31 +396,46 @@ class Results:
         return max((self.best(name).iloc[0] for name in self.backbones), key=lambda row: row["test_accuracy"])
 
     @cached_property
-    def behind(self) -> dict[str, Difference]:
-        """What the most accurate configuration has over the cheapest choice of each network but its own."""
-        best = self.of_row(self.most_accurate)
-        others = [name for name in self.backbones if name != self.most_accurate["backbone"]]
-        return {name: self.difference(best, self.of_row(self.cheapest(name))) for name in others}
+    def best_choice(self) -> pd.Series:
+        """The most accurate of the networks' cheapest choices; ties: the one that trains fewest parameters."""
+        choices = [self.cheapest(name) for name in self.backbones]
+        return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
 
-    def is_clear(self, network: str) -> bool:
-        """Whether a network's cheapest choice is clearly `behind`, corrected for all networks (Holm, 1979)."""
-        p = dict(zip(self.behind, statistics.holm([effect.p for effect in self.behind.values()])))
-        return bool(self.behind[network].sign > 0 and p[network] < statistics.ALPHA)
+    def lead_over(self, network: str, row: pd.Series) -> Difference | None:
+        """Compare a configuration with a network's cheapest choice; None where it is that."""
+        choice = self.cheapest(network)
+        return None if choice.name == row.name else self.difference(self.of_row(row), self.of_row(choice))
+
+    @cached_property
+    def clearly_behind(self) -> set[str]:
+        """The networks whose cheapest choice is clearly less accurate than the most accurate configuration of another.
+
+        That is corrected by Holm's method (1979) for all networks. A lead that
+        is shown to be smaller than the margin does not count.
+        """
+        best = self.most_accurate
+        leads = {name: self.lead_over(name, best) for name in self.backbones if name != best["backbone"]}
+        known = {name: lead for name, lead in leads.items() if lead}
+        p = dict(zip(known, statistics.holm([lead.p for lead in known.values()])))
+        return {
+            name
+            for name, lead in known.items()
+            if lead.sign > 0 and p[name] < statistics.ALPHA and lead.equivalence(self.margin) >= statistics.ALPHA
+        }
 
     @cached_property
     def close(self) -> list[str]:
-        """The networks that can be advised: that of the most accurate configuration, and all that are close to it.
+        """The networks that can be advised.
 
-        A network is close if its cheapest choice is at most the margin behind,
-        and that is not clear, or shown to be less than the margin.
+        That of the best choice; and those whose own cheapest choice is at most
+        the margin behind it, and that are not `clearly_behind`.
         """
 
         def is_close(name: str) -> bool:
-            effect = self.behind[name]
-            small = effect.equivalence(self.margin) < statistics.ALPHA
-            return effect.known and effect.mean <= self.margin and (small or not self.is_clear(name))
+            lead = self.lead_over(name, self.best_choice)
+            return lead is None or (name not in self.clearly_behind and lead.known and lead.mean <= self.margin)
 
-        return [name for name in self.backbones if name not in self.behind or is_close(name)]
+        return [name for name in self.backbones if is_close(name)]
 
     @property
     def timed(self) -> bool:
@@ -532,12 +560,10 @@ class Results:
         return self.difference(*([run for row in side for run in self.of_row(row)] for side in unique)), pairs
 
     @cached_property
-    def overfitting(self) -> pd.DataFrame:
-        """Intervals of how far training is ahead of validation, and of the test loss, for each row."""
-        groups = [self.of_row(row) for _, row in self.rows.iterrows()]
-        columns = [(*statistics.gap_interval(group), *statistics.loss_interval(group)) for group in groups]
-        names = ["gap_low", "gap_high", "test_loss_low", "test_loss_high"]
-        return pd.DataFrame(columns, columns=names, index=self.rows.index)
+    def test_losses(self) -> pd.DataFrame:
+        """The interval of each row's test loss."""
+        ends = [statistics.loss_interval(self.of_row(row)) for _, row in self.rows.iterrows()]
+        return pd.DataFrame(ends, columns=["test_loss_low", "test_loss_high"], index=self.rows.index)
 
 
 def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:

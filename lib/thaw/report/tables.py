@@ -34,6 +34,7 @@ RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most come
     "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else NONE),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
+    "Peak MB": ("peak_memory_mb", number),
 }
 
 
@@ -191,13 +192,13 @@ def provenance(answer: Answer) -> pd.DataFrame:
 
     compared = ("backbone", "strategy", "amount", "skip", "pattern", "output_dir")
     later = {name: field.get_default() for name, field in Experiment.model_fields.items() if name not in FOUNDING}
-    rows = {
-        name: answer.parameter(name)
+    given = [
+        f"{name} {answer.parameter(name)}"
         for name in Experiment.model_fields
         if name not in compared
         and (name not in later or any(getattr(record.experiment, name) != later[name] for record in records))
-    }
-    rows["optimiser"] = "Adam, which starts afresh after unfreezing"
+    ]
+    rows = {"parameters": "\n".join(given), "optimiser": "Adam, which starts afresh after unfreezing"}
     rows["data"] = each(lambda r: f"{r.data['dataset']} {r.data['version']}, sha256 {r.data['sha256'][:12]}")
     for network in answer.networks:
         rows[f"weights of {network.title}"] = each(weights, [run.record for run in network.runs])

@@ -68,10 +68,14 @@ class Ahead:
         setup = Setup.of(experiment)
         return cls(setup, estimate.measure(experiment, len(setup.data.classes)))
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """How many layers each of the network's blocks has, from the input to the output."""
+        return {name: len(layers) for name, layers in self.setup.backbone.blocks(self.setup.base).items()}
+
     def most(self, strategy: str) -> int:
         """Count what a strategy can unfreeze: layers, blocks, or nothing."""
-        base, backbone = self.setup.base, self.setup.backbone
-        return {"layers": len(base.layers), "blocks": len(backbone.blocks(base))}.get(strategy, 0)
+        return {"layers": len(self.setup.base.layers), "blocks": len(self.blocks)}.get(strategy, 0)
 
     def experiment(self, strategy: str, amount: int) -> Experiment:
         """Give the experiment that unfreezes so much; as much as there is where it is too much."""

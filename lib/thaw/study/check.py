@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import tensorflow as tf
 
 from thaw.data import checks, source, tfds
@@ -80,6 +81,7 @@ def _check_photos(
     for job in like:
         _check_unchanged(job, digest, photos)
     check_room(found, {(job.experiment.image_size, job.experiment.copies) for job in like})
+    _tell_of_memory(len(like), len(found) if folds else len(found.parts()[2]), len(found.classes))
     if folds:
         check_folds(found.places(), found.labels(), folds, dataset)
     if photos is None:
@@ -89,6 +91,18 @@ def _check_photos(
     if findings:
         print(f"{dataset}: {len(photos):,} photos, {len(found.classes)} classes. What the data checks found:")
         print(checks.as_text(findings), flush=True)
+
+
+def _tell_of_memory(experiments: int, tested: int, classes: int) -> None:
+    """Say it if the report may not fit in memory: it holds a probability of each class for each test photo."""
+    takes, memory = 8 * experiments * tested * classes, psutil.virtual_memory().total
+    if takes > memory / 2:
+        print(
+            f"The report will need {2 * takes / 1e9:,.1f} GB of memory for what {experiments:,} experiments say of "
+            f"{tested:,} test photos and {classes:,} classes, and this machine has {memory / 1e9:,.1f} GB. Compare "
+            "fewer configurations or seeds, or set max_examples, unless the report is made elsewhere.",
+            flush=True,
+        )
 
 
 def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None:

@@ -84,9 +84,10 @@ class Setup:
         return cls(experiment, backbone, base, pretrained, data, model, log)
 
     @property
-    def network(self) -> dict[str, str]:
-        """What a report calls the network (``title``), and a sentence about it (``about``)."""
-        return {"title": self.backbone.title, "about": self.backbone.describe(self.base)}
+    def network(self) -> dict[str, Any]:
+        """What a report calls the network (``title``), a sentence about it (``about``), and what trains by block."""
+        trained = unfreezing.by_block(self.base, self.backbone, self.unfrozen, self.experiment.trains)
+        return {"title": self.backbone.title, "about": self.backbone.describe(self.base), **trained}
 
     @property
     def network_key(self) -> dict:

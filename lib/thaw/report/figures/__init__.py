@@ -7,9 +7,11 @@ from thaw.report.figures.study import (
     accuracy_by_cost,
     accuracy_by_parameters,
     differences,
-    gap,
     learning_curves,
     learning_curves_of,
+    losses,
     probe,
     rates,
+    trained,
 )
+from thaw.report.figures.style import FROZEN, UNFROZEN

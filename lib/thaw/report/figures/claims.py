@@ -32,7 +32,7 @@ def claims(replication: Replication) -> Figure:
     An effect that is not in points is written in words.
     """
     shown = replication.claims.claims
-    figure, ((axes,),) = grid(1.1 + 0.34 * len(shown))
+    figure, ((axes,),) = grid(0.9 + 0.25 * len(shown))
     margin = 100 * replication.results.margin
     axes.axvspan(-margin, margin, color="0.9", linewidth=0, zorder=0)
     axes.axvline(0, color="0.4", linewidth=0.8)
@@ -99,9 +99,6 @@ def _line(axes: Axes, y: float, effect: tuple[float, float, float], before: str,
 
 def _message(replication: Replication) -> str:
     """Say how the claims came out."""
-    words = [replication.verdicts[claim.id].word for claim in replication.stated]
-    holds, refuted = words.count(HOLDS), words.count(REFUTED)
-    return (
-        f"Of {len(words)} claims, {holds} {'holds' if holds == 1 else 'hold'} and {refuted} "
-        f"{'is' if refuted == 1 else 'are'} refuted"
-    )
+    if len(replication.stated) < 2:
+        return f"The claim {replication.counted()}" if replication.stated else ""
+    return f"Of {len(replication.stated)} claims, {replication.counted(HOLDS, REFUTED) or replication.counted()}"

@@ -12,7 +12,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from thaw.report.display import one_line
-from thaw.report.figures.style import FROZEN, PALETTE, PERCENT, STYLE, UNFROZEN, WIDTH, grid, learning, plain, says
+from thaw.report.figures.style import (
+    FROZEN,
+    PALETTE,
+    PERCENT,
+    STYLE,
+    UNFROZEN,
+    WIDTH,
+    grid,
+    learning,
+    message,
+    plain,
+    says,
+)
+from thaw.report.statistics import most_confused
 from thaw.report.words import count
 
 MOST_CLASSES = 30  # a matrix of more would be unreadable, and grows with their square
@@ -32,7 +45,7 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = max(title.count("\n") + 1 for title in titles)
-    figure = Figure(figsize=(1.5 * columns, (1.5 + 0.16 * lines) * rows), layout="constrained")
+    figure = Figure(figsize=(1.4 * columns, (1.25 + 0.15 * lines) * rows), layout="constrained")
     for axes in (panels := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.axis("off")
         axes.set(xticks=[], yticks=[])  # even unseen they would be laid out
@@ -135,11 +148,11 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
     if len(classes) > MOST_CLASSES:
         return _confused_pairs(predictions)
     names = [plain(name) for name in classes]
-    side = 1.3 + 0.42 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
+    side = 1.25 + 0.25 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
     columns = min(len(predictions), 2)
     lines = -(-len(predictions) // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(min(WIDTH, side * columns + 0.4), min(side, WIDTH) * lines), layout="constrained")
+        figure = Figure(figsize=(WIDTH if columns > 1 else 4, min(side, WIDTH) * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(predictions) :]:
         axes.axis("off")
@@ -150,11 +163,19 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
         for text, (label, said) in zip(axes.texts, itertools.product(classes, classes)):
             says(f"{label}, predicted {said}: {count(counts.loc[label, said], 'photo')}", text)
         axes.set(xlabel="predicted class", ylabel="class" if axes in panels[:, 0] else "")
-        axes.set_title(plain(title), fontsize=9)
+        axes.set_title(message(title, _most_confused(rows)), fontsize=9)
         upright = len(classes) > 10
         axes.set_xticks(axes.get_xticks(), names, rotation=90 if upright else 30, ha="center" if upright else "right")
         axes.tick_params(axis="y", rotation=0)
     return figure
+
+
+def _most_confused(predictions: pd.DataFrame) -> str:
+    """Say which two classes are taken for each other most often."""
+    classes, both, wrong = most_confused(predictions)
+    if not wrong:
+        return "every photo is classified correctly"
+    return f"{' and '.join(plain(name, 20) for name in classes)}: {both} of {count(wrong, 'mistake')}"
 
 
 def _confused_pairs(predictions: dict[str, pd.DataFrame]) -> Figure:

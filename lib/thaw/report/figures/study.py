@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +24,15 @@ from thaw.report.rates import Rates, Trials
 from thaw.report.replication import Replication
 from thaw.report.results import Results
 from thaw.report.statistics import Difference
-from thaw.report.words import duration
+from thaw.report.words import count, duration
 
 PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
+STATES: dict[str, dict[str, Any]] = {  # of a block; they differ in grey, too
+    "frozen": {"facecolor": "0.88", "linewidth": 0},
+    "trains in part": {"facecolor": "white", "edgecolor": style.UNFROZEN, "hatch": "//////", "linewidth": 0},
+    "trains": {"facecolor": style.UNFROZEN, "linewidth": 0},
+}
+WAYS = {1: "rises", -1: "falls", 0: "shows no clear change"}
 MOST = 24  # configurations of a network in a figure that grows with each: `captions` says which are shown
 
 
@@ -34,8 +44,8 @@ def accuracy_by_parameters(results: Results) -> Figure:
     values are hollow marks. Of more than `MOST` configurations there are those
     of `_telling`.
     """
-    lines, longest = -(-len(results.backbones) // 2), results.rows["short"].map(len).clip(upper=24).max()
-    figure, panels = grid((2.8 + 0.05 * longest) * lines, lines, min(2, len(results.backbones)), sharey=True)
+    lines = -(-len(results.backbones) // 2)
+    figure, panels = grid((2.5 + _for_names(results)) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows, enough = _telling(results, rows), set(results.plateau(name).index)
@@ -54,7 +64,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
                 says(f"{_named(results, row)}: {match['test_accuracy']:.1%} in {replication.called}", *theirs)
             if row.name in enough:
                 axes.axvspan(x - 0.5, x + 0.5, color=style.FROZEN, alpha=0.15, linewidth=0, zorder=0)
-        name_ticks(axes, [f"{_short(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
+        name_ticks(axes, [f"{_narrow(row)}\n{_millions(row['trainable_parameters'])}" for _, row in rows.iterrows()])
         axes.set(xlabel="what trains, and how many parameters")
         axes.set_title(style.message(results.titles[name], _plateau(results, name)), fontsize=9)
         axes.margins(x=0.06)
@@ -77,52 +87,114 @@ def _plateau(results: Results, name: str) -> str:
     return f"beyond {choice['phrase']} nothing is clearly gained"
 
 
-def learning_curves(results: Results, network: str) -> Figure:
-    """Show the loss over epochs, a pair of lines a seed; of folds faint ones, and their mean.
+def trained(results: Results) -> Figure | None:
+    """Show each network as a strip of its blocks, a line a configuration; None where no record has the blocks.
 
-    There are four panels at most: what trains least and most, the cheapest
-    choice, and the most accurate.
+    Configurations that train the same share a line.
     """
-    of_network = results.backbones[network]
-    rows = of_network.sort_values("trainable_parameters", kind="stable")
-    telling = {rows.index[0], rows.index[-1], results.cheapest(network).name, rows["test_accuracy"].idxmax()}
-    figure = learning_curves_of(results, rows[rows.index.isin(telling)])
-    lowest = of_network.loc[of_network["validation_loss"].idxmin()]
-    message = f"the validation loss ends lowest with {lowest['phrase']}"
-    figure.suptitle(style.message(results.titles[network], message).replace("\n", ": "), fontsize=9)
-    return figure
-
-
-def learning_curves_of(results: Results, rows: pd.DataFrame) -> Figure:
-    """Show the same of some rows of ``results.rows``, of any networks."""
-    columns = min(4, len(rows))
-    lines = -(-len(rows) // columns)
-    figure, panels = grid(1.9 * lines + 0.5, lines, columns, sharex=True, sharey=True)
-    for axes in panels.flat[len(rows) :]:
+    networks = {name: lines for name in results.backbones if (lines := _what_trains(results, name))}
+    if not networks:
+        return None
+    columns = min(2, len(networks))
+    rows = -(-len(networks) // columns)
+    figure, panels = grid((0.75 + 0.17 * max(map(len, networks.values()))) * rows, rows, columns)
+    for axes in panels.flat[len(networks) :]:
         axes.axis("off")
-    for axes, (_, row) in zip(panels.flat, rows.iterrows()):
-        runs, colour = results.of_row(row), _colour(results, row["backbone"])
-        folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
-        for number, run in enumerate(runs):
-            who = f"{_which(run, runs)}: " if len(runs) > 1 else ""
-            look = (*colour, 0.25) if folds else colour
-            style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
-        if folds:
-            history = pd.concat([run.history for run in runs])
-            of_epoch = history.groupby(["epoch", "phase"], sort=False).mean(numeric_only=True).reset_index()
-            style.learning(axes, of_epoch, "loss", colour, who="mean of the folds: ")
-        axes.set_title(row["label"] if len(row["label"]) <= 30 else plain(row["short"], 30), fontsize=8)
-        axes.label_outer()
-    for line in panels:
-        line[0].set_ylabel("loss (nats)")
-    panels[0, -1].legend(frameon=False, fontsize=6, loc="upper right")
+    for axes, (name, lines) in zip(panels.flat, networks.items()):
+        for y, (names, parameters, cells) in enumerate(lines):
+            left = 0
+            for state, alike in groupby(cells, key=itemgetter(1)):
+                blocks = [block for block, _ in alike]
+                (bar,) = axes.barh(y, len(blocks), 0.8, left, **STATES[state])
+                left += len(blocks)
+                ends = dict.fromkeys((blocks[0], blocks[-1]))
+                says(f"{results.titles[name]}, {names}: {' to '.join(ends)} {state}", bar)
+            axes.text(1.01, y, _millions(parameters), transform=axes.get_yaxis_transform(), fontsize=7, va="center")
+        axes.vlines(range(1, len(cells)), -0.5, len(lines) - 0.5, color="white", linewidth=0.6)
+        axes.set_yticks(range(len(lines)), [plain(names, 24) for names, *_ in lines], fontsize=7)
+        total = sum(block != "stem" for block, _ in cells[:-1])
+        axes.set(xticks=[], xlim=(0, len(cells)), ylim=(len(lines) - 0.4, -0.6))
+        axes.set_xlabel(f"photo → {count(total, 'block')} → head")
+        shares = results.backbones[name]["trainable_parameters"] / results.backbones[name]["total_parameters"]
+        ends = dict.fromkeys(PERCENT(float(f"{share:.2g}")) for share in (shares.min(), shares.max()))
+        axes.set_title(style.message(results.titles[name], f"{' to '.join(ends)} of the parameters train"), fontsize=9)
+        axes.grid(False)
+        sns.despine(ax=axes, left=True, bottom=True)
+    handles = [Patch(label=state, **look) for state, look in STATES.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def _what_trains(results: Results, name: str) -> list[tuple[str, int, list[tuple[str, str]]]]:
+    """List what a network's configurations train: their names, how many parameters, and the state of each block."""
+    lines: dict[tuple, list[str]] = {}
+    for _, row in _telling(results, results.backbones[name]).iterrows():
+        network = results.of_row(row)[0].record.network
+        trains = network.get("trains", {})
+        cells = [
+            (block, "trains" if trains.get(block, 0) == size else "trains in part" if block in trains else "frozen")
+            for block, size in network.get("blocks", {}).items()
+        ]
+        if cells:
+            key = int(row["trainable_parameters"]), *cells, ("head", "trains")
+            lines.setdefault(key, []).append(_short(row))
+    return [(", ".join(names), parameters, cells) for (parameters, *cells), names in lines.items()]
+
+
+def learning_curves(results: Results) -> Figure:
+    """Show the loss over epochs, panels for each network, a pair of lines a seed; of folds faint ones, and their mean.
+
+    There are four panels a network at most: what trains least and most, the
+    cheapest choice, and the most accurate.
+    """
+    groups, lowest = [], []
+    for name, rows in results.backbones.items():
+        rows = rows.sort_values("trainable_parameters", kind="stable")
+        telling = {rows.index[0], rows.index[-1], results.cheapest(name).name, rows["test_accuracy"].idxmax()}
+        groups.append(rows[rows.index.isin(telling)])
+        least = rows.loc[rows["validation_loss"].idxmin()]
+        lowest.append(f"{plain(least['phrase'])} ({plain(results.titles[name])})")
+    figure = learning_curves_of(results, *groups)
+    message = f"The validation loss ends lowest with {', '.join(lowest)}"
+    figure.suptitle("\n".join(wrap(message, 110)), fontsize=9)
+    return figure
+
+
+def learning_curves_of(results: Results, *groups: pd.DataFrame) -> Figure:
+    """Show the same of groups of rows of ``results.rows``, a line of panels each."""
+    columns = max(map(len, groups))
+    figure, panels = grid(1.3 * len(groups) + 0.45, len(groups), columns, sharex=True, sharey=True)
+    for line, rows in zip(panels, groups):
+        line[0].set_ylabel("loss (nats)")
+        for axes in line[len(rows) :]:
+            axes.axis("off")
+        for axes, (_, row) in zip(line, rows.iterrows()):
+            _curves(axes, results, row)
+            network = f"{plain(results.titles[row['backbone']], 20)}\n" if len(groups) > 1 and axes is line[0] else ""
+            axes.set_title(network + (row["label"] if len(row["label"]) <= 24 else plain(row["short"], 24)), fontsize=8)
+            axes.label_outer()
+    panels[0, len(groups[0]) - 1].legend(frameon=False, fontsize=7, loc="upper right")
+    return figure
+
+
+def _curves(axes: Axes, results: Results, row: pd.Series) -> None:
+    """Draw the loss of a configuration over epochs: of each seed; or of each fold faintly, and their mean."""
+    runs, colour = results.of_row(row), _colour(results, row["backbone"])
+    folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
+    for number, run in enumerate(runs):
+        who = f"{_which(run, runs)}: " if len(runs) > 1 else ""
+        look = (*colour, 0.25) if folds else colour
+        style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
+    if folds:
+        history = pd.concat([run.history for run in runs])
+        of_epoch = history.groupby(["epoch", "phase"], sort=False).mean(numeric_only=True).reset_index()
+        style.learning(axes, of_epoch, "loss", colour, who="mean of the folds: ")
 
 
 def accuracy_by_cost(results: Results) -> Figure:
     """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
     rows, colours = results.rows, style.colours(results.backbones)
-    figure, ((axes,),) = grid(3.1)
+    figure, ((axes,),) = grid(2.3)
     front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
@@ -158,7 +230,7 @@ def differences(results: Results) -> Figure:
     }
     most = max(max(abs(effect.mean) for effect in part["difference"]) for part in pairs.values() if len(part)) or 0.01
     lines = -(-len(pairs) // 2)
-    figure, panels = grid((4.3 if len(pairs) > 1 else 5.5) * lines, lines, min(2, len(pairs)))
+    figure, panels = grid(min(1.2 + 0.2 * max(map(len, shown.values())), 4.6) * lines, lines, min(2, len(pairs)))
     for axes, name, rows, _ in _by_network(panels.ravel(), results):
         names = [_short(row) for _, row in rows.loc[shown[name]].iterrows()]
         position = {index: number for number, index in enumerate(shown[name])}
@@ -179,56 +251,54 @@ def differences(results: Results) -> Figure:
         ticks = np.arange(len(names)) + 0.5
         axes.set_xticks(ticks, names, rotation=45 if len(names) <= 12 else 90, fontsize=7)
         axes.set_yticks(ticks, names, fontsize=7)
-        axes.set(title=plain(results.titles[name]), aspect="equal", xlabel="less that of", ylim=(len(names), 0))
+        axes.set(aspect="equal", xlabel="less that of", ylim=(len(names), 0))
+        clear, total = int(results.pairs[name]["separated"].sum()), len(results.pairs[name])
+        text = (
+            f"{clear or 'none'} of {count(total, 'difference')} {'is' if clear < 2 else 'are'} clear" if total else ""
+        )
+        axes.set_title(style.message(results.titles[name], text), fontsize=9)
         axes.grid(False)
     for line in panels:
         line[0].set_ylabel("accuracy of")
     return figure
 
 
-def gap(results: Results) -> Figure:
-    """Show how far training is ahead of validation, and the loss on unseen photos, by what is unfrozen.
+def losses(results: Results) -> Figure:
+    """Show the loss on photos that training has not seen, by what is unfrozen, a panel a network.
 
     Of more than `MOST` configurations there are those of `_telling`.
     """
-    columns = min(len(results.backbones), 3)
+    columns = min(len(results.backbones), 2)
     lines = -(-len(results.backbones) // columns)
-    figure, panels = grid(3.9 * lines, 2 * lines, columns, sharey="row")
-    everything, lower = results.rows.join(results.overfitting), panels[1::2].ravel()
-    for axes in lower[len(results.backbones) :]:
-        axes.axis("off")
-    for below, (above, name, rows, colour) in zip(lower, _by_network(panels[::2].ravel(), results)):
+    figure, panels = grid((2 + _for_names(results)) * lines, lines, columns, sharey=True)
+    everything = results.rows.join(results.test_losses)
+    for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = everything.loc[_telling(results, rows).index]
         for x, (_, row) in enumerate(rows.iterrows()):
-            ahead = row["train_accuracy"] - row["validation_accuracy"]
-            ends = row["gap_low"], row["gap_high"]
-            value = f"{_named(results, row)}: training less validation accuracy {_interval(ahead, ends)}"
-            point(above, x, ahead, ends, colour, row["strategy"], value=value)
             ends = row["test_loss_low"], row["test_loss_high"]
             value = f"{_named(results, row)}: test loss {row['test_loss']:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
-            point(below, x, row["test_loss"], ends, colour, row["strategy"], value=value)
-            hollow = below.plot(x, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
+            point(axes, x, row["test_loss"], ends, colour, row["strategy"], value=value)
+            hollow = axes.plot(x + 0.25, row["validation_loss"], MARKERS[row["strategy"]], **HOLLOW)
             says(f"{_named(results, row)}: validation loss {row['validation_loss']:.3f}", *hollow)
         shares = rows["trainable_parameters"] / rows["total_parameters"]
         shares = [PERCENT(round(share, 2 if share >= 0.01 else 4)) for share in shares]
-        name_ticks(below, [f"{_short(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
-        above.axhline(0, color="0.4", linewidth=0.8)
-        above.set_xticks([])
-        trend = results.trend(name, "loss on unseen photos")
-        way = {1: "rises", -1: "falls", 0: "shows no clear change"}[trend.sign] if trend else ""
-        message = f"loss on unseen photos {way}" if way else ""
-        above.set_title(style.message(results.titles[name], message), fontsize=9)
-        below.set_xlabel("share of the parameters that train")
-        for axes in (above, below):
-            axes.margins(x=0.08, y=0.12)
-    _percents(panels[::2], "training less\nvalidation accuracy")
-    for line in panels[1::2]:
+        name_ticks(axes, [f"{_narrow(row)}\n{share}" for share, (_, row) in zip(shares, rows.iterrows())])
+        axes.set_title(style.message(results.titles[name], _way(results, name)), fontsize=9)
+        axes.set_xlabel("what trains, and its share of the parameters")
+        axes.margins(x=0.08, y=0.12)
+    for line in panels:
         line[0].set_ylabel("loss (nats)")
     marks = {"color": "0.2", "linestyle": ""}, HOLLOW
-    labels = "test loss, with its interval", "validation loss"
+    labels = "test loss, with its 95% interval", "validation loss"
     handles = [Line2D([], [], marker="o", label=label, **look) for look, label in zip(marks, labels)]
-    panels[1, 0].legend(handles=handles, frameon=False, fontsize=7)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=7.5)
     return figure
+
+
+def _way(results: Results, name: str) -> str:
+    """Say which way the loss on unseen photos goes as more is unfrozen; nothing where that was not compared."""
+    trend = results.trend(name, "loss on unseen photos")
+    return f"loss on unseen photos {WAYS[trend.sign]}" if trend else ""
 
 
 def probe(results: Results) -> Figure:
@@ -387,6 +457,16 @@ def _short(row: pd.Series) -> str:
     return plain(row["short"], 24)
 
 
+def _for_names(results: Results) -> float:
+    """Return the height, in inches, that the longest name needs below an axis."""
+    return 0.05 * results.rows["short"].map(len).clip(upper=24).max()
+
+
+def _narrow(row: pd.Series) -> str:
+    """Write a short name in two lines, if it has two words."""
+    return _short(row).replace(" ", "\n", 1)
+
+
 def _millions(count: float) -> str:
     """Write a number of parameters in a few letters: '5 k', '1.1 M'."""
-    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k" if count >= 1e3 else f"{count:.0f}"

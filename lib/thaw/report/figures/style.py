@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thaw.report.display import VALUE, one_line
 
-WIDTH = 8  # inches, of every figure
-LETTERS, LEGEND = 190, 100  # that fit side by side over this width: of ticks, and of a legend
+WIDTH = 7.33  # inches, of every figure: as wide as the report's text
+LETTERS, LEGEND = 165, 92  # that fit side by side over this width: of ticks, and of a legend
 FROZEN, UNFROZEN = "#8496a6", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes. Each has a contrast of 3 on white,
 # and on the dark page, which turns figures over.
@@ -36,6 +36,8 @@ STYLE = {
     **sns.axes_style("whitegrid", {"axes.edgecolor": "0.4", "grid.color": "0.9"}),
     **sns.plotting_context("paper"),
     "font.family": "DejaVu Sans",
+    **dict.fromkeys(("axes.labelsize", "axes.titlesize", "legend.fontsize"), 8),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 7.5),
     "figure.dpi": 100,
 }
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 6) + 0.0:g}%")  # 2.5% as such, and no -0%
@@ -84,7 +86,7 @@ def point(
         color=colour,
         capsize=0 if faint else 2,
         linewidth=1,
-        markersize=6,
+        markersize=5.5,
     )
     if value:
         says(value, line, *bars)
@@ -112,11 +114,11 @@ def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bo
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
-def name_ticks(axes: Axes, names: Sequence[str], size: float = 6.5) -> None:
+def name_ticks(axes: Axes, names: Sequence[str], size: float = 7) -> None:
     """Name the positions on the horizontal axis; names that are many or long stand upright."""
     letters = sum(max(map(len, name.split("\n"))) for name in names)
     upright = len(names) > 12 or letters > LETTERS * axes.get_position().width
-    names = [name.replace("\n", ", ") for name in names] if upright else names
+    names = [", ".join(name.rsplit("\n", 1)).replace("\n", " ") for name in names] if upright else names
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0)
     axes.grid(False, axis="x")
 

@@ -23,11 +23,20 @@ from thaw.report.statistics.intervals import (
     accuracy_interval,
     by_configuration,
     gap_difference,
-    gap_interval,
     lead,
     loss_interval,
     ratio_of_medians,
     wilson,
 )
-from thaw.report.statistics.photos import ALPHA, LEVEL, Spread, by_identity, losses, rightness, runs_of, spreads
+from thaw.report.statistics.photos import (
+    ALPHA,
+    LEVEL,
+    Spread,
+    by_identity,
+    losses,
+    most_confused,
+    rightness,
+    runs_of,
+    spreads,
+)
 from thaw.report.statistics.power import POWER, detectable, detectable_from, power

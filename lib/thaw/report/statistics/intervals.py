@@ -76,19 +76,8 @@ def accuracy_interval(runs: Sequence[Run], alpha: float = ALPHA, within: Spreads
     return max(0.0, float(photos.mean() - half)), min(1.0, float(photos.mean() + half))
 
 
-def gap_interval(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return the interval of a configuration's training minus validation accuracy.
-
-    With folds it is Student's t over the folds. Else, and if all folds say
-    the same, it is that of Newcombe (1998), method 10, for independent
-    samples: the training and the validation photos.
-    """
-    levels = levels_of(photo_means(runs, lead))
-    return interval_over(levels) if vary(levels) else _gap(runs)[1:]
-
-
 def _gap(runs: Sequence[Run]) -> tuple[float, float, float]:
-    """Return how far training is ahead of validation, with its interval."""
+    """Return how far training is ahead of validation, with its interval (Newcombe, 1998, method 10)."""
     photos = runs[0].record.data["photos"]
     train, validation = (
         float(np.mean([getattr(run.record, f"{part}_accuracy") for run in runs])) for part in ("train", "validation")

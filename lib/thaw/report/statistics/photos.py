@@ -127,3 +127,15 @@ def spreads(runs: Sequence[Run], measure: Measure = rightness) -> dict[tuple[str
         estimate, by_chance = (float(np.average(column, weights=weights)) for column in (whole, flips))
         pooled[key] = Spread(estimate, by_chance, int(weights.sum()))
     return pooled
+
+
+def most_confused(predictions: pd.DataFrame) -> tuple[list[str], int, int]:
+    """Find the two classes that are taken for each other most often, how often, and the number of all mistakes.
+
+    Without a mistake there are no classes.
+    """
+    wrong = predictions[predictions["label"] != predictions["predicted"]]
+    if wrong.empty:
+        return [], 0, 0
+    pairs = pd.Series([tuple(sorted(pair)) for pair in zip(wrong["label"], wrong["predicted"])]).value_counts()
+    return list(pairs.index[0]), int(pairs.iloc[0]), len(wrong)

@@ -29,7 +29,8 @@ end
 
 local function header(head)
   head.level = head.level - shift
-  return head
+  if head.identifier ~= "Appendix" then return head end
+  return { pandoc.RawBlock("typst", "#set text(9pt)"), head }
 end
 
 -- Typst refuses a link to a label that does not exist.
@@ -91,18 +92,27 @@ local function image(this)
     .. quoted(pandoc.utils.stringify(this.caption)) .. "))")
 end
 
--- A table in a figure takes over its caption. Below it are the notes.
+-- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small, and
+-- without lines of its own in the cells. A tall figure stands where it leaves no page empty.
 local function figure(this)
   local caption, blocks = this.caption.long, pandoc.Blocks {}
   if this.classes:includes("report-table") then
-    return this.content:walk {
+    local small = this.classes:includes("report-small")
+    local content = this.content:walk {
       Table = function(inner)
         inner.caption = { long = caption }
         return inner
       end,
+      LineBreak = small and function() return { pandoc.Space(), pandoc.Str("·"), pandoc.Space() } end or nil,
     }
+    if not small then return content end
+    blocks:insert(pandoc.RawBlock("typst", "#[#set text(7pt)"))
+    blocks:extend(content)
+    blocks:insert(pandoc.RawBlock("typst", "]"))
+    return blocks
   end
-  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, ["))
+  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: "
+    .. (this.classes:includes("report-tall") and "auto" or "none") .. ", ["))
   blocks:extend(this.content)
   blocks:insert(pandoc.RawBlock("typst", "], caption: ["))
   blocks:extend(caption)
