@@ -47,7 +47,7 @@ def report(capfd, tmp_path, profile: str | dict) -> str:
 
 
 def test_users_see_what_is_for_them_with_an_example_of_each(capfd):
-    assert VISIBLE == ["init", "report", "check", "probe", "blocks", "predict"]
+    assert VISIBLE == ["init", "report", "check", "probe", "blocks", "predict", "clean"]
     for name in VISIBLE:
         assert main([name, "--help"]) == 0
         shown = capfd.readouterr().out

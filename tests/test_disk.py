@@ -24,6 +24,7 @@ with atomic.partial(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("whole")
 """
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]  # where every process has other numbers
+HOST = ["unshare", "--uts", "sh", "-c", 'hostname another && exec "$0" "$@"']
 
 
 def writer(path, *before: str) -> subprocess.Popen:
@@ -72,11 +73,11 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_file(tmp_path):
     assert names(tmp_path) == ["b.csv"]
 
 
-@pytest.mark.parametrize("before", [[], NAMESPACE], ids=["this machine", "another container"])
+@pytest.mark.parametrize("before", [[], NAMESPACE, HOST], ids=["this machine", "another container", "another host"])
 def test_what_another_process_is_writing_stays(tmp_path, before):
     """Also for a process of another machine or container of the same name."""
     if before and (not shutil.which("unshare") or subprocess.run([*before, "true"], capture_output=True).returncode):
-        pytest.skip("needs a PID namespace of its own, which takes root")
+        pytest.skip("needs namespaces of its own, which takes root")
     process = writer(tmp_path / "a.csv", *before)
     atomic.write_atomic(tmp_path / "b.csv", lambda path: path.write_text("whole"))
     process.communicate("go on\n")

@@ -170,8 +170,7 @@ def test_the_explorer_shows_it_as_it_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(explore.pictures, "find", lambda record, keys: photos[: len(keys)] if there[0] else None)
     monkeypatch.setattr("thaw.study.looks.looks", lambda model, image: (names[0], 0.5, np.ones((2, 2))))
     chosen = explore.Explorer({NAMES[0]: hostile(names)})
-    model = tmp_path / f"{'a' * 9}.keras"
-    model.touch()
+    monkeypatch.setattr(explore.freshness, "model_is_current", lambda study: True)
     shown = []
     for name in names:
         chosen.of_class.value = name
@@ -179,7 +178,7 @@ def test_the_explorer_shows_it_as_it_was_written(tmp_path, monkeypatch):
         assert pair.of_class == name and set(pair.photos["label"]) == {name}
         shown += [pair.in_words(2), pair.said(1)]
         if name == names[0]:
-            shown += [pair.picture(1), explore.attention(pair, 1, model)]
+            shown += [pair.picture(1), explore.attention(pair, 1, SimpleNamespace(outputs=tmp_path))]
     chosen.of_class.value = ""
     shown += [chosen.value.confusion(), chosen.value.grid()]
     there[0] = False

@@ -29,7 +29,7 @@ def test_a_study_killed_thirty_times_is_the_one_that_nobody_disturbed(tmp_path, 
         studies += 1
         project = Project(tmp_path / "killed", [0, 1, 2])
         on_folds(project, PHOTOS, seeds=[0, 1], spread=spread)
-        _, now = kill_often(project, rng.choices(KINDS, k=KILLS // 2 - len(killed)), most=30, rng=rng)
+        now = kill_often(project, rng.choices(KINDS, k=KILLS // 2 - len(killed)), most=30, rng=rng)
         killed += now
         assert project.results() == undisturbed.results()
         (rows, answer), (expected_rows, expected) = (each.report_in_figures() for each in (project, undisturbed))

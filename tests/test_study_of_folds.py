@@ -49,7 +49,9 @@ def finish(job: Job, folds, diverged=()) -> None:
         predictions["key"] = [f"fold-{experiment.fold}-{key}" for key in predictions["key"]]
         if experiment.fold in diverged:
             nothing = dict.fromkeys((*record.LAST, "test_accuracy", "test_loss", "inference_ms_per_image"), None)
-            made, predictions = made.model_copy(update={**nothing, "diverged": 1}), predictions[["key"]][:0]
+            history, predictions = history[:1].assign(train_loss=float("nan")), predictions[["key"]][:0]
+            seconds = made.training_seconds.model_copy(update={"head": history["seconds"].sum(), "finetune": 0.0})
+            made = made.model_copy(update={**nothing, "diverged": 1, "training_seconds": seconds})
         runs.save(runs.of_fold(job.directory, experiment.fold), made, history, predictions)
 
 

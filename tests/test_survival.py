@@ -180,11 +180,55 @@ def assert_whole(folder: Path) -> None:
             assert path.read_bytes().rstrip().endswith(b"%%EOF"), path
 
 
-def kill_often(project: Project, kinds: Iterable[str], most: int, rng: random.Random) -> tuple[str, list[str]]:
-    """Run ``report`` to its end, and kill a process of each kind in turn at random moments.
+class Disturbed:
+    """``report`` that is killed and given again: what is finished stays, and no two graphs are at work at once."""
 
-    Whatever is killed, the command ends with an error or is given again; what
-    was finished stays as it was; and no two graphs are at work at once.
+    def __init__(self, project: Project):
+        self.project, self.log = project, project.folder / "said.txt"
+        self.finished: dict[str, object] = {}
+        self.start()
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def start(self) -> None:
+        with self.log.open("a", encoding="utf-8") as file:
+            self.began = file.tell()  # what it says begins there
+            self.process = self.project.start(stdout=file)
+        while "finished already" not in self.said()[self.began :]:  # by then, nothing is left of the one before
+            assert self.process.poll() is None, self.said()[self.began :]
+            time.sleep(0.05)
+        assert_whole(self.project.outputs)
+        now = self.project.trained()
+        assert self.finished == {name: now.get(name) for name in self.finished}, "neither lost nor repeated"
+        self.finished = now
+
+    def ends(self) -> bool:
+        """Wait until it ends, with a report or with what is missing; whether that was a report."""
+        status = self.process.wait()
+        assert status in (0, 1) and ("Missing:" in self.said()[self.began :]) == bool(status), self.said()
+        return status == 0
+
+    def after(self, lines: int, kind: str) -> list[psutil.Process]:
+        """Wait until so many lines are said and such processes run, or until it ends; give the processes."""
+        lines, found = lines + self.said().count("\n"), []
+        while self.process.poll() is None and not found:
+            time.sleep(0.05)
+            found = of_kind(self.process, kind) if self.said().count("\n") >= lines else []
+        return found
+
+    def kill(self, kind: str, chosen: psutil.Process) -> None:
+        others = below(self.process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.killpg(chosen.pid, signal.SIGKILL) if kind == "all" else chosen.kill()
+        if kind in ("parent", "all"):
+            self.process.wait()
+            self.start()
+            assert not any(map(is_alive, others)), "one graph at a time"
+
+
+def kill_often(project: Project, kinds: Iterable[str], most: int, rng: random.Random) -> list[str]:
+    """Run ``report`` to its end, and kill a process of each kind in turn at random moments.
 
     Parameters
     ----------
@@ -196,61 +240,27 @@ def kill_often(project: Project, kinds: Iterable[str], most: int, rng: random.Ra
 
     Returns
     -------
-    str, list of str
-        All that was said; what was killed.
+    list of str
+        What was killed before the study was finished.
     """
-    log, killed = project.folder / "said.txt", []
-    finished: dict[str, object] = {}
-
-    def said(since: int = 0) -> str:
-        return log.read_text(encoding="utf-8")[since:]
-
-    def start() -> subprocess.Popen:
-        since = log.stat().st_size if log.exists() else 0
-        with log.open("a") as file:
-            process = project.start(stdout=file)
-        while "finished already" not in said(since):  # by then, nothing is left of the one before
-            assert process.poll() is None, said(since)
-            time.sleep(0.05)
-        assert_whole(project.outputs)
-        now = project.trained()
-        assert finished == {name: now.get(name) for name in finished}, "what was finished is neither lost nor repeated"
-        finished.update(now)
-        return process
-
-    def wait(process: subprocess.Popen) -> bool:
-        """Wait until it ends, with a report or with what is missing; whether that was a report."""
-        status = process.wait()
-        assert status in (0, 1) and ("Missing:" in said()[-2000:]) == bool(status), said()
-        return status == 0
-
-    process = start()
+    study, killed = Disturbed(project), []
     for kind in kinds:
-        lines, found = said().count("\n") + rng.randint(1, most), []
-        while process.poll() is None and not (said().count("\n") >= lines and (found := of_kind(process, kind))):
-            time.sleep(0.05)
+        while not (found := study.after(rng.randint(1, most), kind)) and not study.ends():
+            study.start()
         if not found:
-            if wait(process):
-                break
-            process = start()
-            continue
-        killed.append(kind)
-        others = below(process)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.killpg(process.pid, signal.SIGKILL) if kind == "all" else rng.choice(found).kill()
-        if kind in ("parent", "all"):
-            process.wait()
-            process = start()
-            assert not any(map(is_alive, others)), "one graph at a time"
-    for _ in range(3):
-        if wait(process):
             break
-        process = start()
-    assert start().wait() == 0
-    assert "Traceback" not in said()
+        study.kill(kind, rng.choice(found))
+        killed.append(kind)
+    for _ in range(3):
+        if study.ends():
+            break
+        study.start()
+    study.start()
+    assert study.ends()
+    assert "Traceback" not in study.said()
     left = [path for path in project.outputs.rglob("*") if ".part" in path.name or "damaged" in path.name]
     assert left == []
-    return said(), killed
+    return killed
 
 
 @pytest.fixture(scope="module")

@@ -134,9 +134,10 @@ class Graph:
         """Hold the lock of a study or of its report; first end what coordinators have left that were killed."""
         with locked([self.study.outputs / holds], waiting):
             for left in self._coordinators.glob(f"{holds}-*"):
-                left.unlink(missing_ok=True)  # so what they have left on other machines ends, too
+                left.unlink(missing_ok=True)  # what they have left ends itself then, also on other machines
                 if processes_with({RUN: str(left)}):
-                    _stop({RUN: str(left)}, "An earlier run was killed. What it has left at work is stopped first.")
+                    says = "An earlier run was killed. What it has left at work is stopped first."
+                    _stop({RUN: str(left)}, says, told=True)
             yield
 
 
@@ -169,13 +170,14 @@ def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch 
                 _stop(mark, "Stopping. Finished epochs are kept. Ctrl-C once more ends it at once.", not stop.args)
                 raise
         if processes_with(mark):
-            _stop(mark, "Snakemake was killed. The jobs that it has left at work are stopped.")
+            coordinator.unlink()
+            _stop(mark, "Snakemake was killed. The jobs that it has left at work are stopped.", told=True)
         return status
     finally:
         coordinator.unlink(missing_ok=True)
 
 
-def _stop(mark: dict[str, str], says: str, told: bool = False) -> None:
+def _stop(mark: dict[str, str], says: str, told: bool) -> None:
     """Stop processes: first politely, and after some seconds or a second Ctrl-C at once.
 
     Parameters
@@ -185,7 +187,7 @@ def _stop(mark: dict[str, str], says: str, told: bool = False) -> None:
     says : str
         What is said first.
     told : bool
-        Whether the terminal has told them, as it does on Ctrl-C.
+        Whether they have been told: by the terminal, as on Ctrl-C, or since their coordinator's file is gone.
     """
     try:
         print(f"\n{says}", file=sys.stderr, flush=True)
