@@ -50,6 +50,7 @@ def finish(job: Job, folds, diverged=()) -> None:
         if experiment.fold in diverged:
             nothing = dict.fromkeys((*record.LAST, "test_accuracy", "test_loss", "inference_ms_per_image"), None)
             made, predictions = made.model_copy(update={**nothing, "diverged": 1}), predictions[["key"]][:0]
+            history["train_loss"] = float("nan")
         runs.save(runs.of_fold(job.directory, experiment.fold), made, history, predictions)
 
 
