@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11 
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 EXPORT := uv export --quiet --frozen --no-annotate --no-emit-project --output-file
 
-.PHONY: help report test test-long lint lab clean lock environment
+.PHONY: help report test test-long lint lab clean lock licences audit environment
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,13 @@ lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(EXPORT) requirements-lab.lock --extra lab > /dev/null
 	$(EXPORT) requirements-test.lock --all-extras --no-extra peers > /dev/null
 	rm uv.lock
+
+licences: $(VENV)/installed-test  ## write docs/licences.md anew, after "make lock"
+	@$(BIN)/python tests/licences.py
+
+# It asks PyPI for each locked package, and is no part of the environment.
+audit:  ## look for known vulnerabilities in what is locked (needs uv and the internet)
+	@uvx pip-audit --disable-pip --require-hashes --requirement requirements-test.lock
 
 environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)
 

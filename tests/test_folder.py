@@ -2,9 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+import socket
+import struct
+import time
 import unicodedata
+import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +298,74 @@ def test_every_kind_of_photo_becomes_rgb(tmp_path, name):
     assert decoding.look(tmp_path / name)["format"] == Image.open(tmp_path / name).format
 
 
+def test_huge_photos_are_decoded_one_at_a_time_and_by_rows(tmp_path, monkeypatch):
+    """A small file may hold one: each takes up to 3 GB, and four threads read photos."""
+    whole, at_once, most = decoding._rgb, [], []
+
+    def watched(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(image)
+        return whole(image)
+
+    monkeypatch.setattr(decoding, "_rgb", watched)
+    photo(0, (20, 12)).save(tmp_path / "a.png")
+    for huge, several in ((100, False), (20 * 12, True)):
+        most.clear()
+        monkeypatch.setattr(decoding, "HUGE", huge)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(decoding.read, [tmp_path / "a.png"] * 20))
+        assert (max(most) > 1) is several
+    Image.fromarray((GREY * 257).round().astype(np.uint16)).save(tmp_path / "sixteen.png")
+    before = decoding.read(tmp_path / "sixteen.png")
+    monkeypatch.setattr(decoding, "ROWS", 5)
+    assert np.array_equal(decoding.read(tmp_path / "sixteen.png"), before)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bomb(folder: Path, kind: str) -> str:
+    """Write a small file that would fill the memory; what is said of it."""
+    path, packed = folder / "bomb.png", zlib.compress(bytes(2**27))
+    side = 50_000 if kind == "pixels" else 8
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    extra = {"text": chunk(b"zTXt", b"k\0\0" + packed), "colours": chunk(b"iCCP", b"k\0\0" + packed)}.get(kind, b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    if kind == "length":
+        with path.open("r+b") as file:
+            file.truncate(decoding.BYTES + 2**20)
+        return "1,025 MB: more than 1,024"
+    return "more than 179 million pixels" if kind == "pixels" else "damaged (Decompressed data too large"
+
+
+@pytest.mark.parametrize("kind", ["pixels", "text", "colours", "length"])
+def test_a_bomb_is_a_photo_that_cannot_be_read(tmp_path, kind):
+    said = bomb(tmp_path, kind)
+    assert decoding.look(tmp_path / "bomb.png")["reason"].startswith(said)
+    with pytest.raises(decoding.Unreadable, match=re.escape(said)):
+        decoding.read(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/x) (w) file",  # Ghostscript would run it
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+        b"%PDF-1.4\n",
+        b"8BPS\0\1\0\0\0\0\0\0\0\3\0\0\0\1\0\0\0\1\0\10\0\3",
+        b"P6 9 9 255 " + bytes(243),
+    ],
+    ids=["EPS", "SVG", "PDF", "PSD", "PPM"],
+)
+def test_no_other_format_is_read_whatever_the_file_is_called(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert decoding.look(tmp_path / "a.jpg") == {"reason": "not a photo in JPEG, PNG, WebP, BMP, GIF or TIFF"}
+
+
 def test_of_a_moving_picture_the_first_frame_is_read(tmp_path):
     frames = [Image.new("RGB", (20, 12), colour) for colour in ("red", "blue", "white")]
     for name in ("a.gif", "a.webp", "a.tif"):
@@ -577,6 +651,45 @@ def test_photos_without_class_folders(tmp_path):
 def test_a_class_whose_name_cannot_be_shown(tmp_path):
     with pytest.raises(InvalidParameter, match=r"'a\\nb' is no name for a class.*Rename it"):
         found(fill(tmp_path, {"a\nb": 30, "c": 30}))
+
+
+def test_what_lies_among_photos_and_is_none_is_named(folder):
+    """Names of bytes, pipes, devices, sockets, links that go round or out: nothing is waited for, or read twice."""
+    os.rename(folder / "cat" / "0.bmp", os.fsencode(folder) + b"/cat/\xff.bmp")
+    (folder / "cat" / "1.bmp").rename(folder / "cat" / "a\u202epmb.bmp")
+    os.mkfifo(folder / "dog" / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as unheard:
+        unheard.bind(os.path.relpath(folder / "dog" / "socket.jpg"))
+    for name, goal in {"zero": "/dev/zero", "round": "round.jpg", "words": "/etc/passwd"}.items():
+        (folder / "dog" / f"{name}.jpg").symlink_to(goal)
+    (folder / "dog" / "up").symlink_to("..")
+    source = found(folder, on_damaged="leave_out")
+    assert {each["path"]: each["reason"].partition(":")[0] for each in source.left_out} == {
+        r"cat/\udcff.bmp": "its name has a control character or is not Unicode",
+        r"cat/a\u202epmb.bmp": "its name has a control character or is not Unicode",
+        **{f"dog/{name}.jpg": "there is no such file" for name in ("pipe", "socket", "zero", "round")},
+        "dog/words.jpg": "not a photo in JPEG, PNG, WebP, BMP, GIF or TIFF",
+    }
+    assert source.ignored == ("dog/up/",)
+    assert len(source) == 78
+
+
+@pytest.mark.parametrize("name", ["http://example.com/a.png", "/dev/zero", "~/x.png", "$HOME/x.png", "x" * 5000])
+def test_a_table_s_paths_are_files_and_nothing_else(tmp_path, name):
+    (tmp_path / "t.csv").write_text(f"path,label\n{name},x\n", encoding="utf-8")
+    with pytest.raises(DataDamaged, match="1 of 1 photos cannot be read.*there is no such file"):
+        find_source(f"table:{tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("-rf", "--help"), ("x" * 255, "a'b\"c$(x)`y`{z}")])
+def test_class_names_that_a_shell_or_another_disk_would_confuse(tmp_path, names):
+    try:
+        for seed, name in enumerate(names):
+            fill(tmp_path, {name: 40}, seed)
+    except OSError:
+        pytest.skip("no folder can have this name here")
+    if len(list(tmp_path.iterdir())) == 2:  # a disk may not tell case apart
+        assert found(tmp_path).classes == tuple(sorted(names))
 
 
 def test_no_such_folder(folder):

@@ -1,7 +1,12 @@
 """Networks of the user's own, from ``.keras`` files."""
 
+import io
+import json
 import shutil
+import zipfile
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -208,6 +213,142 @@ def test_a_file_that_is_no_network(tmp_path, content):
         backbones.get(str(path))
 
 
+# Files that others have made to do harm
+
+FUNCTION = {"class_name": "function", "registered_name": None}
+CLASSES = {  # what the convolution becomes, and what is said of it
+    "os": ({"class_name": "system", "module": "os", "registered_name": "x"}, "not Keras' own: system"),
+    "builtins": ({"class_name": "eval", "module": "builtins", "registered_name": "x"}, "not Keras' own: eval"),
+    "no text": ({"class_name": ["x"], "module": 5}, "not Keras' own"),
+    "nested": ({"class_name": "Lambda", "module": "keras.layers", "config": [1]}, "a Lambda layer"),
+    "saved model": ({"class_name": "TFSMLayer", "module": "keras.layers"}, "a TFSMLayer layer"),
+    "pickle": ({"class_name": "TorchModuleWrapper", "module": "keras.layers"}, "a TorchModuleWrapper layer"),
+    "a file's words": (
+        {"class_name": "StringLookup", "module": "keras.layers", "config": {"vocabulary": "/etc/passwd"}},
+        "a StringLookup layer.*another file",
+    ),
+}
+SETTINGS = {  # what is changed in the convolution's configuration
+    "a download": ({"activation": FUNCTION | {"module": "keras.utils", "config": "get_file"}}, "own: get_file"),
+    "no safe mode": (
+        {"activation": FUNCTION | {"module": "keras.config", "config": "enable_unsafe_deserialization"}},
+        "own: enable_unsafe",
+    ),
+    "a loader": ({"activation": FUNCTION | {"module": "keras.src.saving.saving_api", "config": "load_model"}}, "own: "),
+    "eval": ({"activation": FUNCTION | {"module": "builtins", "config": "eval"}}, "cannot load it"),
+    "code": ({"activation": {"class_name": "__lambda__", "config": {"value": ["4wE=", None, None]}}}, "__lambda__"),
+    "a process": ({"activation": {"class_name": "__typespec__", "module": "subprocess", "config": []}}, "__typespec__"),
+    "huge": ({"filters": 10**9}, r"28000000000 weights, and the file has [\d,]+ bytes"),
+    "endless": ({"filters": 10**400}, "weights, and the file has"),
+    "less than none": ({"filters": -4}, "cannot load it"),
+}
+CONTENTS = {  # the file's whole configuration
+    "deep": ("[" * 100_000, "not a .keras file"),
+    "deeper": ('{"class_name":' * 100_000, "not a .keras file"),
+    "a list": ("[1, 2]", "not a .keras file"),
+    "nothing": ("null", "not a .keras file"),
+    "empty": ("{}", "cannot load it"),
+    "no text": (b"\xff\xfe\x00", "not a .keras file"),
+    "a bomb": (b" " * (2**26 + 1), "config.json has 67,108,865 bytes"),
+}
+
+
+def virtual(folder: Path, group: h5py.Group) -> None:
+    layout = h5py.VirtualLayout((3, 3, 3, 4), "f4")
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "x", (3, 3, 3, 4))
+    group.create_virtual_dataset("0", layout)
+
+
+KERNELS = {  # what the convolution's kernel becomes
+    "external link": (lambda folder, group: group.__setitem__("0", h5py.ExternalLink("secret.h5", "x")), "elsewhere"),
+    "soft link": (lambda folder, group: group.__setitem__("0", h5py.SoftLink("/layers")), "leads elsewhere"),
+    "external data": (
+        lambda folder, group: group.create_dataset("0", (3, 3, 3, 4), "f4", external=[(folder / "secret.h5", 0, 432)]),
+        "'layers/conv2d/vars/0' is read from another file",
+    ),
+    "virtual data": (virtual, "is read from another file"),
+    "huge": (
+        lambda folder, group: group.create_dataset("0", (900, 1000, 1000), "f4", chunks=(1, 1000, 1000)),
+        r"3,6[\d,]+ bytes of weights in a file of",
+    ),
+    "not a number": (lambda folder, group: group.create_dataset("0", data=np.full((3, 3, 3, 4), np.nan)), "no numbers"),
+    "infinite": (lambda folder, group: group.create_dataset("0", data=np.full((3, 3, 3, 4), np.inf)), "are infinite"),
+    "text": (lambda folder, group: group.create_dataset("0", data=np.full((3, 3, 3, 4), b"x")), "cannot load it"),
+    "another shape": (lambda folder, group: group.create_dataset("0", data=np.ones((3, 3, 3, 5))), "cannot load it"),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, bytes]:
+    """The parts of a small network's file."""
+    photos = keras.Input((32, 32, 3))
+    path = tmp_path_factory.mktemp("plain") / "mine.keras"
+    keras.Model(photos, layers.Conv2D(4, 3, name="conv2d")(layers.Rescaling(1 / 255)(photos))).save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def hostile(plain, kind, name, folder) -> dict[str, bytes | str]:
+    """Make the parts of a hostile network's file."""
+    parts, configuration = dict(plain), json.loads(plain["config.json"])
+    convolution = configuration["config"]["layers"][2]
+    if kind is CONTENTS:
+        parts["config.json"] = kind[name][0]
+        return parts
+    if kind is CLASSES:
+        convolution |= kind[name][0]
+    elif kind is SETTINGS:
+        convolution["config"] |= kind[name][0]
+    else:
+        content = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(content, "r+") as weights:
+            del weights["layers/conv2d/vars/0"]
+            kind[name][0](folder, weights["layers/conv2d/vars"])
+        parts["model.weights.h5"] = content.getvalue()
+    return parts | {"config.json": json.dumps(configuration)}
+
+
+HOSTILE = [(kind, name) for kind in (CLASSES, SETTINGS, CONTENTS, KERNELS) for name in kind]
+
+
+@pytest.mark.parametrize("kind, name", HOSTILE, ids=[name for _, name in HOSTILE])
+def test_a_hostile_network_is_refused_before_it_does_anything(tmp_path, plain, kind, name):
+    with h5py.File(tmp_path / "secret.h5", "w") as secret:
+        secret["x"] = np.ones((3, 3, 3, 4), np.float32)
+    path = tmp_path / "mine.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, content in hostile(plain, kind, name, tmp_path).items():
+            archive.writestr(part, content)
+    with pytest.raises((UnsupportedNetwork, UnknownBackbone), match=kind[name][1]):
+        load_pretrained(str(path), 32, "imagenet")
+
+
+def test_weights_that_expand_or_are_missing_are_refused(tmp_path, plain):
+    for weights, said in (
+        (bytes(2**27), "times as many or more"),
+        (plain["model.weights.h5"][:2000], "not weights of Keras"),
+    ):
+        with zipfile.ZipFile(tmp_path / "mine.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", plain["config.json"])
+            archive.writestr("model.weights.h5", weights)
+        with pytest.raises(UnsupportedNetwork, match=said):
+            load_pretrained(str(tmp_path / "mine.keras"), 32, "imagenet")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, said) in KERNELS.items() if "load" not in said])
+def test_hostile_weights_of_a_network_that_is_known_are_refused(tmp_path, name):
+    network = backbones.get("mobilenet").build(32)
+    network.save_weights(tmp_path / "mine.weights.h5")
+    with h5py.File(tmp_path / "mine.weights.h5", "r+") as weights:
+        del weights["layers/conv2d/vars/0"]
+        if name in ("not a number", "infinite"):
+            weights["layers/conv2d/vars/0"] = np.full((3, 3, 3, 32), np.inf if name == "infinite" else np.nan)
+        else:
+            KERNELS[name][0](tmp_path, weights["layers/conv2d/vars"])
+    with pytest.raises(WeightsMismatch, match=f"weights = .*{KERNELS[name][1]}"):
+        load_pretrained("mobilenet", 32, str(tmp_path / "mine.weights.h5"))
+
+
 def test_the_content_names_a_network_and_not_its_folder(tmp_path):
     path = saved(model(), tmp_path / "mine.keras")
     (tmp_path / "elsewhere").mkdir()
@@ -285,5 +426,6 @@ def test_augmentation_inside_a_network_is_off_where_it_is_frozen(tmp_path):
     np.testing.assert_array_equal(base(PHOTOS, training=True), base(PHOTOS, training=False))
     assert next(iter(graph.cut(whole).frontier)).startswith("random_flip")
     unfreezing.unfreeze(base, base.layers)
-    assert not np.allclose(base(PHOTOS, training=True), base(PHOTOS, training=False))
+    plain = base(PHOTOS, training=False)
+    assert not all(np.allclose(base(PHOTOS, training=True), plain) for _ in range(20)), "some photo is flipped"
     assert not graph.cut(whole).has_frozen_part

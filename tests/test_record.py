@@ -1,5 +1,7 @@
 """What a run leaves on disk."""
 
+import csv
+import io
 import json
 import subprocess
 
@@ -361,3 +363,46 @@ def test_a_network_s_file_names_the_folder_by_its_stem(tmp_path, monkeypatch):
     monkeypatch.setattr("thaw.disk.places.project", lambda: tmp_path)
     folder = runs.output_directory(Experiment.of({"backbone": "/photos/own.keras", "strategy": "all"}))
     assert folder == tmp_path / "outputs" / "lab" / "own-all-0"
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@x",
+    "'=1",
+    "''=1",
+    "'a",
+    "＝1",
+    "\t=1",
+    "a=1",
+    "",
+    "NA",
+    "007",
+    "=cmd|' /C x'!A0",
+]
+
+
+def test_no_cell_is_a_formula_and_each_reads_back():
+    table = pd.DataFrame({"key": FORMULAS, "=header": FORMULAS, "number": -1.5})
+    content = runs.as_csv(table).decode()
+    cells = list(csv.reader(io.StringIO(content, newline="")))
+    assert not [cell for row in cells for cell in row[:2] if cell.startswith(tuple("=+-@＝\t\r"))]
+    assert {row[2] for row in cells[1:]} == {"-1.5"}, "numbers are no formulas"
+    read = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False).map(runs.as_it_was)
+    assert read["key"].tolist() == FORMULAS
+
+
+@given(st.text(alphabet="'=+-@\t\r＝ab,\"", max_size=6))
+def test_any_cell_reads_back(cell):
+    assert runs.as_it_was(runs.inert(cell)) == cell
+    assert not runs.inert(cell).startswith(tuple("=+-@＝\t\r"))
+
+
+@pytest.mark.parametrize("value", [10**30, -1, "1", None, 0.5, float("nan")])
+def test_a_count_that_no_table_could_hold_is_refused(tmp_path, value):
+    runs.save(tmp_path, *made_up_run())
+    content = json.loads((tmp_path / "record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps(content | {"total_parameters": value}))
+    with pytest.raises(InvalidRecord, match="total_parameters"):
+        Run.read(tmp_path)

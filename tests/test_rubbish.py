@@ -173,6 +173,10 @@ RUBBISH = [
     "- " * 20_000,
     "image_size: " + "9" * 10_000,
     "image_size: 0x" + "f" * 10_000,
+    "image_size: 1" + ":59" * 20_000,
+    "image_size: 1" + ":59" * 20_000 + ".5",
+    "a: 1\n" * 20_000,
+    "study: {seeds: [" + "1," * 30_000 + "1]}",
     "dataset: 2001-99-99",
     'dataset: !!int ""',
     "dataset: !!bool maybe",
@@ -245,6 +249,19 @@ def test_a_name_given_twice_is_refused(tmp_path):
 def test_what_could_grow_without_limit_is_refused(tmp_path, text, words):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InvalidParameter, match=f"{words} is not allowed"):
+        Study.load(str(tmp_path / "mine.yaml"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("seed: 1\n" + "#" * 2**16, "65,544 bytes; allowed are 65,536"),
+        ("\nseed: 1" + ":59" * 20_000, "the number in line 2 has 60,001 digits"),
+    ],
+)
+def test_what_would_take_minutes_to_read_is_refused(tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InvalidParameter, match=words):
         Study.load(str(tmp_path / "mine.yaml"), tmp_path)
 
 

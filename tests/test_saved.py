@@ -290,3 +290,21 @@ def test_a_wrong_file_is_refused(mobilenet, tmp_path):
         with pytest.raises(UnsupportedNetwork, match=re.escape(message)) as raised:
             Saved.load(str(tmp_path / name))
         assert str(raised.value).startswith("MODEL = ")
+
+
+def test_a_file_with_operations_that_could_write_is_refused(tmp_path):
+    """TensorFlow's own operations, which some builds of the interpreter can run."""
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3), tf.uint8)])
+    def writes(photo):
+        tf.raw_ops.WriteFile(filename=str(tmp_path / "written"), contents="x")
+        return tf.zeros((1, 2)) * tf.cast(tf.reduce_mean(tf.cast(photo, tf.float32)), tf.float32)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([writes.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    path = tmp_path / "evil.tflite"
+    path.write_bytes(converter.convert())
+    saved._add_labels(path, ["a", "b"])
+    with pytest.raises(UnsupportedNetwork, match="not TensorFlow Lite's own: FlexWriteFile"):
+        saved.Saved.load(str(path))
+    assert not (tmp_path / "written").exists()

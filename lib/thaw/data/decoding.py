@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import threading
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,16 @@ FOREIGN = (
 )
 PIXELS = 178_956_970  # Pillow's own limit: beyond it, a small file may fill the memory
 LARGE = 2**23  # pixels: larger photos are halved before they are resized, as memory is what limits
+BYTES = 2**30  # of a file: no photo has more, and a file is read as a whole
+HUGE = 2**25  # pixels: larger photos are decoded one at a time, as each may take up to 3 GB
+ROWS = 256  # of a photo in fractions that are converted at once
 THUMBNAIL = 64  # pixels: the side from which a photo's brightness is told
 
 Image.init()  # or some formats are unknown until Pillow has met another
 # Photos between a half of Pillow's limit and the limit are allowed here; Pillow would warn of each.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_alone = threading.Lock()
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
@@ -52,12 +59,13 @@ def read(path: Path) -> np.ndarray:
     Unreadable
     """
     try:
-        image = _opened(path.read_bytes())
-        image.load()
-        upright = _rgb(_upright(image))
-        while upright.width * upright.height > LARGE:
-            upright = upright.reduce(2)
-        return np.asarray(upright)
+        image = _opened(_content(path))
+        with _in_turn(image):
+            image.load()
+            upright = _rgb(_upright(image))
+            while upright.width * upright.height > LARGE:
+                upright = upright.reduce(2)
+            return np.asarray(upright)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise Unreadable(reason(error)) from None
 
@@ -74,15 +82,16 @@ def look(path: Path) -> dict[str, Any]:
         99 % of the pixels stay below: p5, p99. For a photo that cannot be read: reason.
     """
     try:
-        content = path.read_bytes()
+        content = _content(path)
         image = _opened(content)
         width, height = image.size
         image.draft(None, (THUMBNAIL, THUMBNAIL))
-        image.load()
-        upright = _upright(image)
-        if _orientation(image) >= 5:
-            width, height = height, width
-        small = _rgb(upright).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        with _in_turn(image):
+            image.load()
+            upright = _upright(image)
+            if _orientation(image) >= 5:
+                width, height = height, width
+            small = _rgb(upright).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         p5, p99 = np.percentile(np.asarray(small), (5, 99)).round(1)
     except Exception as error:
         return {"reason": reason(error)}
@@ -108,6 +117,17 @@ def reason(error: Exception) -> str:
         case OSError(strerror=str(words)):
             return words.lower()
     return f"damaged ({' '.join(str(error).split())[:100] or type(error).__name__})"
+
+
+def _content(path: Path) -> bytes:
+    if (size := path.stat().st_size) > BYTES:
+        raise Unreadable(f"{size / 2**20:,.0f} MB: more than {BYTES / 2**20:,.0f}")
+    return path.read_bytes()
+
+
+def _in_turn(image: Image.Image) -> AbstractContextManager:
+    """Let one thread at a time decode a huge photo: a small file may hold one."""
+    return _alone if image.width * image.height > HUGE else nullcontext()
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -139,14 +159,23 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Convert a photo of any mode to RGB."""
     if image.mode.startswith(("I", "F")):  # whole numbers of 16 or 32 bits, or fractions
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        highest = values.max(initial=0)
-        if image.mode.startswith("I;16") or highest > 255:
-            values = values / 257
-        elif image.mode == "F" and highest <= 1:
-            values = values * 255
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_bytes(np.asarray(image), image.mode)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _bytes(values: np.ndarray, mode: str) -> np.ndarray:
+    """Bring grey values to 0 to 255, some rows at a time: as fractions, those of a huge photo would take gigabytes."""
+    blocks = np.array_split(values, -(-len(values) // ROWS) or 1)
+    highest = max(np.nan_to_num(block.astype(float)).max(initial=0) for block in blocks)
+    whole = np.empty(values.shape, np.uint8)
+    for block, found in zip(np.array_split(whole, len(blocks)), blocks):
+        fractions = np.nan_to_num(found.astype(float))
+        if mode.startswith("I;16") or highest > 255:
+            fractions /= 257
+        elif mode == "F" and highest <= 1:
+            fractions *= 255
+        block[:] = fractions.clip(0, 255).round()
+    return whole

@@ -336,7 +336,8 @@ def _refused(file: Path, name: str) -> str:
         return "its name has a control character or is not Unicode: rename it"
     if file.suffix.lower() in decoding.FOREIGN:
         return f"{file.suffix[1:].upper()} is not read: save it as JPEG or PNG"
-    if not file.is_file():  # a broken link, or something that would wait for ever
+    # A broken link, a name too long, or something that would wait for ever.
+    if not os.path.isfile(file):  # noqa: PTH113 - unlike Path.is_file, it accepts any text
         return "there is no such file"
     return ""
 

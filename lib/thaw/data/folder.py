@@ -65,7 +65,8 @@ def find(dataset: str, folder: Path) -> Found:
             f"{f' (found: {some(sorted(walk.ignored), 5)})' if walk.ignored else ''}. "
             "Put the photos of each class into a sub-folder with the class' name."
         )
-    photos = pd.DataFrame(rows, columns=["file", "path", "label", "part"]).assign(group="")
+    # As objects: pandas' own texts hold no name that is not Unicode, and such a file is still to be named.
+    photos = pd.DataFrame(rows, columns=["file", "path", "label", "part"], dtype=object).assign(group="")
     return Found(photos, tuple(sorted(walk.ignored)), divided)
 
 

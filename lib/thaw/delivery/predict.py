@@ -11,8 +11,7 @@ from pathlib import Path
 from thaw.data import decoding, folder
 from thaw.data.files import shown
 from thaw.network.saved import Saved
-
-FORMULA = tuple("=+-@＝＋－＠")  # a cell that begins so is a formula to a spreadsheet
+from thaw.records.runs import inert
 
 
 @dataclass
@@ -104,8 +103,6 @@ class Predictions:
 
 
 def _csv(*cells: str) -> str:
-    """Write a row. A cell that a spreadsheet would run as a formula gets an apostrophe before it, as OWASP advises."""
     text = io.StringIO()
-    safe = [f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells]
-    csv.writer(text, lineterminator="").writerow(safe)
+    csv.writer(text, lineterminator="").writerow(map(inert, cells))
     return text.getvalue()

@@ -9,6 +9,9 @@ import platformdirs
 from thaw.disk.locks import again
 from thaw.errors import OutputNotWritable, ThawError
 
+# Signs that turn the reading order of all text after them, by Unicode's names; letters turn by themselves.
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
 
 def project() -> Path:
     """Find the project's root: the working directory, or the nearest above it with ``params/profiles``.
@@ -67,8 +70,11 @@ def unusable(path: Path, reason: str) -> OutputNotWritable:
 
 
 def printable(name: str) -> bool:
-    """Whether a name has no control characters, line ends or bytes that are not UTF-8."""
-    return not any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in name)
+    """Whether a name has no control characters, line ends, bytes that are not UTF-8, or turns of the reading order."""
+    return not any(
+        unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(sign) in TURNS
+        for sign in name
+    )
 
 
 def shipped(*parts: str) -> Path:

@@ -2,13 +2,17 @@
 
 The file is taken apart and put together again: a model within the model
 becomes part of one graph, a classifier on top is left out, and the input gets
-the study's image size. Only Keras' own layers are loaded, in safe mode: a file
-with code in it is refused.
+the study's image size.
+
+Others may have made the file. `check_file` and `load` refuse one that holds
+code, reads other files, or would fill the memory, and say what is wrong.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from thaw.disk import places
 from thaw.disk.hashes import sha256_of
 from thaw.errors import InvalidParameter, UnknownBackbone, UnsupportedNetwork, first_line
+from thaw.experiment import shown
 from thaw.network.backbones import Backbone, prepared
 
 if TYPE_CHECKING:  # Keras takes seconds to import
@@ -38,6 +43,19 @@ OF_APPLICATIONS = {
     "StochasticDepth": "keras.src.applications.convnext",
     "CustomScaleLayer": "keras.src.applications.inception_resnet_v2",
 }
+# Where Keras keeps what networks are made of. Its other modules read files, fetch addresses and change settings.
+MODELLING = re.compile(
+    r"keras(\.src)?(\.(activations|applications|constraints|dtype_policies|initializers|layers|models|ops|quantizers|"
+    r"random|regularizers)(\..+)?)?"
+)
+# Layers that run code which comes with them, or read other files.
+CODE = (
+    *("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"),
+    *("StringLookup", "IntegerLookup", "TextVectorization"),
+)
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
+SMALL = 2**26  # bytes that every text in an archive stays below
+EXPANDS = 20  # times: weights that were saved compress to half, at the very best
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Own(Backbone):
     @property
     def only_size(self) -> int | None:
         """As in `Backbone`: found by building the network for another size."""
-        side, _, _ = _image(self.path, _loaded(str(self.path)))
+        side, _, _ = _image(self.path, self._loaded())
         if side is None:
             return None
         try:
@@ -112,7 +130,7 @@ class Own(Backbone):
         InvalidParameter
             If the file does not tell how photos are to be prepared.
         """
-        model = _loaded(str(self.path))
+        model = self._loaded()
         height, width, _ = _image(self.path, model)
         self._check_preprocessing(model)
         # The classifier is cut off before the size changes: it may be made for one size alone.
@@ -125,6 +143,16 @@ class Own(Backbone):
                 "Save a network of convolutions."
             )
         return features
+
+    def _loaded(self) -> keras.Model:
+        where = f"backbone = {str(self.path)!r}"
+        model = load(where, self.path)
+        if not getattr(model, "operations", None) or not getattr(model, "inputs", None):
+            raise UnsupportedNetwork(
+                f"{where}: a {type(model).__name__} whose graph is not known. Build it as a Functional "
+                "model, or as a Sequential one with an Input, and save it again."
+            )
+        return model
 
     def _copy(self, model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
         try:
@@ -155,7 +183,7 @@ class Own(Backbone):
 
 
 def check_file(where: str, file: Path) -> None:
-    """Refuse a file that is no network, or one that holds custom classes or code.
+    """Refuse a file that is no network, or one that holds custom classes or code. It takes no Keras.
 
     Parameters
     ----------
@@ -167,33 +195,60 @@ def check_file(where: str, file: Path) -> None:
     ------
     UnknownBackbone, UnsupportedNetwork
     """
-    _check_classes(where, _configuration(where, file))
+    _configuration(where, file)
+
+
+def text_in(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a text in an archive.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If it is not there, or too large for a text.
+    """
+    if (size := archive.getinfo(name).file_size) > SMALL:
+        raise ValueError(f"{name} has {size:,} bytes")
+    return archive.read(name)
 
 
 def _configuration(where: str, file: Path) -> dict:
     try:
-        with zipfile.ZipFile(file) as content:
-            return json.loads(content.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        with zipfile.ZipFile(file) as archive:
+            configuration = json.loads(text_in(archive, CONFIG))
+            swollen = [each for each in archive.infolist() if each.file_size > max(SMALL, EXPANDS * each.compress_size)]
+        if not isinstance(configuration, dict):
+            raise TypeError(f"{CONFIG} is no mapping")
+        _check_classes(where, configuration)
+    except UnsupportedNetwork:
+        raise
+    except Exception as error:  # an archive or a JSON text can be damaged in many ways
         raise UnknownBackbone(
             f"{where}: not a .keras file ({first_line(error)}). Save the network with model.save('x.keras') in Keras 3."
         ) from None
+    if swollen:
+        raise UnsupportedNetwork(
+            f"{where}: {swollen[0].filename} is {swollen[0].compress_size:,} bytes in the file, and {EXPANDS} times as "
+            "many or more when it is unpacked. No network is. Save the network again with model.save('x.keras')."
+        )
+    configuration.pop("compile_config", None)
+    return configuration
 
 
 def _check_classes(where: str, configuration: dict) -> None:
-    """Refuse what safe mode would, and name it: custom classes, and layers that hold code."""
+    """Refuse custom classes, and layers that hold code or read other files; and name them."""
     custom: dict[str, None] = {}
     for part in _parts(configuration):
-        name, module = part["class_name"], part.get("module") or ""
-        if name == "Lambda":
+        name, module = str(part["class_name"]), part.get("module")
+        if name in CODE:
+            settings = part.get("config")
+            named = f" ({settings.get('name')!r})" if isinstance(settings, dict) else ""
             raise UnsupportedNetwork(
-                f"{where}: has a Lambda layer ({part.get('config', {}).get('name')!r}). Its code would be "
-                "run, so it is not loaded. Write it with Keras' own layers or keras.ops, and save the network again."
+                f"{where}: has a {name} layer{named}. Its code would be run or another file read, so it is not loaded. "
+                "Write it with Keras' own layers or keras.ops, and save the network again."
             )
-        if name in OF_APPLICATIONS or module.split(".")[0] in ("keras", "builtins"):
-            continue
-        if part.get("registered_name") or module:
-            custom[name] = None
+        own = MODELLING.fullmatch(str(module)) or (module == "builtins" and name == "function")
+        if name not in OF_APPLICATIONS and not own and (part.get("registered_name") or module):
+            custom[str(part.get("config")) if name == "function" else name] = None
     if custom:
         raise UnsupportedNetwork(
             f"{where}: has classes that are not Keras' own: {', '.join(custom)}. A file does not hold "
@@ -214,28 +269,123 @@ def _parts(configuration: Any) -> Iterator[dict]:
             yield from _parts(value)
 
 
-def _loaded(path: str) -> keras.Model:
-    """Load a file's network."""
+def load(where: str, file: Path) -> keras.Model:
+    """Load a file's network, with its weights.
+
+    Parameters
+    ----------
+    where : str
+        Names the file in messages.
+    file : Path
+
+    Raises
+    ------
+    UnknownBackbone, UnsupportedNetwork
+        If it is no network; holds code, or refers to other files; has more weights than the file has room for; or
+        weights that are no numbers.
+    """
     import importlib
 
     import keras
 
+    configuration = _configuration(where, file)
     classes = {name: getattr(importlib.import_module(module), name) for name, module in OF_APPLICATIONS.items()}
     try:
-        model = keras.saving.load_model(path, custom_objects=classes, compile=False, safe_mode=True)
-    except Exception as error:  # every layer and reader raises its own
+        # First without weights: what is built in such a scope has shapes and no values.
+        with keras.StatelessScope(initialize_variables=False):
+            planned = keras.saving.deserialize_keras_object(configuration, custom_objects=classes, safe_mode=True)
+            weights = sum(math.prod(variable.shape) for variable in planned.variables)
+    except Exception as error:  # every layer raises its own
+        raise _not_loaded(where, error) from None
+    finally:
+        # Or Keras would give them values after all, at the next occasion.
+        keras.src.backend.common.global_state.set_global_attribute("uninitialized_variables", [])
+    if weights > (size := file.stat().st_size):
         raise UnsupportedNetwork(
-            f"backbone = {path!r}: Keras cannot load it ({first_line(error)}). Save it with model.save('x.keras') in "
-            f"Keras {keras.__version__}, from Keras' own layers."
-        ) from None
-    if isinstance(model, keras.Sequential) and model.built:
-        model = model._functional
-    if not getattr(model, "operations", None) or not getattr(model, "inputs", None):
-        raise UnsupportedNetwork(
-            f"backbone = {path!r}: a {type(model).__name__} whose graph is not known. Build it as a Functional "
-            "model, or as a Sequential one with an Input, and save it again."
+            f"{where}: its layers have {shown(weights)} weights, and the file has {size:,} bytes. Save the whole "
+            "network again with model.save('x.keras')."
         )
-    return model
+    try:
+        with zipfile.ZipFile(file) as archive:
+            check_weights(where, io.BytesIO(archive.read(WEIGHTS)), size)
+        model = keras.saving.load_model(file, custom_objects=classes, compile=False, safe_mode=True)
+    except UnsupportedNetwork:
+        raise
+    except Exception as error:  # and so does every reader
+        raise _not_loaded(where, error) from None
+    check_numbers(where, model)
+    return model._functional if isinstance(model, keras.Sequential) and model.built else model
+
+
+def _not_loaded(where: str, error: Exception) -> UnsupportedNetwork:
+    import keras
+
+    return UnsupportedNetwork(
+        f"{where}: Keras cannot load it ({first_line(error)}). Save it with model.save('x.keras') in "
+        f"Keras {keras.__version__}, from Keras' own layers."
+    )
+
+
+def check_weights(where: str, file: Path | io.BytesIO, size: int) -> None:
+    """Refuse an HDF5 file that refers to other files, or would take far more memory than it has bytes.
+
+    Parameters
+    ----------
+    where : str
+        Names the file in the message.
+    file : Path or BytesIO
+    size : int
+        The file's bytes.
+
+    Raises
+    ------
+    UnsupportedNetwork
+    """
+    import h5py
+
+    found = {"": 0}  # bytes by what is wrong with them
+
+    def count(name: str, part: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(part, h5py.Dataset):
+            elsewhere = part.external or part.is_virtual
+            found[""] += math.prod(part.shape or ()) * part.dtype.itemsize
+            if elsewhere:
+                found[f"{name!r} is read from another file"] = 0
+
+    def follow(name: str, link: object) -> None:
+        if not isinstance(link, h5py.HardLink):
+            found[f"{name!r} leads elsewhere"] = 0
+
+    try:
+        with h5py.File(file, "r") as weights:
+            weights.visititems_links(follow)
+            weights.visititems(count)
+    except Exception as error:  # h5py raises many kinds for a file that is damaged
+        raise UnsupportedNetwork(f"{where}: not weights of Keras ({first_line(error)}). Save them again.") from None
+    declared = found.pop("")
+    wrong = [
+        *found,
+        *[f"{declared:,} bytes of weights in a file of {size:,}"] * (declared > max(SMALL, EXPANDS * size)),
+    ]
+    if wrong:
+        raise UnsupportedNetwork(f"{where}: its weights are not in it ({wrong[0]}). Save them again with Keras.")
+
+
+def check_numbers(where: str, model: keras.Model) -> None:
+    """Refuse a network with a weight that is infinite or no number.
+
+    Raises
+    ------
+    UnsupportedNetwork
+    """
+    import numpy as np
+
+    for variable in model.weights:
+        if not np.isfinite(np.asarray(variable, np.float32)).all():
+            raise UnsupportedNetwork(
+                f"{where}: the weight {variable.path!r} has values that are infinite or no numbers: its training "
+                "diverged. Save it from an earlier epoch."
+            )
 
 
 def _image(path: Path, model: keras.Model) -> tuple[int | None, int | None, int]:

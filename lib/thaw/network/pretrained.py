@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.disk import downloads, places
-from thaw.errors import WeightsMismatch, WeightsNotFound, did_you_mean, first_line
+from thaw.errors import UnsupportedNetwork, WeightsMismatch, WeightsNotFound, did_you_mean, first_line
 from thaw.experiment import is_file
 from thaw.network import backbones
 
@@ -53,7 +53,7 @@ def load_pretrained(
     """
     import keras
 
-    from thaw.network import frozen, graph
+    from thaw.network import frozen, graph, own
     from thaw.network.normalization import fuse
 
     backbone = backbones.get(name, preprocessing)
@@ -61,7 +61,11 @@ def load_pretrained(
     base = backbone.build(image_size)
     if path is not None:
         try:
+            own.check_weights(f"weights = {weights!r}", path, path.stat().st_size)
             base.load_weights(path)
+            own.check_numbers(f"weights = {weights!r}", base)
+        except UnsupportedNetwork as error:
+            raise WeightsMismatch(str(error)) from None
         except Exception as error:  # h5py and Keras raise many kinds for one cause: a file that does not fit
             raise WeightsMismatch(
                 f"weights = {weights!r}: {path} does not fit {backbone.title} ({first_line(error)}). "

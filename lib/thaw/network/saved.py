@@ -22,6 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 from thaw.errors import UnsupportedNetwork, first_line
 from thaw.network import graph, own
@@ -196,39 +197,44 @@ class Saved:
             )
         try:
             with zipfile.ZipFile(path) as archive:
-                classes = tuple(archive.read(LABELS).decode().removesuffix("\n").split("\n"))
-        except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
+                classes = tuple(own.text_in(archive, LABELS).decode().removesuffix("\n").split("\n"))
+        except Exception as error:  # an archive can be damaged in many ways
             raise UnsupportedNetwork(
                 f"MODEL = {given!r}: holds no {LABELS} with the names of its classes ({first_line(error)}). Give a "
                 f"{path.suffix} file that Thaw has made."
             ) from None
         try:
-            probabilities, outputs, model = loaders[path.suffix.lower()](path)
+            probabilities, model = loaders[path.suffix.lower()](path)
+            tried = probabilities(np.zeros((32, 48, 3), np.uint8))
         except UnsupportedNetwork:
             raise
         except Exception as error:  # every layer and reader raises its own
             raise UnsupportedNetwork(f"MODEL = {given!r}: cannot be loaded ({first_line(error)}).") from None
-        if outputs != len(classes):
+        if tried.shape != (len(classes),):
             raise UnsupportedNetwork(
-                f"MODEL = {given!r}: its {LABELS} names {len(classes)} classes, and the network has {outputs}."
+                f"MODEL = {given!r}: its {LABELS} names {len(classes)} classes, and the network has {tried.size}."
             )
         return cls(path, classes, probabilities, model)
 
 
-def _keras(path: Path) -> tuple[Callable, int, keras.Model]:
-    own.check_file(f"MODEL = {str(path)!r}", path)
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+def _keras(path: Path) -> tuple[Callable, keras.Model]:
+    model = own.load(f"MODEL = {str(path)!r}", path)
     if model.input_shape != (None, None, None, 3):
         raise ValueError(f"it takes {model.input_shape}, not photos of any size")
     takes = tf.TensorSpec((None, None, None, 3), tf.float32)
     compiled = tf.function(partial(model, training=False), input_signature=[takes], autograph=False)
-    return lambda photo: compiled(tf.cast(photo[None], tf.float32)).numpy()[0], model.output_shape[-1], model
+    return lambda photo: compiled(tf.cast(photo[None], tf.float32)).numpy()[0], model
 
 
-def _tflite(path: Path) -> tuple[Callable, int, None]:
+def _tflite(path: Path) -> tuple[Callable, None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own deprecation
         interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+    # Other operations are whatever an interpreter is linked with, such as TensorFlow's own that write files.
+    network = schema.Model.GetRootAs(path.read_bytes())
+    codes = [network.OperatorCodes(number).CustomCode() for number in range(network.OperatorCodesLength())]
+    if others := [code.decode(errors="replace") for code in codes if code]:
+        raise ValueError(f"it has operations that are not TensorFlow Lite's own: {', '.join(others)}")
     (takes,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
     if takes["shape_signature"].tolist() != [1, -1, -1, 3] or takes["dtype"] is not np.uint8:
         raise ValueError(f"it takes {takes['shape_signature'].tolist()}, not photos of any size")
@@ -240,4 +246,4 @@ def _tflite(path: Path) -> tuple[Callable, int, None]:
         interpreter.invoke()
         return interpreter.get_tensor(gives["index"])[0]
 
-    return probabilities, int(gives["shape_signature"][-1]), None
+    return probabilities, None

@@ -19,7 +19,7 @@ FIGURES = ("trainable_parameters", "total_parameters", *LAST, "test_accuracy", "
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # what JSON and tables hold as whole numbers
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 _OPEN = with_config(ConfigDict(extra="allow"))  # whoever describes data, weights or a machine may say more
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable
 from functools import cached_property
@@ -21,6 +22,9 @@ from thaw.experiment import Experiment
 from thaw.records.record import FIGURES, LAST, FoldsRecord, Record, migrated
 
 TABLES = ("history.csv", "predictions.csv")
+# What a spreadsheet would run. A cell that begins so gets an apostrophe before it, and one that begins with apostrophes
+# and then so gets one more: each reads back as it was.
+_FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
 PHOTOS = "photos.csv"  # of photos in files of their own
 FLOOR = 1e-7  # of a probability whose logarithm is taken, as Keras' own loss has it
 ROUNDING = 1e-5  # in parts of a figure that is computed again from a table
@@ -160,8 +164,19 @@ def together(runs: Iterable["Run"]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Turn a table into a CSV file's content."""
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    """Turn a table into a CSV file's content, in which no cell is a formula to a spreadsheet."""
+    texts = {name: table[name].map(inert) for name in table.select_dtypes(["object", "string"])}
+    return table.assign(**texts).rename(columns=inert).to_csv(index=False, lineterminator="\n").encode()
+
+
+def inert(cell: Any) -> Any:
+    """Write a cell of a CSV file so that no spreadsheet runs it."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def as_it_was(cell: str) -> str:
+    """Read a cell that `inert` has written."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 class Run(BaseModel):
@@ -214,7 +229,7 @@ class Run(BaseModel):
                 unhashed = digest if written["schema_version"] == 1 else None  # tables had no hashes then
                 if record.files.get(name, unhashed) != digest:
                     raise ValueError(f"{name} is not the one that was written")
-            text = dict.fromkeys(("key", "label", "predicted"), str)
+            text = dict.fromkeys(("key", "label", "predicted"), as_it_was)
             tables = [pd.read_csv(io.BytesIO(contents[name]), converters=text) for name in TABLES]
             runs = []
             for each in record.folds if isinstance(record, FoldsRecord) else [record]:

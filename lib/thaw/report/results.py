@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from thaw.errors import InvalidRecord
 from thaw.experiment import FEWEST_FOLDS, Experiment
-from thaw.records.runs import IDENTITY, Run
+from thaw.records.runs import IDENTITY, Run, as_it_was
 from thaw.report import statistics
 from thaw.report.folds import compared
 from thaw.report.replication import Replication
@@ -135,7 +135,9 @@ class Results:
         """
         found = compared(*study.outcomes())
         checked = study.outputs / FINDINGS
-        findings = pd.read_csv(checked, dtype=str, keep_default_na=False) if checked.is_file() else None
+        findings = None
+        if checked.is_file():
+            findings = pd.read_csv(checked, dtype=str, keep_default_na=False).map(as_it_was)
         if not (runs := found.runs):
             lines = "".join(f"\n  {job.label}: {reason}" for job, reason in found.missing.items())
             raise InvalidRecord(

@@ -18,7 +18,7 @@ from thaw.disk.atomic import check_writable
 from thaw.errors import DataDamaged, DataNotFound, InvalidRecord, ThawError
 from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, pretrained, unfreezing
-from thaw.records.runs import PHOTOS
+from thaw.records.runs import PHOTOS, as_it_was
 from thaw.study.study import Job, Study
 
 HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
@@ -119,7 +119,7 @@ def _check_unchanged(job: Job, digest: str, photos: pd.DataFrame | None) -> None
     how = ""
     if photos is not None:
         with contextlib.suppress(OSError, ValueError):
-            listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False)
+            listed = pd.read_csv(job.directory / PHOTOS, dtype=str, keep_default_na=False).map(as_it_was)
             how = f" {checks.changes(listed, photos)}"
     raise DataDamaged(
         f"dataset = {job.experiment.dataset!r}: the photos have changed since {done}.{how} Put them back; "

@@ -31,6 +31,8 @@ OF_STUDY = {
 
 
 RECOMMENDED = "recommended"  # to deliver what the report recommends
+LARGEST = 2**16  # bytes of a YAML file: a profile of 500 configurations has half of that
+DIGITS = 400  # of a number in YAML: reading it takes time with the square of its length
 
 
 class StudySettings(BaseModel):
@@ -218,9 +220,11 @@ def read_parameters(path: Path) -> dict[str, Any]:
     Raises
     ------
     InvalidParameter
-        If it is not YAML, or not a mapping.
+        If it is not YAML, or not a mapping, or too large.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise ValueError(f"{size:,} bytes; allowed are {LARGEST:,}")
         parameters = yaml.load(path.read_text(encoding="utf-8"), _PlainYaml)
     except Exception as error:  # not only YAMLError: dates, numbers and deep lists raise others
         said = "".join(letter if letter.isprintable() else "\ufffd" for letter in first_line(error))
@@ -231,13 +235,17 @@ def read_parameters(path: Path) -> dict[str, Any]:
 
 
 class _PlainYaml(yaml.SafeLoader):
-    """YAML of plain values. Aliases and merges could grow without limit; a name given twice is a mistake."""
+    """YAML of plain values. Aliases, merges and numbers could grow without limit; a name given twice is a mistake."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1
             raise yaml.composer.ComposerError(problem=f"the alias in line {line} is not allowed: write the value out")
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and len(node.value) > DIGITS and node.tag.endswith((":int", ":float")):
+            line = node.start_mark.line + 1
+            raise yaml.composer.ComposerError(problem=f"the number in line {line} has {len(node.value):,} digits")
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         names: set[str] = set()

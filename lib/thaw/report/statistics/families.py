@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
+from threadpoolctl import ThreadpoolController
 
 from thaw.records.runs import IDENTITY, Run
 from thaw.report.statistics.differences import (
@@ -36,6 +37,7 @@ from thaw.report.statistics.photos import ALPHA, Spreads, rightness, runs_of, sp
 AT_ONCE = 2_000_000  # numbers in one step of a large family
 MOST = 100_000_000  # numbers in all steps: a larger family has fewer draws, down to `FEWEST`
 FEWEST = 2_000
+THREADS = ThreadpoolController()  # of products so small, threads that wait for each other cost a hundred times as much
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -134,9 +136,10 @@ class Family:
         photos = (self._means - self._means.mean(axis=0))[:, differ].astype(np.float32)
         moved = np.empty((len(photos), draws), np.float32)
         step = max(1, AT_ONCE // max(photos.shape[1], 1))
-        for start in range(0, draws, step):
-            signs = rng.integers(0, 2, (photos.shape[1], min(step, draws - start)), np.int8)
-            moved[:, start : start + step] = photos @ (2 * signs.astype(np.float32) - 1) / self._means.shape[1]
+        with THREADS.limit(limits=1):
+            for start in range(0, draws, step):
+                signs = rng.integers(0, 2, (photos.shape[1], min(step, draws - start)), np.int8)
+                moved[:, start : start + step] = photos @ (2 * signs.astype(np.float32) - 1) / self._means.shape[1]
         if not any(whole for _, whole, _ in self._between):
             return moved
         shared = self._spreads[self.rows["backbone"].iloc[0], len({runs for runs, _, _ in self._between}) == 1]
