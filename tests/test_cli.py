@@ -238,3 +238,16 @@ def test_a_cluster_sets_what_the_graph_may_use(tmp_path, monkeypatch, cluster):
     expected = str(ROOT / "params" / "clusters" / "slurm") if cluster == "slurm" else cluster
     assert command[command.index("--profile") + 1] == expected
     assert {"--cores", "--resources", "--default-resources"}.isdisjoint(command)
+
+
+def test_a_container_s_memory_limits_what_runs_at_once(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    commands = []
+    monkeypatch.setattr("thaw.study.graph._run", lambda command, *_: commands.append(list(map(str, command))) or 0)
+    monkeypatch.setattr("thaw.study.graph.CONTROL_GROUPS", tmp_path)
+    made = Graph(Study.load("demo", tmp_path), str(tmp_path))
+    for text in ("max", "3500000000"):
+        (tmp_path / "memory.max").write_text(f"{text}\n")
+        assert made.run("experiments")
+    without, limited = (int(command[command.index("--resources") + 1].removeprefix("mem_mb=")) for command in commands)
+    assert limited == min(without, 3500)

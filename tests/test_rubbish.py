@@ -11,6 +11,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from thaw.__main__ import main
 from thaw.errors import InvalidParameter, ThawError, UnknownProfile
 from thaw.experiment import Experiment
 from thaw.study.study import Study
@@ -290,7 +291,7 @@ PROFILES = st.fixed_dictionaries(
 
 
 @given(st.one_of(PROFILES, PROFILES, NESTED).map(lambda made: yaml.safe_dump(made, allow_unicode=True).encode()))
-@settings(quickly, max_examples=150)
+@settings(quickly, max_examples=100)
 def test_profiles_of_any_structure(tmp_path, content):
     load(tmp_path, content)
 
@@ -372,3 +373,24 @@ def test_nothing_that_is_read_is_unpickled(tmp_path, tiny, monkeypatch):
     assert not Bomb.exploded
     np.load(tmp_path / "mobilenet.npz", allow_pickle=True)["bias"]
     assert Bomb.exploded, "the test itself"
+
+
+WORDS = st.text(max_size=12) | st.sampled_from(
+    ["", " ", "-", "--", "--outputs", "--cores", "-1", "0", "1e9", "9" * 30, "nan", "\x00", "\udcff", "\ud800", "a\nb"]
+    + ["..", "/", "/dev/null", "/dev/full", "/proc/self/mem", "/nonexistent/x", "~nobody/x", "x" * 5000, "$(x)", "{}"]
+    + ["pyproject.toml", "tests", "docs/paper.png", "params/profiles", "notebooks/experiment.ipynb", "README.md"]
+    + ["x.keras", "pyproject.toml.keras", "--minutes=abc", "--name=../x", "--weights=none", "--image-size=7", "--help"]
+)
+COMMANDS = ["init", "report", "check", "probe", "blocks", "predict", "part", "rates", "fold", "experiment"]
+COMMANDS += ["latency", "deliver", "summary", "export", "chek", ""]
+
+
+@given(st.sampled_from(COMMANDS), st.lists(WORDS, max_size=4))
+@settings(quickly, max_examples=100)
+def test_whatever_is_typed_is_answered_in_a_few_words(capfd, command, words):
+    status = main([command, *words])
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert status == 0 or said.err.strip(), "what is wrong is said"
+    assert status in (0, 1, 2)
+    assert status == 0 or len(said.err) < 12_000

@@ -405,7 +405,7 @@ def test_errors_of_others_are_put_in_words(name, message, words):
     assert errors.lacks(f"{name}: {message}") == (name != "ZeroDivisionError")
 
 
-def test_a_kernel_that_dies_for_lack_of_something_says_of_what(tmp_path):
+def test_a_kernel_that_dies_for_lack_of_something_says_of_what(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(
@@ -415,6 +415,10 @@ def test_a_kernel_that_dies_for_lack_of_something_says_of_what(tmp_path):
     )
     nbformat.write(notebook, tmp_path / "a.ipynb")
     with pytest.raises(errors.ThawError, match="a: the notebook's kernel died: too many files are open at once. Allow"):
+        execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, "a", hours=1)
+    counts = iter([3, 4])
+    monkeypatch.setattr("thaw.study.execute._kills_for_memory", lambda: next(counts))
+    with pytest.raises(errors.ThawError, match="a: the notebook's kernel was killed by the system: memory ran out. Cl"):
         execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {}, "a", hours=1)
 
 
@@ -497,3 +501,40 @@ def test_a_full_cache_costs_time_and_no_run(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "the disk is full" in run.stderr
     assert np.isfinite(job.read()[0].record.test_loss)
+
+
+FILLS = """
+import shutil
+from pathlib import Path
+from thaw.study import run
+
+_predict = run.evaluation.predict
+
+def _filling(*arguments):
+    folder = Path(output_dir).parents[2]
+    (folder / "filler").write_bytes(bytes(shutil.disk_usage(folder).free - {leave}))
+    return _predict(*arguments)
+
+if not list(Path(output_dir).parents[2].glob("was-full")):
+    (Path(output_dir).parents[2] / "was-full").touch()
+    run.evaluation.predict = _filling
+"""
+
+
+@pytest.mark.parametrize("leave", [0, *(pytest.param(left, marks=pytest.mark.long) for left in (4000, 9000, 60_000))])
+def test_a_disk_that_fills_while_results_are_written_costs_nothing_that_was_trained(tmp_path, leave):
+    project = Project(tmp_path / "project", [1], harm=FILLS.replace("{leave}", str(leave)))
+    (job,) = project.study().jobs
+    command = [sys.executable, "-m", "thaw", "experiment", "tiny", job.name]
+    how = {"cwd": project.folder, "env": project.environment, "capture_output": True, "text": True}
+    with small_disk(project.outputs, 4):
+        full = subprocess.run(command, **how)
+        assert full.returncode == 1
+        assert "Traceback" not in full.stderr
+        assert re.search("the disk is full: .* MB are free in .*Make room.*'/.+'", full.stderr), full.stderr
+        assert not job.is_finished()
+        (project.outputs / "filler").unlink()
+        again = subprocess.run(command, **how)
+        assert again.returncode == 0, again.stderr
+        assert ": epoch " not in again.stderr, "nothing is trained twice"
+        assert job.is_finished()

@@ -106,7 +106,7 @@ def folder_whole(path: Path) -> Iterator[Path]:
 def _name(error: OSError, path: Path, unfinished: Path) -> None:
     """Have an error of writing name the file that was to appear: a full disk names none, and others a hidden one."""
     if error.errno and error.filename in (None, str(unfinished)):
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
 
 
 def remove_abandoned(folder: Path) -> None:

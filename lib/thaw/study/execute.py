@@ -51,7 +51,7 @@ def execute(
     KeyboardInterrupt
         If the kernel was interrupted.
     """
-    failed, log = output.with_suffix(".failed.ipynb"), output.with_suffix(".log")
+    failed, log, kills = output.with_suffix(".failed.ipynb"), output.with_suffix(".log"), _kills_for_memory()
 
     def run(partial: Path) -> None:
         try:
@@ -70,12 +70,12 @@ def execute(
             kind = getattr(error, "ename", "")
             if kind == KeyboardInterrupt.__name__:
                 raise KeyboardInterrupt from None
+            reason = _reason(error, hours, log, _kills_for_memory() > kills)
             if kind != Diverged.__name__:
                 if partial.exists():
                     partial.replace(failed)
-                reason = _reason(error, hours, log)
                 raise ThawError(f"{label}: {reason}\nThe notebook up to there: {failed}") from None
-            print(f"{label}: {_reason(error, hours, log)}", flush=True)
+            print(f"{label}: {reason}", flush=True)
         executed = nbformat.read(partial, as_version=4)
         # It may be published: without the folders of this machine.
         executed.metadata.papermill |= {"input_path": notebook.name, "output_path": output.name}
@@ -90,7 +90,15 @@ def execute(
         leftover.unlink(missing_ok=True)
 
 
-def _reason(error: Exception, hours: float, log: Path) -> str:
+def _kills_for_memory() -> int:
+    """Count the processes that Linux has killed since it started because memory ran out; 0 elsewhere."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("oom_kill ")).split()[1])
+    return 0
+
+
+def _reason(error: Exception, hours: float, log: Path, for_memory: bool) -> str:
     """Say why a notebook failed, and what to do."""
     if isinstance(error, PapermillExecutionError):
         known = error.ename in {kind.__name__ for kind in _kinds(ThawError)}
@@ -102,14 +110,15 @@ def _reason(error: Exception, hours: float, log: Path) -> str:
         )
     if "Kernel died" not in str(error):
         return explained(type(error).__name__, str(error))
-    with contextlib.suppress(OSError):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = next((line for line in reversed(lines[-100:]) if lacks(line)), "")
-        if said:
-            return f"the notebook's kernel died: {explained('it logged', said)}"
+    if not for_memory:
+        with contextlib.suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if said := next((line for line in reversed(lines[-100:]) if lacks(line)), ""):
+                return f"the notebook's kernel died: {explained('it logged', said)}"
+    died = "was killed by the system: memory ran out" if for_memory else "died, most often because memory ran out"
     return (
-        "the notebook's kernel died, most often because memory ran out. Close other programs, run fewer experiments at "
-        f"once (--cores 1), or give a smaller batch_size or image_size. What it logged last: {log}"
+        f"the notebook's kernel {died}. Close other programs, run fewer experiments at once (--cores 1), or give a "
+        f"smaller batch_size or image_size. What it logged last: {log}"
     )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 import psutil
 
 from thaw.disk import places
@@ -30,6 +31,7 @@ from thaw.errors import ThawError
 from thaw.study import freshness, plan, watch
 from thaw.study.study import Study
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 SECONDS_TO_STOP = 10  # until what is left of a graph that was stopped is killed
 RUN = "THAW_RUN"  # the variable with the path of the coordinator's file
 STUDY, REPORT = "study", "report"  # what a coordinator holds the lock of: all of a study, or its report alone
@@ -116,14 +118,18 @@ class Graph:
         else:
             command += ["--cores", self.cores, "--scheduler", "greedy", "--quiet", "all"]
             # No more jobs at once than memory is free for.
-            free = max(psutil.virtual_memory().available // 10**6, 3000)
+            free = max(_free_memory() // 10**6, 3000)
             command += ["--default-resources", "mem_mb=3000", "--resources", f"mem_mb={free}"]
         config = json.dumps({"profile": str(self.study.path), "outputs": self.outputs, "shared": shared})
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
         name = f"{REPORT if stage == REPORT else STUDY}-{secrets.token_hex(8)}"
-        return _run([*command, "--configfile", path], self._coordinators / name, watch.of(self.study, stage)) == 0
+        done = _run([*command, "--configfile", path], self._coordinators / name, watch.of(self.study, stage)) == 0
+        if not done and not self.study.failures():  # no job has said why: Snakemake itself gave up
+            logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
+            print("Snakemake could not run the jobs. It says why in", logs[-1] if logs else "no file.", flush=True)
+        return done
 
     @property
     def _coordinators(self) -> Path:
@@ -141,6 +147,25 @@ class Graph:
             yield
 
 
+def _free_memory() -> int:
+    """Give the bytes of memory that are free on this machine, or in the container that this runs in."""
+    limits = [psutil.virtual_memory().available]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of both versions of Linux' control groups
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            limits.append(int((CONTROL_GROUPS / name).read_text(encoding="ascii")))
+    return min(limits)
+
+
+def _cache_of_others() -> dict[str, str]:
+    """Where the user's own cache cannot be written to, Snakemake would give up: give it a folder in ours."""
+    own = Path(platformdirs.user_cache_dir())
+    with contextlib.suppress(OSError):
+        own.mkdir(parents=True, exist_ok=True)
+        if os.access(own, os.W_OK):
+            return {}
+    return {"XDG_CACHE_HOME": str(places.cache("of-others").absolute())}
+
+
 def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch | None = None) -> int:
     """Run a command; however it ends, or if this process is stopped, stop all that it has started.
 
@@ -154,7 +179,7 @@ def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch 
     """
     mark = {RUN: str(coordinator)}
     # Jobs run in other folders: the cache's path has to be absolute.
-    environment = os.environ | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())}
+    environment = os.environ | _cache_of_others() | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())}
     write_atomic(coordinator, json.dumps({"host": platform.node(), "process": os.getpid()}))
     try:
         with watched or contextlib.nullcontext() as output:
