@@ -1,5 +1,7 @@
 """Downloads that fail, that take long, and that a network swallows."""
 
+import os
+import shutil
 import time
 
 import pytest
@@ -39,3 +41,17 @@ def test_silence_is_said_and_ends_it(tmp_path, capsys):
 def test_the_reason_is_the_library_s_own(tmp_path):
     with pytest.raises(ConnectionError, match="OSError: no route to host"):
         downloads.download("raise OSError('no route to host')", "", "nothing", [tmp_path / "not there"])
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_download(tmp_path, monkeypatch):
+    """As TFDS renames what it unpacks."""
+
+    def listed(folder, _list=os.scandir):
+        if str(folder).endswith("incomplete"):
+            shutil.rmtree(folder)
+        return _list(folder)
+
+    (tmp_path / "incomplete").mkdir()
+    (tmp_path / "complete").write_bytes(bytes(1000))
+    monkeypatch.setattr(os, "scandir", listed)
+    assert downloads._size([tmp_path]) == 1000
