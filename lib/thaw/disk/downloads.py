@@ -71,10 +71,10 @@ def _silence(seconds: float) -> str:
 
 def _size(folders: Iterable[Path]) -> int:
     size = 0
-    for folder, _, files in (each for folder in folders for each in os.walk(folder)):  # it skips folders that vanish
+    for where, _, files in (each for folder in folders for each in os.walk(folder)):  # it skips folders that vanish
         for name in files:
             with contextlib.suppress(OSError):  # renamed or deleted meanwhile
-                size += Path(folder, name).stat().st_size
+                size += Path(where, name).stat().st_size
     return size
 
 
