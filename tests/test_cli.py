@@ -125,6 +125,9 @@ def test_photos_that_the_disk_cannot_hold_are_refused_before_anything_is_decoded
     said = capfd.readouterr().err
     assert "80 photos take 0.0 GB" in said and "Set max_examples to 32 or less" in said
     assert not list(tmp_path.rglob("*.npy"))
+    (tmp_path / "activations" / "of another study").mkdir(parents=True)
+    (tmp_path / "activations" / "of another study" / "a.npy").write_bytes(bytes(2 * 10**5))
+    assert main(["check", str(ROOT / "tests" / "tiny.yaml"), "--outputs", str(tmp_path / "outputs")]) == 0, "it may go"
 
 
 def test_a_dry_run_of_make_does_not_run_the_study():

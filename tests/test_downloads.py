@@ -1,5 +1,7 @@
 """Downloads that fail, that take long, and that a network swallows."""
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,3 +55,17 @@ def test_it_ends_with_the_process_that_wants_it_however_that_ends(tmp_path):
     process.kill()
     process.communicate()
     assert psutil.wait_procs(started, timeout=20)[1] == []
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_download(tmp_path, monkeypatch):
+    """As TFDS renames what it unpacks."""
+
+    def listed(folder, _list=os.scandir):
+        if str(folder).endswith("incomplete"):
+            shutil.rmtree(folder)
+        return _list(folder)
+
+    (tmp_path / "incomplete").mkdir()
+    (tmp_path / "complete").write_bytes(bytes(1000))
+    monkeypatch.setattr(os, "scandir", listed)
+    assert downloads._size([tmp_path]) == 1000

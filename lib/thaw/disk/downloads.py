@@ -1,6 +1,7 @@
 """Downloads by other libraries: in a process that can be ended, never long without a word, and never for ever."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -74,9 +75,10 @@ def _silence(seconds: float) -> str:
 
 def _size(folders: Iterable[Path]) -> int:
     size = 0
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        with contextlib.suppress(OSError):  # renamed or deleted meanwhile
-            size += path.stat().st_size
+    for where, _, files in (each for folder in folders for each in os.walk(folder)):  # it skips folders that vanish
+        for name in files:
+            with contextlib.suppress(OSError):  # renamed or deleted meanwhile
+                size += Path(where, name).stat().st_size
     return size
 
 
