@@ -1,5 +1,6 @@
 """Figures show what they are given: every configuration, its interval, and what differs clearly; and stay bounded."""
 
+import itertools
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,3 +259,32 @@ def test_verdicts_differ_in_shape_or_filling_not_only_in_colour():
 def test_the_figure_of_fit_says_which_way_the_loss_goes():
     titles = [axes.get_title() for axes in figures.losses(invented(flat)).axes if axes.get_title()]
     assert titles == [f"{name}\nloss on unseen photos shows no clear change" for name in ("ResNet50", "MobileNet")]
+
+
+@pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.losses, figures.learning_curves])
+def test_on_a_phone_panels_stand_below_each_other(draw):
+    results = invented(flat)
+    wide, phone = Figure(lambda: draw(results), "c", "a").figures
+    assert phone.get_figwidth() < wide.get_figwidth() / 2 and phone.get_figheight() > wide.get_figheight()
+    columns = [len({axes.get_subplotspec().colspan.start for axes in each.axes}) for each in (wide, phone)]
+    assert columns[1] < columns[0]
+    assert draw(results).get_figwidth() == wide.get_figwidth(), "and what comes after is wide again"
+
+
+def test_names_on_the_front_do_not_overlap_and_stay_in_the_frame():
+    figure = figures.accuracy_by_cost(invented(lambda b, s, a, c: 0.7 + 0.001 * a))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 1
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.y1 <= frame.y1 for box in boxes)
+
+
+def test_claims_of_alikeness_stand_on_the_margin():
+    replication = invented(flat).replication
+    (axes,) = figures.claims(replication).axes
+    grounds = [ground.get_paths()[0].get_extents() for ground in axes.collections if ground.get_alpha() == 0.12]
+    assert {(box.x0, box.x1) for box in grounds if box.x0 < 0} == {(-2.0, 2.0)}
+    assert all(box.x0 == 0 for box in grounds if box.x0 >= 0) and len(grounds) > 5

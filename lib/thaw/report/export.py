@@ -183,7 +183,7 @@ def _for_screens(page: BeautifulSoup) -> None:
         del narrow["hidden"]
     for image in main.select(".report-figure img[alt][width][src^='data:image/svg']"):
         svg = BeautifulSoup(base64.b64decode(str(image["src"]).partition(",")[2]), "html.parser").select("svg")[0]
-        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": f"{1.35 * float(image['width']):.0f}"}
+        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": f"{1.35 * float(str(image['width'])):.0f}"}
         del svg["height"]
         image.replace_with(svg)
     script, policy = page.select("body > script")[0], page.select("meta[http-equiv]")[0]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from textwrap import wrap
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -100,7 +101,7 @@ class _Row:
             look = LOOKS.get(word, {"marker": "|", "color": "0.55", "linewidth": 0.8})
             _line(axes, y + MARK / 2, effect, f"{named}: ", **look)
             y += MARK
-        beside = {"transform": axes.get_yaxis_transform(), "fontsize": size}
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": size}
         if self.texts:
             text = "\n".join(self.texts)
             axes.text(0.02, y + len(self.texts) / 2, text, va="center", color="0.3", in_layout=False, **beside)

@@ -129,7 +129,8 @@ def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bo
 def name_ticks(axes: Axes, names: Sequence[str], size: float = 7) -> None:
     """Name the positions on the horizontal axis; names that are many or long stand upright."""
     letters = sum(max(map(len, name.split("\n"))) for name in names)
-    upright = len(names) > 12 or letters > LETTERS * axes.get_position().width * width() / WIDTH
+    room = 50 - len(names) if PHONE.get() else LETTERS * axes.get_position().width
+    upright = len(names) > 12 or letters > room
     names = [", ".join(name.rsplit("\n", 1)).replace("\n", " ") for name in names] if upright else names
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0)
     axes.grid(False, axis="x")
@@ -146,4 +147,6 @@ def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> 
     letters = [len(handle.get_label()) + 6 for handle in handles]
     room = int(LEGEND * width() / WIDTH)
     columns = len(handles) if sum(letters) <= room else max(1, room // max(letters))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=7, columnspacing=1.2)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=7, columnspacing=1.2
+    )
