@@ -132,6 +132,17 @@ def test_networks_that_are_alike_are_called_so_and_the_same_time_is_no_news():
     )
 
 
+def test_a_network_that_is_clearly_behind_is_not_advised_even_if_its_choice_is_the_best():
+    """MobileNet's choice is a hair ahead of ResNet50's, and clearly behind ResNet50's most accurate."""
+    results = invented(
+        lambda b, s, a, c: 0.88 + 0.05 * ((b, a) == ("resnet50", 10) and s == BLOCKS) + 0.008 * (b == "mobilenet"),
+        photos=200,
+        swap=0.1,
+    )
+    assert results.best_choice["backbone"] == "mobilenet" and results.clearly_behind == {"mobilenet"}
+    assert results.close == ["resnet50"] and results.recommended["backbone"] == "resnet50"
+
+
 def test_of_networks_without_a_fold_in_common_the_most_accurate_is_advised():
     whole = between(0.005, folds=6)
     keep = {"resnet50": (0, 1, 2), "mobilenet": (3, 4, 5)}

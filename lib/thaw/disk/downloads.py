@@ -20,7 +20,7 @@ threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start
 """
 
 
-def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> None:
+def download(code: str, argument: str, what: str, folders: Iterable[Path], **environment: str) -> None:
     """Run code that downloads something, and say how far it is.
 
     Libraries retry for minutes on a network that swallows requests, and
@@ -35,6 +35,8 @@ def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> No
         What is downloaded, in words.
     folders : iterable of Path
         Where it arrives.
+    **environment
+        Variables of the process that downloads.
 
     Raises
     ------
@@ -47,7 +49,9 @@ def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> No
     print(f"Downloading {what}.", flush=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         command = [sys.executable, "-c", _ENDS_WITH_US + code, argument]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=os.environ | environment
+        )
         seen, quiet = (0, 0.0), 0
         try:
             while quiet < SILENCE:  # counted by looks, not by a clock: it goes on while this process is suspended
