@@ -236,7 +236,9 @@ class Figure:
     def _saved(self, figure: matplotlib.figure.Figure, kind: str, **options) -> bytes:
         file = io.BytesIO()
         # Letters stay text. Of two figures on one page none has the ids of the other.
-        with plt.rc_context({"svg.hashsalt": one_line(self.caption), "svg.fonttype": "none"}):
+        with plt.rc_context(
+            {"svg.hashsalt": f"{one_line(self.caption)} {figure.get_figwidth()}", "svg.fonttype": "none"}
+        ):
             figure.savefig(file, format=kind, bbox_inches="tight", **options)
         return file.getvalue()
 

@@ -150,7 +150,7 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
     if len(classes) > MOST_CLASSES:
         return _confused_pairs(predictions)
     names = [plain(name) for name in classes]
-    side = 1.15 + 0.2 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
+    side = 1.25 + 0.25 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
     columns = 1 if PHONE.get() else min(len(predictions), 2)
     lines = -(-len(predictions) // columns)
     with rc_context(STYLE):

@@ -200,7 +200,7 @@ def _shade(colour: tuple, share: float) -> tuple:
 def accuracy_by_cost(results: Results) -> Figure:
     """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
     rows, colours = results.rows, style.colours(results.backbones)
-    figure, ((axes,),) = grid(2.45)
+    figure, ((axes,),) = grid(3.2 if PHONE.get() else 2.45)
     front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
