@@ -42,16 +42,22 @@ def box(answer: Answer) -> dict[str, str]:
 def _why(answer: Answer) -> str:
     """Say why the advised network is preferred to the others."""
     results, network = answer.results, answer.advised
+    others = set(answer.results.backbones) - {network.name}
     if len(results.close) == 1 and _is_clear(answer):
         return "It is clearly the most accurate network."
+    if len(results.close) == 1 and results.clearly_behind == others:
+        return "Its most accurate configuration is clearly more accurate than what would be used of any other network."
     if len(results.close) == 1:
-        return (
-            f"The choice of no other network is within {size(results.margin)} of its accuracy. That may be chance; "
-            "more photos could tell."
-        )
+        said = f"The choice of no other network is within {size(results.margin)} of its accuracy."
+        if results.clearly_behind & others:
+            said = (
+                f"What would be used of each other network is more than {size(results.margin)} less accurate, or "
+                "clearly less accurate than the most accurate configuration of all."
+            )
+        return f"{said} That may be chance; more photos could tell."
     kind = "fastest" if results.timed else "smallest"
     said = f"It is the {kind} of the {len(results.close)} networks that are close in accuracy."
-    if (lead := results.lead_over(network.name, results.best_choice)) is None:
+    if (lead := _lead_of_the_best_choice(answer)) is None:
         return said
     best = _network(answer, results.best_choice)
     return (
@@ -60,9 +66,17 @@ def _why(answer: Answer) -> str:
     )
 
 
+def _lead_of_the_best_choice(answer: Answer) -> Difference | None:
+    """Compare the most accurate of the networks' choices with the advised one; None where it is not ahead."""
+    lead = answer.results.lead_over(answer.advised.name, answer.results.best_choice)
+    return lead if lead and _lead(lead)[:4] != "0.0 " and lead.mean > 0 else None
+
+
 def _is_clear(answer: Answer) -> bool:
-    """Whether all other networks are clearly less accurate than the advised one's most accurate configuration."""
-    return answer.results.clearly_behind == set(answer.results.backbones) - {answer.advised.name}
+    """Whether all other networks are clearly less accurate, than the advised choice and than its network's best."""
+    others = [network for network in answer.networks if network is not answer.advised]
+    behind = answer.results.clearly_behind == {network.name for network in others}
+    return behind and all(against(network, answer.advised).sign < 0 for network in others)
 
 
 def _network(answer: Answer, row: pd.Series) -> NetworkAnswer:
@@ -85,7 +99,8 @@ def _slower(other: NetworkAnswer, network: NetworkAnswer) -> str:
     """Say how many times as long a photo takes; nothing where that was not measured, or is the same."""
     if other is network or not (other.speed and network.speed):
         return ""
-    return f", at {number(other.speed['graph'] / network.speed['graph'], 1)} times the milliseconds a photo"
+    ratio = number(other.speed["graph"] / network.speed["graph"], 1)
+    return f", at {ratio} times the milliseconds a photo" if ratio != "1.0" else ""
 
 
 def _changes(answer: Answer) -> list[str]:
@@ -97,11 +112,14 @@ def _changes(answer: Answer) -> list[str]:
     if network.decision == "only":
         said.append("Another configuration: this is the only one of its network that was run.")
     said += _most_accurate(answer)
-    named = {network.name, results.best_choice["backbone"]}  # `_why` speaks of these
+    named = {network.name}
+    if len(results.close) > 1 and _lead_of_the_best_choice(answer):  # `_why` speaks of it
+        named.add(results.best_choice["backbone"])
     for other in [other for other in answer.networks if other.name not in named][:OTHERS]:
         effect = against(other, network)
-        unclear = _what_that_is(effect, results.margin)
-        order = {1: "clearly more accurate", -1: "clearly less accurate", 0: unclear}[effect.sign]
+        order = {1: "clearly more accurate", -1: "clearly less accurate", 0: TOO_CLOSE}[effect.sign]
+        if _what_that_is(effect, results.margin) == ALIKE:
+            order = "as accurate, for all that matters"
         said.append(
             f"Another network: {other.title} ({other.choice['phrase']}) is {order}, at {points(effect)}"
             f"{_slower(other, network)}."
@@ -130,7 +148,7 @@ def _most_accurate(answer: Answer) -> list[str]:
     ratio = top["training_seconds"] / network.choice["training_seconds"]
     times = f"{number(ratio, 1)} times the" if round(ratio, 1) != 1 else "about the same"
     return [
-        f"If time does not matter: {_with_accuracy(best, top)} was the most accurate, in {times} training time"
+        f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate, in {times} training time"
         f"{_slower(best, network)}. It is ahead by {_lead(lead)}: {word}.{more}"
     ]
 
