@@ -206,8 +206,9 @@ def refused(kind):
 )
 def test_what_is_refused_says_what_to_do(tmp_path, kind, words):
     path = saved(refused(kind), tmp_path / "mine.keras")
-    with pytest.raises(UnsupportedNetwork, match=words):
+    with pytest.raises(UnsupportedNetwork, match=words) as refusal:
         load_pretrained(path, 32, "imagenet", "none")
+    assert str(refusal.value).count("backbone = ") == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish", b"PK\x03\x04 and no more"])

@@ -157,7 +157,7 @@ class Own(Backbone):
 
     def _copy(self, model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
         try:
-            return _without_classifier(self.path, _copy(model, shape))
+            return _without_classifier(_copy(model, shape))
         except UnsupportedNetwork as error:
             raise UnsupportedNetwork(f"backbone = {str(self.path)!r}: {error}") from None
         except Exception as error:  # each layer refuses a size in its own way
@@ -456,7 +456,7 @@ def _policy(layer: keras.layers.Layer) -> Any:
     )
 
 
-def _without_classifier(path: Path, model: keras.Model) -> keras.Model:
+def _without_classifier(model: keras.Model) -> keras.Model:
     """Cut off what follows the last feature map, if anything does."""
     import keras
 
@@ -476,7 +476,7 @@ def _without_classifier(path: Path, model: keras.Model) -> keras.Model:
             break
     if features is None:
         raise UnsupportedNetwork(
-            f"backbone = {str(path)!r}: it does not end in a feature map (n, height, width, channels), with or without "
+            "it does not end in a feature map (n, height, width, channels), with or without "
             f"a classifier on top: the search from its end came to {name!r} of shape {tuple(tensors[name].shape)}. "
             "Save the convolutional part alone."
         )
