@@ -141,6 +141,8 @@ def test_a_network_that_is_clearly_behind_is_not_advised_even_if_its_choice_is_t
     )
     assert results.best_choice["backbone"] == "mobilenet" and results.clearly_behind == {"mobilenet"}
     assert results.close == ["resnet50"] and results.recommended["backbone"] == "resnet50"
+    change = advice.box(Answer(results))["What would change this"]
+    assert re.search(r"ahead by .* \(\+.*\): too close to call, as the best of 8 configurations\. More photos", change)
 
 
 def test_of_networks_without_a_fold_in_common_the_most_accurate_is_advised():
