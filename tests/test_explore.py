@@ -130,7 +130,7 @@ def test_the_photos_on_which_they_differ_are_shown(results, monkeypatch):
         explore.pictures, "find", lambda record, keys: (asked.extend(keys), np.zeros((len(keys), 8, 8, 3), np.uint8))[1]
     )
     pair = Pair(results, label(results, BLOCKS, 2), label(results, "frozen"))
-    figure = pair.grid().figure
+    figure = pair.grid().plot
     assert asked == pair.disagreements().index[:10].tolist()
     first = pair.photos.iloc[0]
     assert figure.axes[0].get_title() == f"{first['label']}\nfirst: {first['first']}\nsecond: {first['second']}"
