@@ -130,7 +130,28 @@ def test_what_would_be_used_is_compared_and_what_was_more_accurate_is_said():
     assert results.most_accurate["backbone"] == "resnet50" and results.close == ["resnet50", "mobilenet"]
     assert answer.advised.name == "mobilenet"
     change = advice.box(answer)["What would change this"]
-    assert re.search(r"If time does not matter: ResNet50 .*4\.0 times .*: too close", change)
+    assert re.search(r"If accuracy alone counts: ResNet50 .*4\.0 times .*: too close", change)
+
+
+@pytest.mark.parametrize("folds, seeds, swap, wobble", [(10, 1, 0.1, 0.01), (0, 3, 0.1, 0.0), (0, 1, 0.0, 0.0)])
+def test_a_network_is_called_clearly_the_best_only_if_what_is_advised_of_it_is(folds, seeds, swap, wobble):
+    """In folds, ResNet50's most accurate is clearly ahead of MobileNet's choice, and its own choice is not."""
+    lead = lambda b, s, a, c: 0.9 + 0.03 * (b == "resnet50") + 0.02 * (s != FROZEN)  # noqa: E731
+    answer = Answer(invented(lead, folds=folds, seeds=seeds, swap=swap, wobble=wobble))
+    assert answer.advised.name == "resnet50" and answer.results.clearly_behind == {"mobilenet"}
+    box = advice.box(answer)
+    clear = "clearly the most accurate network" in box["Why this network"]
+    assert clear == ("MobileNet" in box["What would change this"] and not folds)
+    assert clear == bool(re.search(r"MobileNet, .* less accurate \([^)]*\)\.", box["What would change this"]))
+    assert advice.for_programs(answer)["advice"]["decided"] == ("clearly best" if clear else "most accurate")
+
+
+def test_networks_that_are_alike_are_called_so_and_the_same_time_is_no_news():
+    box = advice.box(Answer(invented(flat, latency=lambda *_: 12.0)))
+    assert re.search(
+        r"MobileNet, .*: as accurate \(-[\d.]+ to \+[\d.]+\), no difference that matters \(90% interval: [^)]*\)\.",
+        box["What would change this"],
+    )
 
 
 def test_of_networks_without_a_fold_in_common_the_most_accurate_is_advised():
@@ -181,7 +202,7 @@ def test_what_is_too_close_to_call_is_called_so():
     results = invented(lambda b, s, a, c: 0.86 if s == FROZEN else 0.93 if a == 10 else 0.91, photos=150, swap=0.1)
     assert network(results).decision == "too close to call"
     change = advice.box(Answer(results))["What would change this"]
-    assert re.search(r"If time .*\. It took about as long to train\. It is ahead by .*: too close to call", change)
+    assert re.search(r"If accuracy .*\. It took about as long to train\. It is ahead by .*: too close to call", change)
 
 
 def test_few_photos_decide_nothing():

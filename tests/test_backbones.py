@@ -93,7 +93,7 @@ def test_weights_of_a_network_with_a_longer_name_are_not_taken_for_its_own(tmp_p
 def test_weights_that_do_not_fit(tmp_path, rubbish):
     path = tmp_path / "wrong.h5"
     path.write_bytes(rubbish)
-    with pytest.raises(WeightsMismatch, match="does not fit MobileNet"):
+    with pytest.raises(WeightsMismatch, match="not weights of Keras"):
         load_pretrained("mobilenet", 32, str(path))
 
 
@@ -128,6 +128,30 @@ def test_keras_own_weights_are_the_224_pixel_ones_at_every_size(monkeypatch):
     assert isinstance(base, keras.Model)
     assert base.input_shape == (None, 128, 128, 3)
     assert provenance["official"]
+
+
+HALF = """
+import os, pathlib, sys
+folder = pathlib.Path(os.environ["KERAS_HOME"], "models")
+folder.mkdir()
+(folder / f"{sys.argv[1]}_1_0_224_tf_no_top.h5").write_bytes(b"half")
+"""
+
+
+@pytest.mark.parametrize("end, left", [("raise OSError('no route to host')", []), ("", [b"half"])])
+def test_half_of_a_download_is_never_taken_for_weights(monkeypatch, tmp_path, end, left):
+    """Keras writes to a file's own name, and of MobileNet's it knows no hash."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("THAW_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(pretrained, "_DOWNLOAD", HALF + end)
+    monkeypatch.setattr(backbones.Backbone, "build", lambda *_, **__: "built")
+    if left:
+        assert pretrained._download(backbones.get("mobilenet")) == "built"
+    else:
+        with pytest.raises(WeightsNotFound, match="no route to host"):
+            pretrained._download(backbones.get("mobilenet"))
+    assert [path.read_bytes() for path in (tmp_path / "models").iterdir()] == left
+    assert pretrained.on_disk("mobilenet") == bool(left)
 
 
 def test_weights_that_cannot_be_fetched(monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,19 @@ def test_photos_are_squares_of_bytes_with_labels_of_the_classes(flowers):
     assert flowers.images[flowers.train].dtype == np.uint8
     assert flowers.images[flowers.train].std() > 20, "not blank"
     assert set(flowers.labels[flowers.train]) == set(range(len(flowers.classes)))
+
+
+def test_old_arrays_make_room_for_photos_beyond_the_budget_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("THAW_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("THAW_DISK_GB", "0.0001")
+    old = places.cache("activations") / "old.npy"
+    old.write_bytes(bytes(2 * 10**5))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda folder: SimpleNamespace(free=10**5 + (0 if old.exists() else 2 * 10**5))
+    )
+    with data.writing(places.cache("photos") / "new.npy", {}, (80, 32, 32, 3)) as writer:
+        assert not old.exists()
+        writer.append(np.zeros((80, 32, 32, 3), np.uint8))
 
 
 def test_the_hash_knows_the_pixels(flowers):

@@ -1,7 +1,12 @@
 """Downloads that fail, that take long, and that a network swallows."""
 
+import os
+import shutil
+import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 
 from thaw.disk import downloads
@@ -39,3 +44,28 @@ def test_silence_is_said_and_ends_it(tmp_path, capsys):
 def test_the_reason_is_the_library_s_own(tmp_path):
     with pytest.raises(ConnectionError, match="OSError: no route to host"):
         downloads.download("raise OSError('no route to host')", "", "nothing", [tmp_path / "not there"])
+
+
+def test_it_ends_with_the_process_that_wants_it_however_that_ends(tmp_path):
+    code = "from thaw.disk import downloads; downloads.download('import time; time.sleep(60)', '', 'nothing', [])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "Downloading nothing.\n"
+    while not (started := psutil.Process(process.pid).children()):
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(started, timeout=20)[1] == []
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_ends_no_download(tmp_path, monkeypatch):
+    """As TFDS renames what it unpacks."""
+
+    def listed(folder, _list=os.scandir):
+        if str(folder).endswith("incomplete"):
+            shutil.rmtree(folder)
+        return _list(folder)
+
+    (tmp_path / "incomplete").mkdir()
+    (tmp_path / "complete").write_bytes(bytes(1000))
+    monkeypatch.setattr(os, "scandir", listed)
+    assert downloads._size([tmp_path]) == 1000

@@ -85,6 +85,15 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path):
     pd.testing.assert_frame_equal(run.predictions, predictions)
 
 
+@pytest.mark.parametrize("sure", [1, 1 - 1e-7, 0.999])
+def test_a_run_that_is_sure_of_nearly_all_photos_comes_back(tmp_path, sure):
+    """The loss is then less than what 32 bits round off, and the table is read with 64."""
+    made, history, predictions = made_up_run(correct=[1] * 50)
+    predictions[["p_rose", "p_tulip"]] = np.array([[sure, 1 - sure]] + [[1, 0]] * 49, np.float32)
+    runs.save(tmp_path, made.model_copy(update=runs.scores(predictions)), history, predictions)
+    assert Run.read(tmp_path).record.test_accuracy == 1
+
+
 def test_the_record_holds_the_contract_s_fields(tmp_path):
     made, *_ = made_up_run()
     fields = json.loads(made.model_dump_json())

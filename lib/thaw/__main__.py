@@ -5,7 +5,6 @@ import functools
 import os
 import platform
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -163,11 +162,8 @@ def _report(study: Study, jobs: graph.Graph) -> int:
     if study.to_choose():
         left, choices = len(study.to_choose()), len(study.choices)
         print(f"Learning rates come first: {left} of {choices} configurations have yet to choose theirs.", flush=True)
-    if study.ready() or study.to_choose():
-        # In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
-        command = [sys.executable, "-m", "thaw", "check", str(study.path), "--outputs", jobs.outputs]
-        if subprocess.run(command).returncode:
-            return 1  # it has said why
+    if (study.ready() or study.to_choose()) and not jobs.check():
+        return 1  # it has said why
     missing = jobs.make()
     study = jobs.study
     if study.reportable() and "report" not in missing:

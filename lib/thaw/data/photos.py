@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -19,10 +20,9 @@ import tensorflow as tf
 from thaw.data import splits as splitting
 from thaw.data.source import PREFIXES, Source, content_digest, find_source
 from thaw.data.splits import PARTS
-from thaw.disk import arrays, places
+from thaw.disk import arrays, budget, places
 from thaw.disk.arrays import StoredArray
 from thaw.disk.atomic import is_full
-from thaw.disk.budget import ARRAYS, for_arrays, make_room, room
 from thaw.disk.locks import locked
 from thaw.errors import InvalidParameter, OutputNotWritable
 from thaw.experiment import Experiment
@@ -324,7 +324,7 @@ def check_room(source: Source, kinds: Iterable[tuple[int, int]]) -> None:
     OutputNotWritable
     """
     folder = places.cache("photos")
-    kept = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())  # some of these, or may be deleted
+    kept = sum(each.size for each in budget.kept(*budget.ARRAYS))  # some of these, or may be deleted
     allowed = shutil.disk_usage(folder).free + kept
     one = sum(3 * side**2 * (1 + copies) for side, copies in kinds)
     if len(source) * one > allowed:
@@ -354,8 +354,9 @@ def writing(path: Path, key: dict, shape: tuple[int, ...]) -> Iterator[arrays.Wr
     size = arrays.size(shape, "uint8")
     try:
         with contextlib.ExitStack() as stack:
-            with room():
-                make_room(ARRAYS, size, for_arrays())  # a study needs its photos, whether they fit the budget or not
+            with budget.room():
+                if not budget.make_room(budget.ARRAYS, size, budget.for_arrays()):
+                    budget.make_room(budget.ARRAYS, size, math.inf)  # a study needs its photos: all that the disk has
                 writer = stack.enter_context(arrays.writing(path, key, "uint8", shape))
             yield writer
     except OSError as error:

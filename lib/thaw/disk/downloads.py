@@ -1,6 +1,7 @@
 """Downloads by other libraries: in a process that can be ended, never long without a word, and never for ever."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,9 +14,13 @@ from thaw.errors import first_line
 
 WORD = 10  # seconds between two lines on how far it is
 SILENCE = 60  # seconds without a byte or any work, after which it is given up
+# Whatever ends this process, even kill -9, closes the pipe to the one that downloads, and so ends that, too.
+_ENDS_WITH_US = """import os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+"""
 
 
-def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> None:
+def download(code: str, argument: str, what: str, folders: Iterable[Path], **environment: str) -> None:
     """Run code that downloads something, and say how far it is.
 
     Libraries retry for minutes on a network that swallows requests, and
@@ -30,6 +35,8 @@ def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> No
         What is downloaded, in words.
     folders : iterable of Path
         Where it arrives.
+    **environment
+        Variables of the process that downloads.
 
     Raises
     ------
@@ -41,8 +48,10 @@ def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> No
     before = _size(folders)
     print(f"Downloading {what}.", flush=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        command = [sys.executable, "-c", code, argument]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        command = [sys.executable, "-c", _ENDS_WITH_US + code, argument]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=os.environ | environment
+        )
         seen, quiet = (0, 0.0), 0
         try:
             while quiet < SILENCE:  # counted by looks, not by a clock: it goes on while this process is suspended
@@ -58,7 +67,7 @@ def download(code: str, argument: str, what: str, folders: Iterable[Path]) -> No
                 raise ConnectionError(f"nothing has arrived for {SILENCE} seconds")
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
         if status:
             said.seek(0)
             raise ConnectionError(first_line((said.read().strip().splitlines() or ["no reason given"])[-1]))
@@ -70,9 +79,10 @@ def _silence(seconds: float) -> str:
 
 def _size(folders: Iterable[Path]) -> int:
     size = 0
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        with contextlib.suppress(OSError):  # renamed or deleted meanwhile
-            size += path.stat().st_size
+    for where, _, files in (each for folder in folders for each in os.walk(folder)):  # it skips folders that vanish
+        for name in files:
+            with contextlib.suppress(OSError):  # renamed or deleted meanwhile
+                size += Path(where, name).stat().st_size
     return size
 
 

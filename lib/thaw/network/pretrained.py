@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,16 +180,29 @@ def on_disk(name: str) -> bool:
 
 
 def _kept() -> Path:
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+    """Give the folder where Keras keeps weights: a temporary one if its own cannot be written to."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        home = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
+    return home / "models"
 
 
 def _download(backbone: backbones.Backbone) -> keras.Model:
     try:
         if not on_disk(backbone.name):
-            downloads.download(_DOWNLOAD, backbone.name, f"the ImageNet weights of {backbone.title}", [_kept()])
+            kept = _kept()
+            kept.mkdir(parents=True, exist_ok=True)
+            # Keras writes to a file's own name, and takes half of one for whole: so elsewhere first.
+            with tempfile.TemporaryDirectory(prefix=".thaw-", dir=kept) as home:
+                what = f"the ImageNet weights of {backbone.title}"
+                downloads.download(_DOWNLOAD, backbone.name, what, [Path(home)], KERAS_HOME=home)
+                for file in Path(home, "models").iterdir():
+                    file.replace(kept / file.name)
         return backbone.build(224, weights="imagenet")
     except Exception as error:  # urllib, http and Keras' checksum test each raise their own
+        do = f"Delete half a file in {_kept()}" if on_disk(backbone.name) else "Connect to the internet"
         raise WeightsNotFound(
-            f"weights = 'imagenet': Keras could not fetch those of {backbone.title} ({error}). "
-            f"Connect to the internet, or put {backbone.name}.h5 in a folder and set THAW_WEIGHTS_DIR to it."
+            f"weights = 'imagenet': Keras could not fetch those of {backbone.title} ({first_line(error)}). "
+            f"{do}, or put {backbone.name}.h5 in a folder and set THAW_WEIGHTS_DIR to it."
         ) from None

@@ -26,7 +26,7 @@ TABLES = ("history.csv", "predictions.csv")
 # and then so gets one more: each reads back as it was.
 _FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
 PHOTOS = "photos.csv"  # of photos in files of their own
-FLOOR = 1e-7  # of a probability whose logarithm is taken, as Keras' own loss has it
+FLOOR = 1e-7  # of a probability whose logarithm is taken, as Keras' own loss has it; and what 32 bits can tell apart
 ROUNDING = 1e-5  # in parts of a figure that is computed again from a table
 # What identifies a row. The backbone and the hash would do; the others keep rows in a readable order.
 IDENTITY = ("backbone", "strategy", "amount", "epochs", "configuration")
@@ -280,7 +280,8 @@ def _agree(record: Record, history: pd.DataFrame, predictions: pd.DataFrame) -> 
     wrong = [
         f"{name} is {told[name]}, by the tables {value}"
         for name, value in found.items()
-        if told[name] != value and not (value and told[name] and math.isclose(told[name], value, rel_tol=ROUNDING))
+        if told[name] != value
+        and (None in (told[name], value) or not math.isclose(told[name], value, rel_tol=ROUNDING, abs_tol=FLOOR))
     ]
     if wrong:
         of_fold = "" if fold is None else f" of fold {fold}"

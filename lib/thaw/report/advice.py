@@ -52,17 +52,23 @@ def _lucky(answer: Answer) -> str:
 def _why(answer: Answer) -> str:
     """Say why the advised network is preferred to the others."""
     results, network = answer.results, answer.advised
+    others = set(answer.results.backbones) - {network.name}
     if len(results.close) == 1 and _is_clear(answer):
         return "It is clearly the most accurate network."
+    if len(results.close) == 1 and results.clearly_behind == others:
+        return "Its most accurate configuration is clearly more accurate than what would be used of any other network."
     if len(results.close) == 1:
-        return (
-            f"The choice of no other network is within {size(results.margin)} of its accuracy. That may be chance; "
-            "more photos could tell."
-        )
+        said = f"The choice of no other network is within {size(results.margin)} of its accuracy."
+        if results.clearly_behind & others:
+            said = (
+                f"What would be used of each other network is more than {size(results.margin)} less accurate, or "
+                "clearly less accurate than the most accurate configuration of all."
+            )
+        return f"{said} That may be chance; more photos could tell."
     kind = ("faster", "fastest") if results.timed else ("smaller", "smallest")
     close = len(results.close)
     said = f"It is the {kind[close > 2]} of the {close} networks that are close in accuracy."
-    if (lead := results.lead_over(network.name, results.best_choice)) is None:
+    if (lead := _lead_of_the_best_choice(answer)) is None:
         return said
     best = _network(answer, results.best_choice)
     return (
@@ -71,9 +77,17 @@ def _why(answer: Answer) -> str:
     )
 
 
+def _lead_of_the_best_choice(answer: Answer) -> Difference | None:
+    """Compare the most accurate of the networks' choices with the advised one; None where it is not ahead."""
+    lead = answer.results.lead_over(answer.advised.name, answer.results.best_choice)
+    return lead if lead and _lead(lead)[:4] != "0.0 " and lead.mean > 0 else None
+
+
 def _is_clear(answer: Answer) -> bool:
-    """Whether all other networks are clearly less accurate than the advised one's most accurate configuration."""
-    return answer.results.clearly_behind == set(answer.results.backbones) - {answer.advised.name}
+    """Whether all other networks are clearly less accurate, than the advised choice and than its network's best."""
+    others = [network for network in answer.networks if network is not answer.advised]
+    behind = answer.results.clearly_behind == {network.name for network in others}
+    return behind and all(against(network, answer.advised).sign < 0 for network in others)
 
 
 def _network(answer: Answer, row: pd.Series) -> NetworkAnswer:
@@ -102,7 +116,8 @@ def _slower(other: NetworkAnswer, network: NetworkAnswer, before: str) -> str:
     """Say how many times as long a photo takes; nothing where that was not measured, or is the same."""
     if other is network or not (other.speed and network.speed):
         return ""
-    return f"{before} {times(other.speed['graph'] / network.speed['graph'])} times as long"
+    ratio = times(other.speed["graph"] / network.speed["graph"])
+    return f"{before} {ratio} times as long" if float(ratio) != 1 else ""
 
 
 def _changes(answer: Answer) -> list[str]:
@@ -114,23 +129,21 @@ def _changes(answer: Answer) -> list[str]:
     if network.decision == "only":
         said.append("Another configuration: this is the only one of its network that was run.")
     said += _most_accurate(answer)
-    named = {network.name, results.best_choice["backbone"]}  # `_why` speaks of these
+    named = {network.name}
+    if len(results.close) > 1 and _lead_of_the_best_choice(answer):  # `_why` speaks of it
+        named.add(results.best_choice["backbone"])
     for other in [other for other in answer.networks if other.name not in named][:OTHERS]:
         effect = against(other, network)
-        order = (
-            "as accurate" if round(100 * effect.mean, 1) == 0 else f"{size(abs(effect.mean))} {_more(effect)} accurate"
-        )
-        unclear = f", {_with_test(effect, results.margin)}" if effect.sign == 0 else ""
+        more = f"{size(abs(effect.mean))} {'more' if effect.mean > 0 else 'less'} accurate"
+        order = more if round(100 * effect.mean, 1) else "as accurate"
+        what = _with_test(effect, results.margin)
+        unclear = f", {what}" if effect.sign == 0 or what != TOO_CLOSE else ""
         low, high = (f"{100 * end:+z.1f}" for end in (effect.low, effect.high))
         said.append(
             f"{other.title}, {other.choice['phrase']}: {order} ({low} to {high}){unclear}"
             f"{_slower(other, network, '; a photo takes')}."
         )
     return [*said, "If your photos are unlike these: run the same study on yours (thaw init)."]
-
-
-def _more(effect: Difference) -> str:
-    return "more" if effect.mean > 0 else "less"
 
 
 def _lead_of_the_most_accurate(answer: Answer) -> Difference | None:
@@ -154,7 +167,7 @@ def _most_accurate(answer: Answer) -> list[str]:
     ratio = top["training_seconds"] / network.choice["training_seconds"]
     took = f"{times(ratio)} times as long" if round(ratio, 1) != 1 else "about as long"
     return [
-        f"If time does not matter: {_with_accuracy(best, top)} was the most accurate. It took {took} to train"
+        f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate. It took {took} to train"
         f"{_slower(best, network, '; a photo takes')}. It is ahead by {_lead(lead)}: {word}.{more}"
     ]
 

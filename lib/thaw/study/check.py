@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import tensorflow as tf
 
+import thaw.training  # noqa: F401 - it loads TensorFlow without its notes
 from thaw.data import checks, source, tfds
 from thaw.data.photos import check_room
 from thaw.data.splits import check_folds

@@ -92,6 +92,14 @@ class Graph:
                 freshness.remove_report(self.study)
                 self.run("report")
 
+    def check(self) -> bool:
+        """Find what is wrong before anything runs, and download what is missing; whether all is well.
+
+        In a process of its own: TensorFlow takes a gigabyte, and this process stays until the end.
+        """
+        command = [sys.executable, "-m", "thaw", "check", str(self.study.path), "--outputs", self.outputs]
+        return _run(command, self._new(STUDY)) == 0
+
     def _make(self, stage: str, waiting: Callable[[], Collection]) -> None:
         """Run a stage; what a shared part that failed has left waiting can make what it needs itself."""
         self.run(stage)
@@ -124,8 +132,8 @@ class Graph:
         # In a file: on a cluster, a command line passes through several shells.
         path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
-        name = f"{REPORT if stage == REPORT else STUDY}-{secrets.token_hex(8)}"
-        done = _run([*command, "--configfile", path], self._coordinators / name, watch.of(self.study, stage)) == 0
+        coordinator = self._new(REPORT if stage == REPORT else STUDY)
+        done = _run([*command, "--configfile", path], coordinator, watch.of(self.study, stage)) == 0
         if not done and not self.study.failures():  # no job has said why: Snakemake itself gave up
             logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
             print("Snakemake could not run the jobs. It says why in", logs[-1] if logs else "no file.", flush=True)
@@ -134,6 +142,9 @@ class Graph:
     @property
     def _coordinators(self) -> Path:
         return (self.study.outputs / ".snakemake" / "coordinators").absolute()
+
+    def _new(self, holds: str) -> Path:
+        return self._coordinators / f"{holds}-{secrets.token_hex(8)}"
 
     @contextlib.contextmanager
     def alone(self, holds: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
