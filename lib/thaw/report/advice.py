@@ -46,7 +46,7 @@ def _lucky(answer: Answer) -> str:
     """Say that what was chosen by its accuracy is usually a little less accurate on new photos."""
     if len(answer.results.rows) == 1:
         return ""
-    return f" Expect a little less on new ones, since {'its results' if answer.folds else 'these photos'} chose it."
+    return f" Expect a little less on new ones, since {'its results' if answer.folds else 'these'} chose it."
 
 
 def _why(answer: Answer) -> str:
