@@ -74,6 +74,7 @@ def test_any_study_has_its_report(name):
         texts.append(answer.write("replication"))
     box = advice.box(answer)
     texts += [*box.values(), json.dumps(advice.for_programs(answer), allow_nan=False)]
+    frames.append(tables.differences(results))
     for text in [*texts, *(frame.to_string() for frame in frames)]:
         assert text
         assert not re.search(r"\b(nan|inf)\b", text, re.IGNORECASE)
@@ -82,8 +83,6 @@ def test_any_study_has_its_report(name):
         figures.accuracy_by_cost(results),
         figures.losses(results),
     ]
-    if any(len(pairs) for pairs in results.pairs.values()):
-        shown.append(figures.differences(results))
     if answer.rates:
         shown.append(figures.rates(results))
         assert len(tables.rates(answer))
@@ -105,7 +104,8 @@ def everything(results: Results) -> str:
     texts.append(str(advice.box(answer)))
     frames += [tables.recall(answer), runs_table(results.runs), tables.hard(answer.hard)]
     drawn = [figures.accuracy_by_parameters(results), figures.accuracy_by_cost(results), figures.losses(results)]
-    drawn += [figures.differences(results), figures.learning_curves(results), figures.trained(results)]
+    frames.append(tables.differences(results))
+    drawn += [figures.learning_curves(results), figures.trained(results)]
     drawn.append(figures.confusion({n.title: results.predictions(n.top) for n in answer.networks}, results.classes))
     for figure in drawn:
         assert not Figure(figure, "", "")._repr_mimebundle_()["text/html"].count("nan")
@@ -199,7 +199,7 @@ def test_classes_that_are_not_alike_in_size_have_their_recall():
     right = run.predictions["label"] == run.predictions["predicted"]
     by_hand = [right[run.predictions["label"] == f"class {number}"].mean() for number in range(3)]
     assert uneven.rows.loc[0, "balanced_accuracy"] == pytest.approx(sum(by_hand) / 3)
-    top = Answer(uneven).networks[0].top
+    top = Answer(uneven).networks[0].choice
     lowest = uneven.recall(top)
     said = html.unescape(Answer(uneven).write("balance"))
     assert "class 0 has 60 test photos, class 2 5." in said

@@ -75,6 +75,7 @@ def test_nothing_is_deleted_while_a_study_uses_the_cache(full_cache, capsys):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     study, before = subprocess.Popen([sys.executable, "-c", code], **pipes), left(full_cache)
     assert study.stdout.readline() == "mine\n"
+    assert (full_cache / ".in-use.lock").stat().st_mode & 0o777 == 0o666, "or only its owner could clean the cache"
     assert main(["clean", "--yes", "--all"]) == 1
     assert "a study uses the cache. Nothing was deleted" in capsys.readouterr().err
     study.kill()  # and so its lock ends

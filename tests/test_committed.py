@@ -94,7 +94,7 @@ def test_the_table_has_the_same_figures_in_all_files():
         assert ACCURACY.fullmatch(tested) and tested.startswith(words.percent(row["test_accuracy"]))
         assert of_readme()[row["title"], label][0] == tested.replace("%", "")
         assert cells["Parameters"] == words.number(row["trainable_parameters"])
-        assert cells["Training (min)"] == f"{row['training_seconds'] / 60:.3g}"
+        assert cells["Training (min)"] == f"{row['training_seconds'] / 60:.1f}"
         assert cells["ms a photo"] == f"{row['latency']:.1f}"
         assert cells["Valid. acc."] == words.percent(row["validation_accuracy"])
         assert cells["Valid. loss"] == f"{row['validation_loss']:.3f}"

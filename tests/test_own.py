@@ -48,6 +48,10 @@ def model(size=32, prepared=True, classifier=True, inner=False):
     return keras.Model(photos, x)
 
 
+def own_loss(wanted, given):
+    return keras.ops.mean((wanted - given) ** 2)
+
+
 def saved(network, path):
     network.save(path)
     return str(path)
@@ -70,6 +74,8 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("classifier", [False, True])
 def test_a_file_becomes_one_graph_without_its_classifier(tmp_path, inner, classifier):
     network = model(inner=inner, classifier=classifier)
+    if inner:  # it was trained before, with a loss of the user's own
+        network.get_layer("inner").compile("adam", loss=own_loss)
     path = saved(network, tmp_path / "mine.keras")
     base, provenance = load_pretrained(path, 32, "imagenet")
     assert base.output_shape == (None, 8, 8, 12)
@@ -200,8 +206,9 @@ def refused(kind):
 )
 def test_what_is_refused_says_what_to_do(tmp_path, kind, words):
     path = saved(refused(kind), tmp_path / "mine.keras")
-    with pytest.raises(UnsupportedNetwork, match=words):
+    with pytest.raises(UnsupportedNetwork, match=words) as refusal:
         load_pretrained(path, 32, "imagenet", "none")
+    assert str(refusal.value).count("backbone = ") == 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish", b"PK\x03\x04 and no more"])

@@ -53,9 +53,10 @@ def report(tmp_path_factory):
         displayed(Box("What to do", {"Device": "a laptop"})),
         *sections[:3],
         displayed(Table(rows, f"Results of {HOSTILE}.")),
-        displayed(Figure(figure(), "A figure.", f"It rises. {HOSTILE}"), Figure(figure(), "Another.", "The same.")),
+        displayed(Figure(figure, "A figure.", f"It rises. {HOSTILE}"), Figure(figure, "Another.", "The same.")),
         *sections[3:],
         v4.new_markdown_cell("## Again\n\n| a | b |\n|--|--|\n| c | d |\n\n### Again"),
+        displayed(Table(pd.DataFrame([("It is so.", PROSE[:90])], columns=["Claim", "Why"]), "Claims.", folded=True)),
         displayed(Table(links.set_axis(["Run", "Notebook", "Record"], axis=1), "Files.", folded=True, on_paper=False)),
     )
     export_html(notebook, folder / "report.html")
@@ -157,6 +158,21 @@ def test_on_a_phone_the_answer_comes_before_the_contents(report, browser):
         assert not page.locator("nav a").first.is_visible()
         page.locator("summary", has_text="Contents").press("Enter")
         assert page.locator("nav a").first.is_visible()
+
+
+@has_chromium
+def test_figures_have_a_form_for_phones_and_prose_is_stacked_there(report, browser):
+    for width, wide in ((1280, True), (390, False)):
+        with browser.new_page(viewport={"width": width, "height": 844}) as page:
+            page.goto(report.html.as_uri())
+            assert page.locator(".report-wide svg").first.is_visible() == wide
+            assert page.locator(".report-phone svg").first.is_visible() != wide
+            boxes = "[...document.querySelectorAll('.report-figure .report-scroll')]"
+            assert page.evaluate(f"{boxes}.every(box => box.scrollWidth <= box.clientWidth)")
+            letters = page.locator(".report-figure svg text").filter(visible=True).first.bounding_box()
+            assert letters["height"] >= 9, "readable"
+            shown = page.evaluate("getComputedStyle(document.querySelector('.report-prose td')).display")
+            assert shown == ("table-cell" if wide else "block")
 
 
 @has_chromium

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from thaw.disk.locks import Taken, give_up, hold, locked  # noqa: F401 - other modules still import locked from here
+from thaw.disk.locks import Taken, give_up, hold
 from thaw.errors import OutputNotWritable
 
 _DAY = 86_400  # seconds

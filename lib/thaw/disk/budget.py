@@ -85,6 +85,7 @@ def in_use() -> Iterator[None]:
     lock = lock_of(folder / IN_USE)
     with contextlib.suppress(FileExistsError):  # it may be another user's: to read it is enough
         again(lambda: lock.open("x"), folder).close()
+        lock.chmod(0o666)  # and whoever cleans the cache holds it alone
     with lock.open("rb") as file:
         share(file)
         yield

@@ -10,6 +10,7 @@ code, reads other files, or would fill the memory, and say what is wrong.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -156,7 +157,7 @@ class Own(Backbone):
 
     def _copy(self, model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
         try:
-            return _without_classifier(self.path, _copy(model, shape))
+            return _without_classifier(_copy(model, shape))
         except UnsupportedNetwork as error:
             raise UnsupportedNetwork(f"backbone = {str(self.path)!r}: {error}") from None
         except Exception as error:  # each layer refuses a size in its own way
@@ -214,7 +215,8 @@ def text_in(archive: zipfile.ZipFile, name: str) -> bytes:
 def _configuration(where: str, file: Path) -> dict:
     try:
         with zipfile.ZipFile(file) as archive:
-            configuration = json.loads(text_in(archive, CONFIG))
+            # Without what compiles it and its parts: a loss may be anybody's code, and no optimizer is needed.
+            configuration = json.loads(text_in(archive, CONFIG), object_hook=_without_compiling)
             swollen = [each for each in archive.infolist() if each.file_size > max(SMALL, EXPANDS * each.compress_size)]
         if not isinstance(configuration, dict):
             raise TypeError(f"{CONFIG} is no mapping")
@@ -230,8 +232,12 @@ def _configuration(where: str, file: Path) -> dict:
             f"{where}: {swollen[0].filename} is {swollen[0].compress_size:,} bytes in the file, and {EXPANDS} times as "
             "many or more when it is unpacked. No network is. Save the network again with model.save('x.keras')."
         )
-    configuration.pop("compile_config", None)
     return configuration
+
+
+def _without_compiling(part: dict) -> dict:
+    part.pop("compile_config", None)
+    return part
 
 
 def _check_classes(where: str, configuration: dict) -> None:
@@ -257,13 +263,12 @@ def _check_classes(where: str, configuration: dict) -> None:
 
 
 def _parts(configuration: Any) -> Iterator[dict]:
-    """Find everything in a configuration that is built from a class. What compiles a model is not loaded."""
+    """Find everything in a configuration that is built from a class."""
     if isinstance(configuration, dict):
         if "class_name" in configuration:
             yield configuration
-        for name, value in configuration.items():
-            if name != "compile_config":
-                yield from _parts(value)
+        for value in configuration.values():
+            yield from _parts(value)
     elif isinstance(configuration, list):
         for value in configuration:
             yield from _parts(value)
@@ -290,11 +295,16 @@ def load(where: str, file: Path) -> keras.Model:
 
     configuration = _configuration(where, file)
     classes = {name: getattr(importlib.import_module(module), name) for name, module in OF_APPLICATIONS.items()}
+
+    def built() -> keras.Model:
+        own = copy.deepcopy(configuration)  # Keras changes what it reads
+        with keras.src.saving.serialization_lib.ObjectSharingScope():
+            return keras.saving.deserialize_keras_object(own, custom_objects=classes, safe_mode=True)
+
     try:
         # First without weights: what is built in such a scope has shapes and no values.
         with keras.StatelessScope(initialize_variables=False):
-            planned = keras.saving.deserialize_keras_object(configuration, custom_objects=classes, safe_mode=True)
-            weights = sum(math.prod(variable.shape) for variable in planned.variables)
+            weights = sum(math.prod(variable.shape) for variable in built().variables)
     except Exception as error:  # every layer raises its own
         raise _not_loaded(where, error) from None
     finally:
@@ -308,7 +318,8 @@ def load(where: str, file: Path) -> keras.Model:
     try:
         with zipfile.ZipFile(file) as archive:
             check_weights(where, io.BytesIO(archive.read(WEIGHTS)), size)
-        model = keras.saving.load_model(file, custom_objects=classes, compile=False, safe_mode=True)
+        model = built()
+        model.load_weights(file)
     except UnsupportedNetwork:
         raise
     except Exception as error:  # and so does every reader
@@ -445,7 +456,7 @@ def _policy(layer: keras.layers.Layer) -> Any:
     )
 
 
-def _without_classifier(path: Path, model: keras.Model) -> keras.Model:
+def _without_classifier(model: keras.Model) -> keras.Model:
     """Cut off what follows the last feature map, if anything does."""
     import keras
 
@@ -465,7 +476,7 @@ def _without_classifier(path: Path, model: keras.Model) -> keras.Model:
             break
     if features is None:
         raise UnsupportedNetwork(
-            f"backbone = {str(path)!r}: it does not end in a feature map (n, height, width, channels), with or without "
+            "it does not end in a feature map (n, height, width, channels), with or without "
             f"a classifier on top: the search from its end came to {name!r} of shape {tuple(tensors[name].shape)}. "
             "Save the convolutional part alone."
         )

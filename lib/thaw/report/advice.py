@@ -164,6 +164,8 @@ def _most_accurate(answer: Answer) -> list[str]:
     word = _with_test(lead, results.margin)
     word = "clearly more accurate" if network.name in results.clearly_behind else word
     more = " More photos could decide." if word == TOO_CLOSE else ""
+    if best is network and word == TOO_CLOSE and lead.sign:  # its interval is of one comparison
+        word += f", as the best of {count(len(network.rows), 'configuration')}"
     ratio = top["training_seconds"] / network.choice["training_seconds"]
     took = f"{times(ratio)} times as long" if round(ratio, 1) != 1 else "about as long"
     return [

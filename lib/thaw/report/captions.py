@@ -2,6 +2,7 @@
 
 from thaw.report.answer import Answer
 from thaw.report.figures.study import MOST
+from thaw.report.tables import PAIRS
 
 
 def _names(answer: Answer) -> str:
@@ -62,12 +63,12 @@ def differences(answer: Answer) -> str:
     """Of the differences of every two configurations."""
     counts = "how far they move from fold to fold" if answer.folds else "on how many photos the two disagree"
     runs = "" if answer.folds or answer.results.rows["seeds"].max() == 1 else ", and how far runs move"
-    most = max(len(network.rows) for network in answer.networks)
-    shown = f" The {MOST} most accurate configurations of a network are shown." if most > MOST else ""
+    pairs = sum(map(len, answer.results.pairs.values()))
+    few = f" Of {pairs:,} pairs {PAIRS} are here: clear ones, and the largest." if pairs > PAIRS else ""
     return (
-        "Differences of test accuracy in points: the configuration of the line less that of the column. Framed and "
-        "bold: clear differences, corrected for all pairs of the network. All others may be chance. Of two equal "
-        f"numbers one can be clear and the other not: what counts is {counts}{runs}.{shown}"
+        "Every two configurations of a network: the accuracy of the first less that of the second. Clear ones are "
+        "corrected for all pairs of the network. All others may be chance. Of two equal numbers one can be clear and "
+        f"the other not: what counts is {counts}{runs}.{few}"
     )
 
 
@@ -77,7 +78,11 @@ def curves(answer: Answer) -> str:
     if answer.folds:
         pairs = " Each fold has a pair of faint lines; the strong ones are their mean."
     else:
-        pairs = " Each seed has a pair of lines." if answer.results.rows["seeds"].max() > 1 else ""
+        pairs = (
+            " Each seed has a pair of lines, the first seed the lightest."
+            if answer.results.rows["seeds"].max() > 1
+            else ""
+        )
     return (
         "Loss over epochs, from what trains least to what trains most. Dashed: on the training photos, a running mean "
         f"over the epoch. Solid: on the validation photos, after the epoch.{pairs}{shaded} A solid line that rises "
@@ -90,9 +95,7 @@ def confusion(answer: Answer) -> str:
     several = answer.results.rows["seeds"].max() > 1
     together = " All folds are counted together." if answer.folds else ""
     seeds = " All seeds are counted together, so a photo counts once for each seed." if several else ""
-    return (
-        "Test photos by class and prediction, for the most accurate configuration of each network." + together + seeds
-    )
+    return "Test photos by class and prediction, for the recommended configuration of each network." + together + seeds
 
 
 def hard(answer: Answer) -> str:
@@ -115,9 +118,9 @@ def cost(answer: Answer) -> str:
     """Of accuracy over training time."""
     of = "one training, the mean over folds" if answer.folds else "training"
     return (
-        f"Accuracy and the time of {of}. No other configuration is both more accurate and faster to train than one on "
-        "the line (named). The line goes through the measured values; given their intervals, others may belong on it "
-        "too."
+        f"Accuracy and the time of {of}. The named configurations, on the line, are the most accurate for their time: "
+        "no other is both more accurate and faster to train. The line goes through the measured values; given their "
+        "intervals, others may belong on it too."
     )
 
 
@@ -142,8 +145,8 @@ def claims(answer: Answer) -> str:
     star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
     return (
         "Every claim with its effect in this study, in words where it is not in points of accuracy. Bars are 95% "
-        "intervals. A difference does not matter where its 90% interval is on the grey."
-        f"{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
+        "intervals. Blue ground: where the claim is right. No difference that matters: the 90% interval is in "
+        f"the margin.{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
     )
 
 

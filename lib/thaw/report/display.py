@@ -7,8 +7,10 @@ and ``template/report.typ`` set how it looks, on a screen and in the PDF.
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -19,7 +21,9 @@ import pandas as pd
 from PIL import Image
 
 VALUE = "value: "  # begins the ids of marks in figures that say what they are: see `thaw.report.figures.style.says`
+SHORT, PROSE = 30, 60  # letters: a cell that keeps to one line, and a longer one that is prose
 TALL = 0.6  # its height by its width: such a figure may stand elsewhere on paper
+PHONE = ContextVar("phone", default=False)  # whether a figure is being drawn for a narrow screen
 _DPI = 150  # of figures with photos
 _SVG = "http://www.w3.org/2000/svg"
 for _prefix, _space in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
@@ -83,10 +87,13 @@ def _is_numeric(column: Sequence[str]) -> bool:
     return bool(cells) and all(number.fullmatch(cell) for cell in cells)
 
 
-def _cell(cell: object, right: bool) -> str:
-    """Write a cell. Numbers and their intervals do not break into lines: a wide table scrolls in its box."""
-    together = "; white-space: nowrap" if right or _WITH_INTERVAL.fullmatch(str(cell)) else ""
-    return f'<td style="text-align: {"right" if right else "left"}{together}">{_html(cell)}</td>'
+def _cell(cell: object, right: bool, name: str, bold: bool) -> str:
+    """Write a cell. Numbers, their intervals and short words keep to one line: a wide table scrolls in its box."""
+    short = right or _WITH_INTERVAL.fullmatch(str(cell)) or (not name and len(str(cell)) <= SHORT)
+    together = "; white-space: nowrap" if short else ""
+    text = f"<strong>{_html(cell)}</strong>" if bold else _html(cell)
+    named = f' data-name="{escape(name)}"' if name else ""
+    return f'<td{named} style="text-align: {"right" if right else "left"}{together}">{text}</td>'
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +114,8 @@ class Table:
         Show only the caption until it is clicked, without a number.
     on_paper : bool
         Whether the PDF has it. What leads to other files it need not have.
+    bold : sequence of int
+        The rows in bold, counted from 0.
     """
 
     frame: pd.DataFrame
@@ -114,6 +123,7 @@ class Table:
     notes: tuple[str, ...] = ()
     folded: bool = False
     on_paper: bool = True
+    bold: Sequence[int] = ()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         header = [str(name) for name in self.frame.columns]
@@ -128,7 +138,13 @@ class Table:
         # JupyterLab does not have our style sheet, so what it needs is repeated in the tags.
         align = [f'style="text-align: {"right" if number else "left"}"' for number in right]
         head = "".join(f'<th scope="col" {a}>{_html(name)}</th>' for name, a in zip(header, align))
-        body = "\n".join("<tr>" + "".join(map(_cell, row, right)) + "</tr>" for row in rows)
+        # A phone sets cells of prose below each other, each under the name of its column.
+        prose = any(len(str(cell)) > PROSE for row in rows for cell in row)
+        names = header if prose else [""] * len(header)
+        body = "\n".join(
+            f"<tr>{''.join(map(_cell, row, right, names, [place in self.bold] * len(row)))}</tr>"
+            for place, row in enumerate(rows)
+        )
         notes = "".join(f'<p class="report-notes">{_html(note)}</p>' for note in self.notes)
         outer, title = ("details", "summary") if self.folded else ("figure", "figcaption")
         return (
@@ -137,7 +153,8 @@ class Table:
             f"<{title}>{_html(self.caption)}</{title}>\n"
             f'<div class="report-scroll" style="overflow-x: auto" tabindex="0" role="group" '
             f'aria-label="{escape(one_line(self.caption))}">\n'
-            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
+            f"<table{' class=report-prose' * prose}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+            "</table>\n</div>\n"
             f"{notes}</{outer}>"
         )
 
@@ -150,8 +167,10 @@ class Figure:
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
-        The plot. Its size in inches is its size on paper.
+    plot : matplotlib.figure.Figure, or function
+        The plot. Its size in inches is its size on paper. A function that
+        draws it is called twice, the second time for phones: `PHONE` is then
+        set, and `thaw.report.figures.style.grid` sets panels below each other.
     caption : str
         What the figure shows, without a number.
     alt : str
@@ -160,45 +179,67 @@ class Figure:
         Whether the PDF has it. What it has not got has no number.
     """
 
-    figure: matplotlib.figure.Figure
+    plot: matplotlib.figure.Figure | Callable[[], matplotlib.figure.Figure]
     caption: str
     alt: str
     on_paper: bool = True
 
+    @cached_property
+    def figures(self) -> list[matplotlib.figure.Figure]:
+        """The plot, and its narrow form if it has one."""
+        if isinstance(self.plot, matplotlib.figure.Figure):
+            return [self.plot]
+        wide, phone = self.plot(), PHONE.set(True)
+        try:
+            return [wide, self.plot()]
+        finally:
+            PHONE.reset(phone)
+
     def __post_init__(self) -> None:
-        plt.close(self.figure)
+        for figure in self.figures:
+            plt.close(figure)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        source, width = self._image()
-        across, down = self.figure.get_size_inches()
+        across, down = self.figures[0].get_size_inches()
         where = " report-tall" * bool(down > TALL * across) if self.on_paper else " report-screen"
+        images = []
+        for figure, name in zip(self.figures, ("wide" if len(self.figures) > 1 else "", "phone")):
+            source, width = self._image(figure)
+            # JupyterLab, without our style sheet, shows the wide one alone.
+            images.append(
+                f'<div class="report-scroll report-{name}"{" hidden" * (name == "phone")}>'
+                f'<img src="{source}" alt="{escape(one_line(self.alt))}" width="{width:.0f}" '
+                'style="max-width: 100%; height: auto"></div>\n'
+            )
         return {
             "text/plain": one_line(self.caption),
             "text/html": (
                 f'<figure class="report-figure{where} mathjax_ignore" style="margin: 1em 0">\n'
-                f'<img src="{source}" alt="{escape(one_line(self.alt))}" width="{width:.0f}" '
-                'style="max-width: 100%; height: auto">\n'
-                f"<figcaption>{_html(self.caption)}</figcaption>\n</figure>"
+                f"{''.join(images)}<figcaption>{_html(self.caption)}</figcaption>\n</figure>"
             ),
         }
 
-    def _image(self) -> tuple[str, float]:
-        """Return the plot as a data URI, and its width in CSS pixels."""
+    def _image(self, figure: matplotlib.figure.Figure) -> tuple[str, float]:
+        """Return a plot as a data URI, and its width in CSS pixels."""
         # Lines and letters look best as vectors. Photos and thousands of marks would be too large.
-        if not any(axes.images for axes in self.figure.axes):
-            svg = _with_values(self._saved("svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))))
+        if not any(axes.images for axes in figure.axes):
+            svg = _with_values(
+                self._saved(figure, "svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+            )
             if len(svg) < 500_000:
                 width = float(re.findall(rb'<svg[^>]* width="([\d.]+)pt"', svg)[0]) * 96 / 72
                 return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", width
-        jpeg = self._saved("jpeg", dpi=_DPI, pil_kwargs={"quality": 90})
+        jpeg = self._saved(figure, "jpeg", dpi=_DPI, pil_kwargs={"quality": 90})
         width = Image.open(io.BytesIO(jpeg)).width * 96 / _DPI
         return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", width
 
-    def _saved(self, kind: str, **options) -> bytes:
+    def _saved(self, figure: matplotlib.figure.Figure, kind: str, **options) -> bytes:
         file = io.BytesIO()
         # Letters stay text. Of two figures on one page none has the ids of the other.
-        with plt.rc_context({"svg.hashsalt": one_line(self.caption), "svg.fonttype": "none"}):
-            self.figure.savefig(file, format=kind, bbox_inches="tight", **options)
+        with plt.rc_context(
+            {"svg.hashsalt": f"{one_line(self.caption)} {figure.get_figwidth()}", "svg.fonttype": "none"}
+        ):
+            figure.savefig(file, format=kind, bbox_inches="tight", **options)
         return file.getvalue()
 
 

@@ -81,7 +81,7 @@ def export_pdf(notebook: Path, pdf: Path) -> None:
     """
     with _explained(notebook, pdf), tempfile.TemporaryDirectory() as folder:
         page = _page(notebook)
-        for part in page.select("main nav, main .report-screen"):
+        for part in page.select("main nav, main .report-screen, main .report-phone"):
             part.decompose()
         for part in page.select("main .report-folded"):
             part.name = "figure"
@@ -175,11 +175,15 @@ def _for_screens(page: BeautifulSoup) -> None:
     # What is too wide for a narrow screen scrolls in its box, also by keyboard.
     for code in main.select("pre"):
         code["tabindex"] = "0"
-    for wide in main.select(":is(.jp-RenderedMarkdown, .jp-RenderedHTML) > table, .report-figure img"):
-        wide.wrap(page.new_tag("div", attrs={"class": "report-scroll", "tabindex": "0"}))
+    for wide in main.select(":is(.jp-RenderedMarkdown, .jp-RenderedHTML) > table"):
+        wide.wrap(page.new_tag("div", attrs={"class": "report-scroll"}))
+    for wide in main.select(".report-scroll"):
+        wide["tabindex"] = "0"
+    for narrow in main.select(".report-phone"):
+        del narrow["hidden"]
     for image in main.select(".report-figure img[alt][width][src^='data:image/svg']"):
         svg = BeautifulSoup(base64.b64decode(str(image["src"]).partition(",")[2]), "html.parser").select("svg")[0]
-        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": image["width"]}
+        svg.attrs |= {"role": "img", "aria-label": image["alt"], "width": f"{1.35 * float(str(image['width'])):.0f}"}
         del svg["height"]
         image.replace_with(svg)
     script, policy = page.select("body > script")[0], page.select("meta[http-equiv]")[0]

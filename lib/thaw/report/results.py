@@ -469,15 +469,16 @@ class Results:
     def close(self) -> list[str]:
         """The networks that can be advised.
 
-        That of the best choice; and those whose own cheapest choice is at most
-        the margin behind it, and that are not `clearly_behind`.
+        Those whose cheapest choice is at most the margin behind the best one,
+        and that are not `clearly_behind`; without any, that of the best choice.
         """
 
         def is_close(name: str) -> bool:
             lead = self.lead_over(name, self.best_choice)
-            return lead is None or (name not in self.clearly_behind and lead.known and lead.mean <= self.margin)
+            near = lead is None or (lead.known and lead.mean <= self.margin)
+            return near and name not in self.clearly_behind
 
-        return [name for name in self.backbones if is_close(name)]
+        return [name for name in self.backbones if is_close(name)] or [self.best_choice["backbone"]]
 
     @property
     def timed(self) -> bool:

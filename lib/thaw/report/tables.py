@@ -25,18 +25,17 @@ from thaw.study.study import Study
 
 NONE = "–"
 NOTEBOOK = "experiment.ipynb"
-FEW = 20  # classes in a table
+FEW, PAIRS = 20, 300  # classes, and pairs of configurations, in a table
 STEPS = 10  # to the cheapest choice of a network, in a table
 TESTED = "Test acc. (95%)"
 RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
     TESTED: ("test_accuracy", percent),
     "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
     "Parameters": ("trainable_parameters", number),
-    "Training (min)": ("training_seconds", lambda seconds: f"{seconds / 60:.3g}"),
+    "Training (min)": ("training_seconds", lambda seconds: f"{seconds / 60:.1f}"),
     "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else NONE),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
-    "Peak MB": ("peak_memory_mb", number),
 }
 
 
@@ -91,6 +90,8 @@ def configurations(
     if replication and replication.original is None:
         replication = None
     columns = {name: of for name, of in RESULTS.items() if name != "Balanced acc." or results.uneven}
+    if results.rows["training_seconds"].min() < 60:
+        columns["Training (min)"] = "training_seconds", lambda seconds: f"{seconds / 60:.2f}"
     rows = []
     for _, row in results.rows.iterrows():
         measured = results.backbones[row["backbone"]]["latency"].median()  # all its configurations are one graph
@@ -118,9 +119,11 @@ def configurations(
 
 
 def recall(answer: Answer) -> pd.DataFrame:
-    """Tabulate the lowest `FEW` recalls by class, for the most accurate configuration of each network."""
+    """Tabulate the lowest `FEW` recalls by class, for the recommended configuration of each network."""
     photos = answer.results.photos_of_class
-    shares = pd.concat({n.title: answer.results.recall(n.top) for n in answer.networks}, axis=1)
+    shares = pd.concat(
+        {f"{n.title}, {n.choice['short']}": answer.results.recall(n.choice) for n in answer.networks}, axis=1
+    )
     shown = shares.loc[shares.mean(axis=1).sort_values(kind="stable").index[:FEW]].map(percent)
     shown.insert(0, "Test photos", [number(photos[name]) for name in shown.index])
     return shown.rename_axis("Class").reset_index()
@@ -138,9 +141,30 @@ def steps(answer: Answer) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def differences(results: Results) -> pd.DataFrame:
+    """Tabulate the difference of every two configurations of each network in points, clear ones and large ones first.
+
+    There are at most `PAIRS`.
+    """
+    rows = []
+    for name, pairs in results.pairs.items():
+        for pair in pairs.itertuples():
+            first, second = (results.rows.loc[index, "short"] for index in (pair.first, pair.second))
+            clear = "clear" if pair.separated else NONE
+            rows.append((pair.difference.mean, (results.titles[name], first, second, points(pair.difference), clear)))
+    rows.sort(key=lambda row: (row[1][-1] == NONE, -abs(row[0])))
+    columns = ["Network", "First", "Second", "First less second (95%)", "Clear"]
+    return pd.DataFrame([cells for _, cells in rows[:PAIRS]], columns=columns)
+
+
 def findings(found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate what the checks of the photos found."""
     return found[["code", "title", "found", "do"]].set_axis(["Check", "About", "Found", "What to do"], axis=1)
+
+
+def chosen(results: Results) -> list[int]:
+    """Find the row of the recommended configuration among those of `configurations`; none of a single one."""
+    return [results.rows.index.get_loc(results.recommended.name)] if len(results.rows) > 1 else []
 
 
 def original_note(results: Results) -> list[str]:

@@ -18,7 +18,7 @@ from thaw.network import backbones
 
 # What may differ between backbones.
 Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
-Seeds = Annotated[list[int], Field(min_length=1)]
+Seeds = Annotated[list[int], Field(min_length=1, max_length=100)]
 Rates = Annotated[list[Rate], Field(min_length=1)]
 # Parameters that the whole study sets, and what to give for them.
 OF_STUDY = {

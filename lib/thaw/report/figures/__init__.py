@@ -6,7 +6,6 @@ from thaw.report.figures.run import confusion, curves, heat, photo_grid, photo_t
 from thaw.report.figures.study import (
     accuracy_by_cost,
     accuracy_by_parameters,
-    differences,
     learning_curves,
     learning_curves_of,
     losses,

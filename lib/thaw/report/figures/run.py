@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from thaw.report.display import one_line
+from thaw.report.display import PHONE, one_line
 from thaw.report.figures.style import (
     FROZEN,
+    NARROW,
     PALETTE,
     PERCENT,
     STYLE,
@@ -42,10 +43,11 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
     titles : sequence of str
     columns : int
     """
+    columns, side = (min(3, columns), NARROW / 3) if PHONE.get() else (columns, 1.4)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = max(title.count("\n") + 1 for title in titles)
-    figure = Figure(figsize=(1.4 * columns, (1.25 + 0.15 * lines) * rows), layout="constrained")
+    figure = Figure(figsize=(side * columns, (side - 0.15 + 0.15 * lines) * rows), layout="constrained")
     for axes in (panels := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.axis("off")
         axes.set(xticks=[], yticks=[])  # even unseen they would be laid out
@@ -149,10 +151,10 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
         return _confused_pairs(predictions)
     names = [plain(name) for name in classes]
     side = 1.25 + 0.25 * len(classes) + 0.06 * max(0, *(len(name) - 12 for name in names))
-    columns = min(len(predictions), 2)
+    columns = 1 if PHONE.get() else min(len(predictions), 2)
     lines = -(-len(predictions) // columns)
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH if columns > 1 else 4, min(side, WIDTH) * lines), layout="constrained")
+        figure = Figure(figsize=(WIDTH if columns > 1 else NARROW, min(side, WIDTH) * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(predictions) :]:
         axes.axis("off")
@@ -165,7 +167,13 @@ def confusion(predictions: dict[str, pd.DataFrame], classes: Sequence[str]) -> F
         axes.set(xlabel="predicted class", ylabel="class" if axes in panels[:, 0] else "")
         axes.set_title(message(title, _most_confused(rows)), fontsize=9)
         upright = len(classes) > 10
-        axes.set_xticks(axes.get_xticks(), names, rotation=90 if upright else 30, ha="center" if upright else "right")
+        axes.set_xticks(
+            axes.get_xticks(),
+            names,
+            rotation=90 if upright else 30,
+            ha="center" if upright else "right",
+            rotation_mode="default" if upright else "anchor",
+        )
         axes.tick_params(axis="y", rotation=0)
     return figure
 

@@ -1,7 +1,6 @@
 """The figures of a study: accuracy, learning, speed and cost of all configurations."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from textwrap import wrap
@@ -13,22 +12,21 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thaw.records.runs import Run
+from thaw.report.display import PHONE
 from thaw.report.figures import style
 from thaw.report.figures.style import HOLLOW, MARKERS, PERCENT, grid, legend, name_ticks, plain, point, says
-from thaw.report.notation import points
 from thaw.report.rates import Rates, Trials
 from thaw.report.replication import Replication
 from thaw.report.results import Results
-from thaw.report.statistics import Difference
 from thaw.report.words import count, duration
 
 PROBES = {"linear": "linear probe", "neighbours": "5 nearest neighbours"}
 STATES: dict[str, dict[str, Any]] = {  # of a block; they differ in grey, too
-    "frozen": {"facecolor": "0.88", "linewidth": 0},
+    "frozen": {"facecolor": style.FROZEN, "linewidth": 0},
     "trains in part": {"facecolor": "white", "edgecolor": style.UNFROZEN, "hatch": "//////", "linewidth": 0},
     "trains": {"facecolor": style.UNFROZEN, "linewidth": 0},
 }
@@ -156,21 +154,24 @@ def learning_curves(results: Results) -> Figure:
         lowest.append(f"{plain(least['phrase'])} ({plain(results.titles[name])})")
     figure = learning_curves_of(results, *groups)
     message = f"The validation loss ends lowest with {', '.join(lowest)}"
-    figure.suptitle("\n".join(wrap(message, 110)), fontsize=9)
+    figure.suptitle("\n".join(wrap(message, int(110 * style.width() / style.WIDTH))), fontsize=9)
     return figure
 
 
 def learning_curves_of(results: Results, *groups: pd.DataFrame) -> Figure:
     """Show the same of groups of rows of ``results.rows``, a line of panels each."""
     columns = max(map(len, groups))
-    figure, panels = grid(1.3 * len(groups) + 0.45, len(groups), columns, sharex=True, sharey=True)
+    figure, drawn = grid(1.35 * len(groups) + 0.45, len(groups), columns, on_phone=2, sharex=True, sharey=True)
+    for axes in drawn.flat[len(groups) * columns :]:
+        axes.axis("off")
+    panels = drawn.ravel()[: len(groups) * columns].reshape(len(groups), columns)
     for line, rows in zip(panels, groups):
         line[0].set_ylabel("loss (nats)")
         for axes in line[len(rows) :]:
             axes.axis("off")
         for axes, (_, row) in zip(line, rows.iterrows()):
             _curves(axes, results, row)
-            network = f"{plain(results.titles[row['backbone']], 20)}\n" if len(groups) > 1 and axes is line[0] else ""
+            network = f"{plain(results.titles[row['backbone']], 20)}\n" if len(groups) > 1 else ""
             axes.set_title(network + (row["label"] if len(row["label"]) <= 24 else plain(row["short"], 24)), fontsize=8)
             axes.label_outer()
     panels[0, len(groups[0]) - 1].legend(frameon=False, fontsize=7, loc="upper right")
@@ -183,7 +184,7 @@ def _curves(axes: Axes, results: Results, row: pd.Series) -> None:
     folds = len(runs) > 1 and bool(results.folds[row["backbone"]])
     for number, run in enumerate(runs):
         who = f"{_which(run, runs)}: " if len(runs) > 1 else ""
-        look = (*colour, 0.25) if folds else colour
+        look = (*colour, 0.25) if folds else _shade(colour, number / len(runs))
         style.learning(axes, run.history, "loss", look, number == 0 and not folds, who)
     if folds:
         history = pd.concat([run.history for run in runs])
@@ -191,26 +192,33 @@ def _curves(axes: Axes, results: Results, row: pd.Series) -> None:
         style.learning(axes, of_epoch, "loss", colour, who="mean of the folds: ")
 
 
+def _shade(colour: tuple, share: float) -> tuple:
+    """Tell seeds apart: the first in the network's colour, each further one nearer to black."""
+    return tuple(value * (1 - share) for value in colour)
+
+
 def accuracy_by_cost(results: Results) -> Figure:
     """Show test accuracy over training time, with the line of the configurations that no other beats in both."""
     rows, colours = results.rows, style.colours(results.backbones)
-    figure, ((axes,),) = grid(2.3)
+    figure, ((axes,),) = grid(3.2 if PHONE.get() else 2.45)
     front = _pareto(rows["training_seconds"].to_numpy(), rows["test_accuracy"].to_numpy())
     line = rows.iloc[front]
     axes.step(line["training_seconds"], line["test_accuracy"], where="post", color="0.3", linewidth=1)
-    for index, row in rows.iterrows():
+    for _, row in rows.iterrows():
         place, ends = (row["training_seconds"], row["test_accuracy"]), (row["test_low"], row["test_high"])
         value = f"{_named(results, row)}: {_interval(row['test_accuracy'], ends)} "
         value += f"after {duration(row['training_seconds'])} of training"
         point(axes, *place, ends, colours[row["backbone"]], row["strategy"], faint=True, value=value)
-        if index in line.index:
-            axes.annotate(_short(row), place, xytext=(-4, 3), textcoords="offset points", fontsize=7, ha="right")
+    title = f"The most accurate for their time: {len(front)} of {count(len(rows), 'configuration')}"
+    axes.set_title("\n".join(wrap(title, 60)), fontsize=9)
     axes.set(xscale="log", xlabel="seconds of training")
-    axes.set_title(f"{len(front)} of {len(rows)} configurations are not beaten in both accuracy and time", fontsize=9)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # numbers as people write them
+    _name_front(
+        axes, line, [f"{plain(results.titles[row['backbone']], 20)} {_short(row)}" for _, row in line.iterrows()]
+    )
+    # Numbers as people write them.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if PHONE.get() else (1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.08)
     _percents(np.array([[axes]]), "test accuracy")
     legend(
         figure, rows["strategy"], [Patch(color=colours[name], label=plain(results.titles[name])) for name in colours]
@@ -218,49 +226,30 @@ def accuracy_by_cost(results: Results) -> Figure:
     return figure
 
 
-def differences(results: Results) -> Figure:
-    """Show the difference of every two configurations of each network in points, clear ones framed and bold.
+def _name_front(axes: Axes, line: pd.DataFrame, names: Sequence[str]) -> None:
+    """Name the points of the front, from the fastest: each name to the left of its point and above the one before.
 
-    Of more than `MOST` configurations only the most accurate are shown.
+    Nothing else lies there. The room that the longest name needs is added at the left, and above what they need.
     """
-    shown = {name: list(_most_accurate(rows).index) for name, rows in results.backbones.items()}
-    pairs = {
-        name: part[part["first"].isin(shown[name]) & part["second"].isin(shown[name])]
-        for name, part in results.pairs.items()
-    }
-    most = max(max(abs(effect.mean) for effect in part["difference"]) for part in pairs.values() if len(part)) or 0.01
-    lines = -(-len(pairs) // 2)
-    figure, panels = grid(min(1.2 + 0.2 * max(map(len, shown.values())), 4.6) * lines, lines, min(2, len(pairs)))
-    for axes, name, rows, _ in _by_network(panels.ravel(), results):
-        names = [_short(row) for _, row in rows.loc[shown[name]].iterrows()]
-        position = {index: number for number, index in enumerate(shown[name])}
-        values = np.full((len(names), len(names)), np.nan)
-        for pair in pairs[name].itertuples():
-            x, y = position[pair.first], position[pair.second]
-            values[y, x] = -pair.difference.mean
-            of, less = _named(results, rows.loc[pair.second]), rows.loc[pair.first, "label"]
-            value = f"{of} less {less}: {points(_turned(pair.difference))}"
-            bold = "bold" if pair.separated else "normal"
-            size = 7 if len(names) <= 12 else 4
-            text = f"{-100 * pair.difference.mean:+z.1f}"
-            says(value, axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, fontweight=bold))
-            if pair.separated:
-                frame = Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.5)
-                axes.add_patch(frame).set_zorder(2)
-        axes.pcolormesh(values, cmap="PuOr", vmin=-2.2 * most, vmax=2.2 * most, edgecolors="white", linewidth=1)
-        ticks = np.arange(len(names)) + 0.5
-        axes.set_xticks(ticks, names, rotation=45 if len(names) <= 12 else 90, fontsize=7)
-        axes.set_yticks(ticks, names, fontsize=7)
-        axes.set(aspect="equal", xlabel="less that of", ylim=(len(names), 0))
-        clear, total = int(results.pairs[name]["separated"].sum()), len(results.pairs[name])
-        text = (
-            f"{clear or 'none'} of {count(total, 'difference')} {'is' if clear < 2 else 'are'} clear" if total else ""
+    letter, height = 0.062 / (style.width() - 0.7), 0.085  # of a name, in shares of the axes
+    left, right = np.log10(axes.get_xlim())
+    room = min(letter * max(map(len, names)), 0.6)
+    axes.set_xlim(10 ** (right - (right - left) / (1 - room)), 10**right)
+    low, high = axes.get_ylim()
+    places, least = [], 0.0
+    for value in line["test_accuracy"]:
+        least = max((value - low) / (high - low) + height, least)
+        places.append(least)
+        least += height
+    top = low + (high - low) * max(1, least + 0.02)
+    axes.set_ylim(low, top)
+    for place, name, (_, row) in zip(places, names, line.iterrows()):
+        x, y = row["training_seconds"], low + place * (high - low)
+        axes.plot([x, x], [row["test_accuracy"], y], color="0.6", linewidth=0.5, zorder=1)
+        ground = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.annotate(
+            name, (x, y), (-2, 0), textcoords="offset points", fontsize=7, ha="right", va="center", bbox=ground
         )
-        axes.set_title(style.message(results.titles[name], text), fontsize=9)
-        axes.grid(False)
-    for line in panels:
-        line[0].set_ylabel("accuracy of")
-    return figure
 
 
 def losses(results: Results) -> Figure:
@@ -270,7 +259,7 @@ def losses(results: Results) -> Figure:
     """
     columns = min(len(results.backbones), 2)
     lines = -(-len(results.backbones) // columns)
-    figure, panels = grid((2 + _for_names(results)) * lines, lines, columns, sharey=True)
+    figure, panels = grid((1.8 + _for_names(results)) * lines, lines, columns, sharey=True)
     everything = results.rows.join(results.test_losses)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows = everything.loc[_telling(results, rows).index]
@@ -409,11 +398,6 @@ def _telling(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.index.isin(list(order)[:MOST])]
 
 
-def _most_accurate(rows: pd.DataFrame) -> pd.DataFrame:
-    """At most `MOST` rows, the most accurate, in their order."""
-    return rows.loc[rows["test_accuracy"].nlargest(MOST).index.sort_values()]
-
-
 def _percents(panels: np.ndarray, label: str) -> None:
     """Label the vertical axes on the left; all are in percent."""
     for line in panels:
@@ -441,11 +425,6 @@ def _which(run: Run, runs: Sequence[Run]) -> str:
 def _interval(share: float, ends: tuple[float, float]) -> str:
     """Write an accuracy with its interval: '94.0% (91.0 to 96.1)'."""
     return f"{share:.1%} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
-
-
-def _turned(effect: Difference) -> Difference:
-    """Turn a difference around."""
-    return replace(effect, mean=-effect.mean, low=-effect.high, high=-effect.low)
 
 
 def _named(results: Results, row: pd.Series) -> str:

@@ -1,6 +1,7 @@
 """One look for all figures: a colour for each network, a marker for each strategy."""
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from thaw.report.display import VALUE, one_line
+from thaw.report.display import PHONE, VALUE, one_line
 
-WIDTH = 7.33  # inches, of every figure: as wide as the report's text
-LETTERS, LEGEND = 165, 92  # that fit side by side over this width: of ticks, and of a legend
+WIDTH, NARROW = 7.33, 3.5  # inches, of every figure: as wide as the report's text, and as a phone
+LETTERS, LEGEND = 165, 106  # that fit side by side over this width: of ticks, and of a legend
 FROZEN, UNFROZEN = "#8496a6", "#d1495b"
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes. Each has a contrast of 3 on white,
 # and on the dark page, which turns figures over.
@@ -50,11 +51,22 @@ def colours(networks: Iterable[str]) -> dict[str, tuple]:
     return dict(zip(names, PALETTE if len(names) <= len(PALETTE) else many))
 
 
-def grid(height: float, lines: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
-    """Make a figure in the common style, with ``(lines, columns)`` panels."""
+def grid(height: float, lines: int = 1, columns: int = 1, on_phone: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """Make a figure in the common style, with ``(lines, columns)`` panels; on a phone `on_phone` columns.
+
+    `height`, in inches, is that of the wide figure.
+    """
+    if PHONE.get():
+        taller = -(-lines * columns // on_phone)
+        height, lines, columns = height * taller / lines, taller, on_phone
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width(), height), layout="constrained")
         return figure, figure.subplots(lines, columns, squeeze=False, **options)
+
+
+def width() -> float:
+    """Return the width of a figure, in inches."""
+    return NARROW if PHONE.get() else WIDTH
 
 
 def plain(text: str, most: int = 40) -> str:
@@ -65,7 +77,7 @@ def plain(text: str, most: int = 40) -> str:
 
 def message(name: str, text: str) -> str:
     """Write the title of a panel: what it is of, and what it shows."""
-    return "\n".join(filter(None, (plain(name), plain(text, 100))))
+    return "\n".join([*filter(None, [plain(name)]), *wrap(plain(text, 100), 60)])
 
 
 def says(text: str, *marks: Artist) -> None:
@@ -117,7 +129,8 @@ def learning(axes: Axes, history: pd.DataFrame, quantity: str, colour, named: bo
 def name_ticks(axes: Axes, names: Sequence[str], size: float = 7) -> None:
     """Name the positions on the horizontal axis; names that are many or long stand upright."""
     letters = sum(max(map(len, name.split("\n"))) for name in names)
-    upright = len(names) > 12 or letters > LETTERS * axes.get_position().width
+    room = 50 - len(names) if PHONE.get() else LETTERS * axes.get_position().width
+    upright = len(names) > 12 or letters > room
     names = [", ".join(name.rsplit("\n", 1)).replace("\n", " ") for name in names] if upright else names
     axes.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if upright else 0)
     axes.grid(False, axis="x")
@@ -132,5 +145,8 @@ def legend(figure: Figure, strategies: Iterable[str], others: Sequence = ()) -> 
     ]
     handles = [*others, *marks]
     letters = [len(handle.get_label()) + 6 for handle in handles]
-    columns = len(handles) if sum(letters) <= LEGEND else max(1, LEGEND // max(letters))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+    room = int(LEGEND * width() / WIDTH)
+    columns = len(handles) if sum(letters) <= room else max(1, room // max(letters))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=7, columnspacing=1.2
+    )

@@ -93,7 +93,7 @@ local function image(this)
 end
 
 -- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small, and
--- without lines of its own in the cells. A tall figure stands where it leaves no page empty.
+-- without lines of its own in the cells. A figure stands at the foot of a page, after its text, so that none is left half empty.
 local function figure(this)
   local caption, blocks = this.caption.long, pandoc.Blocks {}
   if this.classes:includes("report-table") then
@@ -111,8 +111,7 @@ local function figure(this)
     blocks:insert(pandoc.RawBlock("typst", "]"))
     return blocks
   end
-  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: "
-    .. (this.classes:includes("report-tall") and "auto" or "none") .. ", ["))
+  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: bottom, ["))
   blocks:extend(this.content)
   blocks:insert(pandoc.RawBlock("typst", "], caption: ["))
   blocks:extend(caption)
