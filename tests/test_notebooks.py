@@ -267,9 +267,13 @@ def test_one_quantity_has_one_number_everywhere(study):
     pages = [page.get_textpage().get_text_range() for page in document]
     accuracy, low, high = (f"{row[name]:.1%}" for name in ("accuracy", "low", "high"))
     said = [
-        f"{accuracy} of the photos that it was not trained on are classified correctly (95% interval: {low} to {high})"
+        f"{accuracy} of the photos that it was not trained on are classified correctly "
+        f"(95% interval, where the true value probably is: {low} to {high})"
     ]
-    said.append(f"{words.duration(row['training_seconds'])} to train, {network['milliseconds_a_photo']:.1f} ms a photo")
+    said += [
+        f"{words.duration(row['training_seconds'])} to train",
+        f"{network['milliseconds_a_photo']:.1f} ms for a photo",
+    ]
     for text in (html, pages[0]):
         assert all(each in " ".join(text.split()) for each in said)
     for text in (html, "".join(pages), (study.outputs / "results.md").read_text(encoding="utf-8")):

@@ -281,6 +281,9 @@ def test_equivalence_needs_photos_enough_and_a_small_difference():
     few = [True] * 36 + [False] * 4
     assert difference([run(few)], [run(few)]).equivalence(0.02) > ALPHA, "40 photos show no equivalence"
     assert difference([run([True] * 1000)], [run(same)]).equivalence(0.02) > 0.9
+    for effect in (difference([run(same)], [run(same)]), difference([run(few)], [run(few)])):
+        widest = max(map(abs, effect.narrow))  # what a reader sees decides as the test does
+        assert effect.equivalence(widest + 1e-6) < ALPHA < effect.equivalence(widest - 1e-6)
 
 
 def test_differences_at_the_margin_are_called_equivalent_in_at_most_one_study_of_twenty():

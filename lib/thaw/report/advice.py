@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from thaw.report.answer import Answer, NetworkAnswer
-from thaw.report.notation import points, size
+from thaw.report.notation import narrow, points, size, times
 from thaw.report.statistics import ALPHA, Difference
 from thaw.report.verdicts import ALIKE, TOO_CLOSE
 from thaw.report.words import count, duration, number, percent
@@ -25,18 +25,28 @@ def box(answer: Answer) -> dict[str, str]:
     elif row["strategy"] != "all":
         trains = f"{trains} and the new last layer; the rest stays as it is"
     share = f"{number(row['trainable_parameters'])} of {number(row['total_parameters'])} parameters learn"
-    a_photo = f"{number(network.speed['graph'], 1)} ms a photo" if network.speed else "a photo was not measured"
+    on, a_photo = f"{device['name']}, {count(device['cores'], 'core')}", "a photo was not measured"
+    if network.speed and answer.results.latency is not None:
+        machine = answer.results.latency.iloc[0]
+        alike = f"{machine['device']}, {count(machine['cores'], 'core')}"
+        a_photo = f"{number(network.speed['graph'], 1)} ms for a photo ({'the same' if alike == on else alike})"
     low, high = percent(row["test_low"]), percent(row["test_high"])
     return {
         "Network": f"{network.title}, pre-trained",
         **({"Why this network": _why(answer)} if len(answer.networks) > 1 else {}),
         "What to train": f"{trains}. So {share}.",
         "Accuracy": f"{percent(row['test_accuracy'])} of the photos that it was not trained on are classified "
-        f"correctly (95% interval: {low} to {high})",
-        "Time": f"{duration(row['training_seconds'])} to train, {a_photo} ({device['name']}, "
-        f"{count(device['cores'], 'core')})",
+        f"correctly (95% interval, where the true value probably is: {low} to {high}).{_lucky(answer)}",
+        "Time": f"{duration(row['training_seconds'])} to train ({on}), {a_photo}",
         "What would change this": "\n".join(_changes(answer)),
     }
+
+
+def _lucky(answer: Answer) -> str:
+    """Say that what was chosen by its accuracy is usually a little less accurate on new photos."""
+    if len(answer.results.rows) == 1:
+        return ""
+    return f" Expect a little less on new ones, since {'its results' if answer.folds else 'these'} chose it."
 
 
 def _why(answer: Answer) -> str:
@@ -55,14 +65,15 @@ def _why(answer: Answer) -> str:
                 "clearly less accurate than the most accurate configuration of all."
             )
         return f"{said} That may be chance; more photos could tell."
-    kind = "fastest" if results.timed else "smallest"
-    said = f"It is the {kind} of the {len(results.close)} networks that are close in accuracy."
+    kind = ("faster", "fastest") if results.timed else ("smaller", "smallest")
+    close = len(results.close)
+    said = f"It is the {kind[close > 2]} of the {close} networks that are close in accuracy."
     if (lead := _lead_of_the_best_choice(answer)) is None:
         return said
     best = _network(answer, results.best_choice)
     return (
         f"{said} {_with_accuracy(best, best.choice)} is ahead by {_lead(lead)}: "
-        f"{_what_that_is(lead, results.margin)}{_slower(best, network)}."
+        f"{_with_test(lead, results.margin)}{_slower(best, network, '. A photo takes')}."
     )
 
 
@@ -95,12 +106,18 @@ def _what_that_is(effect: Difference, margin: float) -> str:
     return TOO_CLOSE if effect.equivalence(margin) >= ALPHA else ALIKE
 
 
-def _slower(other: NetworkAnswer, network: NetworkAnswer) -> str:
+def _with_test(effect: Difference, margin: float) -> str:
+    """Say what a difference is, and where it does not matter the interval that shows it."""
+    word = _what_that_is(effect, margin)
+    return f"{word} ({narrow(effect)})" if word == ALIKE else word
+
+
+def _slower(other: NetworkAnswer, network: NetworkAnswer, before: str) -> str:
     """Say how many times as long a photo takes; nothing where that was not measured, or is the same."""
     if other is network or not (other.speed and network.speed):
         return ""
-    ratio = number(other.speed["graph"] / network.speed["graph"], 1)
-    return f", at {ratio} times the milliseconds a photo" if ratio != "1.0" else ""
+    ratio = times(other.speed["graph"] / network.speed["graph"])
+    return f"{before} {ratio} times as long" if float(ratio) != 1 else ""
 
 
 def _changes(answer: Answer) -> list[str]:
@@ -117,14 +134,16 @@ def _changes(answer: Answer) -> list[str]:
         named.add(results.best_choice["backbone"])
     for other in [other for other in answer.networks if other.name not in named][:OTHERS]:
         effect = against(other, network)
-        order = {1: "clearly more accurate", -1: "clearly less accurate", 0: TOO_CLOSE}[effect.sign]
-        if _what_that_is(effect, results.margin) == ALIKE:
-            order = "as accurate, for all that matters"
+        more = f"{size(abs(effect.mean))} {'more' if effect.mean > 0 else 'less'} accurate"
+        order = more if round(100 * effect.mean, 1) else "as accurate"
+        what = _with_test(effect, results.margin)
+        unclear = f", {what}" if effect.sign == 0 or what != TOO_CLOSE else ""
+        low, high = (f"{100 * end:+z.1f}" for end in (effect.low, effect.high))
         said.append(
-            f"Another network: {other.title} ({other.choice['phrase']}) is {order}, at {points(effect)}"
-            f"{_slower(other, network)}."
+            f"{other.title}, {other.choice['phrase']}: {order} ({low} to {high}){unclear}"
+            f"{_slower(other, network, '; a photo takes')}."
         )
-    return [*said, "If your photos are unlike these: test it on them."]
+    return [*said, "If your photos are unlike these: run the same study on yours (thaw init)."]
 
 
 def _lead_of_the_most_accurate(answer: Answer) -> Difference | None:
@@ -142,16 +161,16 @@ def _most_accurate(answer: Answer) -> list[str]:
     best = _network(answer, top)
     if (lead := _lead_of_the_most_accurate(answer)) is None or lead.mean <= 0:
         return []
-    word = network.decision if best is network else _what_that_is(lead, results.margin)
+    word = _with_test(lead, results.margin)
     word = "clearly more accurate" if network.name in results.clearly_behind else word
     more = " More photos could decide." if word == TOO_CLOSE else ""
     if best is network and word == TOO_CLOSE and lead.sign:  # its interval is of one comparison
         word += f", as the best of {count(len(network.rows), 'configuration')}"
     ratio = top["training_seconds"] / network.choice["training_seconds"]
-    times = f"{number(ratio, 1)} times the" if round(ratio, 1) != 1 else "about the same"
+    took = f"{times(ratio)} times as long" if round(ratio, 1) != 1 else "about as long"
     return [
-        f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate, in {times} training time"
-        f"{_slower(best, network)}. It is ahead by {_lead(lead)}: {word}.{more}"
+        f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate. It took {took} to train"
+        f"{_slower(best, network, '; a photo takes')}. It is ahead by {_lead(lead)}: {word}.{more}"
     ]
 
 

@@ -13,11 +13,11 @@ import pandas as pd
 
 from thaw.experiment import Experiment
 from thaw.records.record import Record
-from thaw.records.runs import Run
+from thaw.records.runs import Run, runs_table
 from thaw.report import statistics, words
 from thaw.report.rates import Rates
 from thaw.report.replication import Replication
-from thaw.report.results import TRAINING, Results, Trend
+from thaw.report.results import TRAINING, Results, Speed, Trend
 from thaw.report.statistics import Difference, Remaining, Step
 from thaw.study.probe import Probe
 
@@ -150,6 +150,27 @@ class NetworkAnswer:
         return self.results.remaining_gain(self.name)
 
     @cached_property
+    def over_control(self) -> Difference | None:
+        """The choice less the base that stays frozen for as many epochs; None where that is missing, or the choice."""
+        choice, control = self.results.of_row(self.choice), self.results.select(self.name, control=True)
+        sides = statistics.matched(choice, control, TRAINING)
+        return self.results.difference(*sides) if self.choice["strategy"] != "frozen" and all(sides) else None
+
+    @property
+    def block_size(self) -> float | None:
+        """How many times as many parameters the configurations by blocks train as those by layers, on average."""
+        means = self.rows.groupby("strategy")["trainable_parameters"].mean()
+        return means["blocks"] / means["layers"] if "blocks_layers" in self.strategies else None
+
+    @cached_property
+    def frozen_longer(self) -> tuple[pd.Series, pd.Series] | None:
+        """The short frozen base and the control, where the head's loss on the validation photos rises between them."""
+        plain = self.rows[self.rows["plain"] & (self.rows["strategy"] == "frozen")].sort_values("epochs")
+        if len(plain) < 2 or plain["validation_loss"].iloc[-1] <= plain["validation_loss"].iloc[0]:
+            return None
+        return plain.iloc[0], plain.iloc[-1]
+
+    @cached_property
     def strategies(self) -> dict[str, Difference]:
         """Blocks less layers, and each of them less the control, as far as there are runs."""
         blocks, layers = (self.results.select(self.name, strategy) for strategy in ("blocks", "layers"))
@@ -170,13 +191,9 @@ class NetworkAnswer:
 
     @cached_property
     def trends(self) -> dict[str, Trend]:
-        """How three quantities change from the least to the most unfrozen; the training loss from the control on."""
-        quantities = {
-            "training loss": True,
-            "lead of training over validation accuracy": False,
-            "loss on unseen photos": False,
-        }
-        found = {name: self.results.trend(self.name, name, control) for name, control in quantities.items()}
+        """How three quantities change from what is fine-tuned least to what is fine-tuned most."""
+        quantities = ("training loss", "lead of training over validation accuracy", "loss on unseen photos")
+        found = {name: self.results.trend(self.name, name) for name in quantities}
         return {name: trend for name, trend in found.items() if trend}
 
     def milliseconds(self, call: str, photos: int) -> np.ndarray | None:
@@ -275,17 +292,14 @@ class Versus:
         return self.first.results.difference(first, second) if first and second else None
 
     @cached_property
-    def latency(self) -> tuple[float, float, float] | None:
-        """How many times as long the first takes for a photo, with its interval; None where it may be noise."""
-        calls = [network.milliseconds("graph", 1) for network in (self.first, self.second)]
-        speeds = [network.speed for network in (self.first, self.second)]
-        rounds = [np.median(of_network, axis=0) for of_network in calls if of_network is not None]
-        noise = max(speed["noise"] if speed else np.inf for speed in speeds)
-        if len(rounds) < 2 or noise == np.inf:
+    def latency(self) -> tuple[NetworkAnswer, NetworkAnswer, Speed] | None:
+        """The faster network, the slower one and their speed; None where the difference may be noise."""
+        speed = self.first.results.speed([self.first.name], [self.second.name])
+        if speed is None or speed.low <= 1 <= speed.high:
             return None
-        both = min(map(len, rounds))  # the rounds that both have
-        ratio, low, high = statistics.ratio_of_medians(rounds[0][:both], rounds[1][:both])
-        return (ratio, low, high) if low > noise or high < 1 / noise else None
+        pair = (self.first, self.second) if speed.ratio > 1 else (self.second, self.first)
+        found = pair[0].results.speed(*([network.name] for network in pair))
+        return (*pair, found) if found else None
 
     def counted(self, column: str) -> tuple[str, str, int, int, float, float] | None:
         """Which network mostly needs less, which more, in how many of how many configurations, and the ratios."""
@@ -408,13 +422,21 @@ class Answer:
             finished = f"{jobs} of {words.count(self.results.planned, 'experiment')}, "
             finished += f"tested on {self.results.folds_so_far}"
         return {
-            "Command": f"thaw report {profile}",
+            "Command": f"thaw report {profile}, or make report PROFILE={profile}",
             "Data": f"{data['title']}: {parts}",
             **{f"{n.title} weights": words.weights_title(n.runs[0].record.weights) for n in self.networks},
-            "Experiments": finished,
+            "Experiments": f"{finished}; {self.core_hours:.1f} core-hours of training",
             "Photos": f"{self.record.parameters['image_size']} pixels square",
             "Device": f"{device['name']}, {words.count(device['cores'], 'core')} a run",
         }
+
+    @property
+    def core_hours(self) -> float:
+        """What all runs trained, in hours of one core; a network's one pass over the frozen part counts once."""
+        rows = runs_table(self.results.runs)
+        shared = rows.groupby(["backbone", "activations_seconds"], dropna=False).size().reset_index()
+        seconds = rows[["head_seconds", "finetune_seconds"]].sum().sum() + shared["activations_seconds"].sum()
+        return float(seconds * self.record.device["cores"] / 3600)
 
     @property
     def caveats(self) -> list[str]:

@@ -22,6 +22,11 @@ def accuracy(answer: Answer) -> str:
     """Of the accuracies by configuration."""
     several = len(answer.results.runs) > len(answer.results.rows)
     small = f"Small points are single {'folds' if answer.folds else 'seeds'}. " if several else ""
+    alone = answer.results.rows.query("seeds == 1 and folds == 0")["backbone"].unique()
+    narrow = ""
+    if len(alone):
+        titles = ", ".join(answer.results.title(name) for name in alone)
+        narrow = f"With one seed ({titles}) they leave out how runs differ, and are too narrow. "
     same = "folds" if answer.folds else "photos"
     pairs = any(len(pairs) for pairs in answer.results.pairs.values())
     compared = (
@@ -30,7 +35,7 @@ def accuracy(answer: Answer) -> str:
     )
     return (
         "Test accuracy of each configuration with its 95% interval, from the one that trains least to the one that "
-        f"trains most{_names(answer)}. {_shown(answer)}{small}{compared if pairs else ''}"
+        f"trains most{_names(answer)}. {_shown(answer)}{small}{narrow}{compared if pairs else ''}"
     ).strip()
 
 
@@ -140,8 +145,8 @@ def claims(answer: Answer) -> str:
     star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
     return (
         "Every claim with its effect in this study, in words where it is not in points of accuracy. Bars are 95% "
-        f"intervals. Blue ground: where the claim is right.{thin} A claim of several parts has a mark for each part, "
-        f"by its own verdict.{star}{runs}"
+        "intervals. Blue ground: where the claim is right. No difference that matters: the 90% interval is in "
+        f"the margin.{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
     )
 
 

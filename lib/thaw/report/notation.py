@@ -14,6 +14,17 @@ def points(effect: Difference) -> str:
     return f"{mean} points ({low} to {high})"
 
 
+def narrow(effect: Difference) -> str:
+    """Write the interval that decides whether there is no difference that matters."""
+    low, high = (f"{100 * end:+z.1f}" for end in effect.narrow)
+    return f"90% interval: {low} to {high}"
+
+
+def times(ratio: float) -> str:
+    """Write how many times as much: '4.2', '1.05'."""
+    return f"{ratio:.{1 if ratio >= 2 else 2}f}"
+
+
 def effects(text: str) -> list[tuple[float, float, float]]:
     """Read back, in points, the differences that `points` wrote into a text: one number everywhere."""
     return [(float(mean), float(low), float(high)) for mean, low, high in _POINTS.findall(text)]

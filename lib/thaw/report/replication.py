@@ -12,15 +12,15 @@ import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from thaw.report import statistics
-from thaw.report.notation import capital
+from thaw.report.notation import capital, times
 from thaw.report.statistics import ALPHA
-from thaw.report.verdicts import ALIKE, HOLDS, IMPOSSIBLE, MISSING, REFUTED, TOO_CLOSE, Verdict, judge
+from thaw.report.verdicts import ALIKE, HOLDS, IMPOSSIBLE, LONGER, MISSING, REFUTED, TOO_CLOSE, Verdict, judge
 from thaw.study.claims import COLUMNS, QUANTITIES, Claim, Claims, Selection, Test
 
 if TYPE_CHECKING:  # results hold their replication
     from thaw.report.results import Results
 
-DIRECTION = "Differences are in the claim's direction: positive is as the claim says. They have 95 % intervals."
+DIRECTION = "Differences are in the claim's direction: positive is as the claim says. In brackets is the 95% interval."
 CONTROL = "The control is a frozen base whose head trains for as many epochs as the fine-tuned configurations."
 OF_FOLDS = (
     "* The verdict stands when all tested verdicts are corrected as one family (Holm, 1979). What is counted has no "
@@ -114,6 +114,8 @@ class Replication:
     def notes(self) -> tuple[str, ...]:
         """What goes below `claims_table`."""
         about = f"{DIRECTION} {CONTROL}" if self.results.rows["control"].any() else DIRECTION
+        if any(claim.where for claim in self.claims.claims):
+            about += f" In brackets after a claim: where {self.called} says it."
         return about, OF_FOLDS if self.results.has_folds else OF_SEEDS, *self.claims.notes
 
     def row_of(self, row: pd.Series) -> pd.Series | None:
@@ -204,8 +206,8 @@ class Replication:
 
     def _latencies(self, first: pd.DataFrame, second: pd.DataFrame) -> str:
         """Compare median latencies."""
-        times = [side["inference_ms_per_image"].median() for side in (first, second)]
-        return f"{times[0] / times[1]:.2f} times as long: {times[0]:.1f} against {times[1]:.1f} ms a photo"
+        ms = [side["inference_ms_per_image"].median() for side in (first, second)]
+        return f"{LONGER} {times(ms[1] / ms[0])} times as long: {ms[1]:.1f} against {ms[0]:.1f} ms a photo"
 
     def _trend(self, name: str, claimed: int) -> str:
         """Say how a quantity changes from the least to the most unfrozen in each network."""
@@ -214,7 +216,7 @@ class Replication:
 
         def change(most: pd.DataFrame, least: pd.DataFrame) -> str:
             value = factor * float(quantity.of(most.iloc[0]) - quantity.of(least.iloc[0]))
-            return f"{name} {value:{digits}} {quantity.unit}"
+            return f"{name} {value:{digits}} {quantity.unit}".rstrip()
 
         return self._ends(change) if quantity.in_table else ""
 
@@ -225,6 +227,6 @@ def _lines(verdict: Verdict) -> list[str]:
         return [capital(text) for text in (*verdict.effect.split("; "), verdict.why) if text]
     lines = []
     for name, part in verdict.parts:
-        word = f"{part.word}, {part.found} would be found" if part.found else part.word
+        word = f"{part.word}; {part.found} would have been found" if part.found else part.word
         lines.append(f"{name}: {part.effect}: {word}{' (these runs only)' * part.these_runs}".removeprefix(": "))
     return [*lines, verdict.why]

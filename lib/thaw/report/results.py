@@ -77,6 +77,28 @@ class Trend:
         return replace(self, mean=-self.mean, low=-self.high, high=-self.low, sign=-self.sign)
 
 
+@dataclass(frozen=True)
+class Speed:
+    """The time for a photo of some networks and of others.
+
+    Attributes
+    ----------
+    first, second : float
+        Median milliseconds.
+    ratio, low, high : float
+        How many times as long the second takes, with its interval.
+    noise : float
+        The factor by which medians of one and the same graph differ.
+    """
+
+    first: float
+    second: float
+    ratio: float
+    low: float
+    high: float
+    noise: float
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """The finished runs of a study, and what follows from them.
@@ -332,6 +354,26 @@ class Results:
         """Return how many times as long the slowest configuration of a network takes as the fastest; NaN unmeasured."""
         medians = self.backbones[backbone]["latency"]
         return float(medians.max() / medians.min())
+
+    def speed(self, first: Sequence[str], second: Sequence[str]) -> Speed | None:
+        """Compare the time that networks take for a photo, over all configurations; None where it was not measured.
+
+        The ratio is of the medians that the tables show. Its interval is over
+        rounds, in each of which all had their turn, and is widened by the
+        factor by which medians of one and the same graph differ.
+        """
+        sides = []
+        for names in (first, second):
+            rows = (row for name in names for _, row in self.backbones[name].iterrows())
+            sides.append([calls for row in rows if (calls := self.calls(row, "graph", 1)) is not None])
+        if not all(sides):
+            return None
+        rounds = [np.median(side, axis=0) for side in sides]
+        both = min(map(len, rounds))  # the rounds that both have
+        _, low, high = statistics.ratio_of_medians(*(side[:both] for side in reversed(rounds)))
+        noise = max(self.latency_spread(name) for name in (*first, *second))
+        ours, theirs = (float(np.median(np.median(side, axis=1))) for side in sides)
+        return Speed(ours, theirs, theirs / ours, low / noise, high * noise, noise)
 
     def graph(self, row: pd.Series) -> tuple:
         """Return what decides which graph a configuration runs: not what was trained."""

@@ -18,7 +18,7 @@ from thaw.records.runs import PHOTOS, Run, runs_table, write_csv
 from thaw.report import advice
 from thaw.report.answer import Answer
 from thaw.report.display import Link, latex, markdown
-from thaw.report.notation import points
+from thaw.report.notation import p_value, points
 from thaw.report.results import Results
 from thaw.report.words import number, parameter, percent, weights_title
 from thaw.study.study import Study
@@ -26,6 +26,7 @@ from thaw.study.study import Study
 NONE = "–"
 NOTEBOOK = "experiment.ipynb"
 FEW, PAIRS = 20, 300  # classes, and pairs of configurations, in a table
+STEPS = 10  # to the cheapest choice of a network, in a table
 TESTED = "Test acc. (95%)"
 RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
     TESTED: ("test_accuracy", percent),
@@ -128,6 +129,18 @@ def recall(answer: Answer) -> pd.DataFrame:
     return shown.rename_axis("Class").reset_index()
 
 
+def steps(answer: Answer) -> pd.DataFrame:
+    """Tabulate the last `STEPS` steps of each network to its cheapest choice; a row a step."""
+    rows = [
+        (network.title, row["phrase"], over["phrase"], points(step.difference), p_value(step.p), step.others)
+        + ("yes" if step.clear else "not shown",)
+        for network in answer.networks
+        for row, step, over in network.steps[-STEPS:]
+    ]
+    columns = ["Network", "From", "The most promising that trains more", "Gain (95%)", "p", "Corrected for", "Helps"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def differences(results: Results) -> pd.DataFrame:
     """Tabulate the difference of every two configurations of each network in points, clear ones and large ones first.
 
@@ -228,7 +241,8 @@ def provenance(answer: Answer) -> pd.DataFrame:
     for network in answer.networks:
         rows[f"weights of {network.title}"] = each(weights, [run.record for run in network.runs])
     rows["versions"] = each(lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items()))
-    rows["commit"] = each(lambda r: r.commit or "not recorded")
+    if any(record.commit for record in records):
+        rows["commit"] = each(lambda r: r.commit or "not recorded")
     rows["device"] = each(lambda r: f"{r.device['name']}, {r.device['cores']} core(s) a run, {r.device['gpus']} GPU(s)")
     return pd.DataFrame(rows.items(), columns=["What", "Value"])
 

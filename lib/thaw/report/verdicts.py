@@ -13,7 +13,7 @@ import numpy as np
 
 from thaw.records.runs import Run
 from thaw.report import statistics
-from thaw.report.notation import amount, capital, p_value, points, size
+from thaw.report.notation import amount, capital, narrow, p_value, points, size, times
 from thaw.report.statistics import ALPHA, Difference
 from thaw.study.claims import QUANTITIES, Test
 
@@ -24,6 +24,7 @@ HOLDS, REFUTED, ALIKE = "holds", "refuted", "no difference that matters"
 IMPOSSIBLE, TOO_CLOSE = "impossible", "too close to call"
 WORDS = (HOLDS, REFUTED, ALIKE, IMPOSSIBLE, TOO_CLOSE)
 FOUND = "A difference of {} would have been found in 8 of 10 such studies."
+LONGER = "the other takes"  # how the ratio of two latencies begins
 AGAINST = (REFUTED, ALIKE, IMPOSSIBLE)  # a claim that needs all its parts cannot stand with one of these
 MISSING = "not measured"  # no verdict: there is nothing to judge
 
@@ -99,7 +100,8 @@ def best_of(test: Test, results: Results) -> Verdict | None:
     named = {name: results.difference(meant, group) for name, group in _configurations(among, results).items()}
     effects, margin = list(named.values()), results.margin
     closest = min(named, key=lambda name: named[name].mean)
-    text = f"better than {sum(effect.sign > 0 for effect in effects)} of {len(effects)}; "
+    better = sum(effect.sign > 0 for effect in effects)
+    text = f"more accurate than {better} of the {len(effects)} other{'s' * (len(effects) != 1)}; "
     text += f"{points(named[closest])} from {closest}, the strongest of the others"
     if named[closest].mean == 0:
         text += " (a tie)"
@@ -117,7 +119,8 @@ def best_of(test: Test, results: Results) -> Verdict | None:
     if equal.min() < ALPHA:
         p = float(equal.min())
         name = list(named)[int(equal.argmin())]
-        why = f"{name} is as good, within {size(margin)}: {points(named[name])}; {p_value(p)}, corrected for all."
+        why = f"{name} is as good, within {size(margin)}: {points(named[name])}; {narrow(named[name])}; "
+        why += f"{p_value(p)}, corrected for all."
         return Verdict(ALIKE, text, why, p, these_runs=alone)
     p = max(effect.p for effect in effects)
     return _too_close(text, (effect for effect in effects if effect.sign <= 0), p, alone)
@@ -208,7 +211,7 @@ def judged(effect: Difference, margin: float, after: str = "") -> Verdict:
         return Verdict(
             ALIKE,
             text,
-            f"Within {size(margin)}{beside}: two one-sided tests, {p_value(equal)}.",
+            f"Within {size(margin)}{beside} ({narrow(effect)}; {p_value(equal)}).",
             equal,
             these_runs=alone,
         )
@@ -224,10 +227,12 @@ def _inside(named: dict[str, Difference], margin: float) -> Verdict:
     text = "; ".join(f"{name} {points(effect)}" for name, effect in named.items())
     alone = any(effect.these_runs for effect in effects)
     # All must be inside, so the largest p counts. That one of them is outside is a family of tests.
-    p = max(effect.equivalence(margin) for effect in effects)
+    widest = max(effects, key=lambda effect: effect.equivalence(margin))
+    p = widest.equivalence(margin)
     outside = float(statistics.holm([effect.outside(margin) for effect in effects]).min())
     if p < ALPHA:
-        why = f"Within {size(margin)}: two one-sided tests, largest {p_value(p)}."
+        each = f"{narrow(widest)}; {p_value(p)}" if len(effects) == 1 else f"each 90% interval; largest {p_value(p)}"
+        why = f"Within {size(margin)} ({each})."
         return Verdict(HOLDS, text, why, p, these_runs=alone)
     if outside < ALPHA:
         return Verdict(
@@ -345,9 +350,8 @@ def faster(test: Test, results: Results) -> Verdict | None:
     """Compare the times of the compiled graph on single photos.
 
     What a network computes does not depend on what was trained: sides of one
-    network are one graph, and none can be faster. Else the interval is of the
-    ratio of medians over rounds, in each of which all had their turn. It is
-    widened by what one and the same graph differs by.
+    network are one graph, and none can be faster. Else it is the ratio of
+    `thaw.report.results.Results.speed`.
     """
     rows = [side.rows(results.rows) for side in (test.first, test.second)]
     if any(side.empty for side in rows):
@@ -357,25 +361,19 @@ def faster(test: Test, results: Results) -> Verdict | None:
         named = " and ".join(results.title(name) for name in dict.fromkeys(rows[0]["backbone"]))
         why = "What was trained does not change what is computed. Measured times differ by the machine's noise alone."
         return Verdict(IMPOSSIBLE, f"both run one and the same graph of {named}", why)
-    groups = [
-        [call for _, row in side.iterrows() if (call := results.calls(row, "graph", 1)) is not None] for side in rows
-    ]
-    if not all(groups):
+    networks = [list(dict.fromkeys(side["backbone"])) for side in rows]
+    if (speed := results.speed(*networks)) is None:
         return None
-    rounds = [np.median(group, axis=0) for group in groups]
-    both = min(map(len, rounds))
-    ratio, low, high = statistics.ratio_of_medians(*(each[:both] for each in rounds))
-    noise = max(results.latency_spread(name) for side in rows for name in set(side["backbone"]))
-    low, high = low / noise, high * noise
-    effect = f"{ratio:.2f} times as long ({low:.2f} to {high:.2f}): {np.median(rounds[0]):.1f} against "
-    effect += f"{np.median(rounds[1]):.1f} ms a photo"
-    why = f"To be faster means less than {test.share:g} times as long."
-    if noise > 1.005:
-        why += f" The interval holds the machine's noise, a factor of {noise:.1f}."
-    if high < test.share:
+    effect = f"{LONGER} {times(speed.ratio)} times as long ({times(speed.low)} to {times(speed.high)}): "
+    effect += f"{speed.second:.1f} against {speed.first:.1f} ms a photo"
+    least = 1 / test.share
+    why = f"To be faster means that the other takes more than {times(least)} times as long."
+    if speed.noise > 1.005:
+        why += f" The interval holds the machine's noise, a factor of {speed.noise:.1f}."
+    if speed.low > least:
         return Verdict(HOLDS, effect, why)
-    if low > test.share:
-        return Verdict(ALIKE if high < 1 / test.share else REFUTED, effect, why)
+    if speed.high < least:
+        return Verdict(ALIKE if speed.low > test.share else REFUTED, effect, why)
     return Verdict(TOO_CLOSE, effect, why)
 
 

@@ -64,8 +64,8 @@ class Quantity:
 
 
 QUANTITIES = {
-    "training loss": Quantity(lambda record: record.train_loss, "nats", in_table=True, chance="folds"),
-    "loss on unseen photos": Quantity(lambda record: record.validation_loss, "nats", in_table=True, chance="photos"),
+    "training loss": Quantity(lambda record: record.train_loss, "", in_table=True, chance="folds"),
+    "loss on unseen photos": Quantity(lambda record: record.validation_loss, "", in_table=True, chance="photos"),
     "lead of training over validation accuracy": Quantity(
         lambda record: record.train_accuracy - record.validation_accuracy, "points", in_table=True, chance="parts"
     ),

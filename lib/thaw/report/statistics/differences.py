@@ -75,6 +75,12 @@ class Difference:
         """Return the p value of two one-sided tests for a difference inside ``±margin`` (Schuirmann, 1987)."""
         return float(student.sf((margin - abs(self.low + self.high) / 2) / self.error, self.freedom))
 
+    @property
+    def narrow(self) -> tuple[float, float]:
+        """Its 90% interval: inside ``±margin`` exactly where `equivalence` gives less than 5%."""
+        middle, half = (self.low + self.high) / 2, student.ppf(1 - ALPHA, self.freedom) * self.error
+        return float(middle - half), float(middle + half)
+
     def outside(self, margin: float) -> float:
         """Return the p value for a difference outside ``±margin``."""
         return min(1.0, 2 * (1 - self.equivalence(margin)))

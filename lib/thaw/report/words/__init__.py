@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from thaw.records.runs import Run, runs_table
 from thaw.report.display import markdown
-from thaw.report.notation import amount, p_value, points, size
+from thaw.report.notation import amount, narrow, p_value, points, size, times
 from thaw.report.statistics import accuracy_interval
 
 
@@ -125,7 +125,7 @@ def _own(write: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *arguments: Markup(write(*arguments))
 
 
-_FIGURES = (points, p_value, size, amount, percent, in_points, number, signed, count, duration, with_accuracy)
+_FIGURES = (points, narrow, p_value, size, times, amount, percent, in_points, number, signed, count, duration)
 _ENVIRONMENT = Environment(
     loader=FunctionLoader(_template),
     undefined=StrictUndefined,
@@ -133,7 +133,7 @@ _ENVIRONMENT = Environment(
     finalize=escaped,
 )
 # None of Jinja's own filters: "safe", "join" and others would let text through that is not escaped.
-_ENVIRONMENT.filters = {write.__name__: _own(write) for write in _FIGURES}
+_ENVIRONMENT.filters = {write.__name__: _own(write) for write in (*_FIGURES, with_accuracy)}
 _ENVIRONMENT.filters |= {"length": len, "listed": listed, "parameter": parameter}
 _ENVIRONMENT.filters |= {"reasons": lambda files: [f"{file['path']} ({file['reason']})" for file in files]}
 _ENVIRONMENT.filters |= {"these_runs": lambda verdicts: any(verdict.these_runs for verdict in verdicts)}
