@@ -194,6 +194,10 @@ def test_enough_that_is_not_shown_to_beat_the_frozen_base_says_so():
     assert network.choice["label"] == "Strategy B (2 blocks)" and network.over_control.sign == 0
     shown = f"It is not shown to beat the frozen base, trained as long: {points(network.over_control)}."
     assert shown in said(results, "answer")
+    more, lead = network.beats_control
+    assert f"With {more['phrase']} that base is clearly beaten, {points(lead)}, " in said(results, "answer")
+    together = network.remaining.over_control.sign == 0
+    assert (f"for all together, clear for {more['phrase']}" in said(results, "answer")) == together
     clear = invented(lambda b, s, a, c: 0.7 if s == FROZEN else 0.9, backbones=("resnet50",))
     assert "not shown to beat" not in said(clear, "answer") and "so it helps" in said(clear, "answer")
     frozen = invented(flat, backbones=("resnet50",))

@@ -157,6 +157,12 @@ class NetworkAnswer:
         return self.results.difference(*sides) if self.choice["strategy"] != "frozen" and all(sides) else None
 
     @property
+    def beats_control(self) -> tuple[pd.Series, Difference] | None:
+        """What clearly beats the base frozen for as many epochs, and by how much; None where nothing does."""
+        clear = [(more, step.difference) for row, step, more in self.steps if row["control"] and step.clear]
+        return clear[0] if clear else None
+
+    @property
     def block_size(self) -> float | None:
         """How many times as many parameters the configurations by blocks train as those by layers, on average."""
         means = self.rows.groupby("strategy")["trainable_parameters"].mean()

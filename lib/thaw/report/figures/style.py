@@ -18,7 +18,7 @@ from thaw.report.display import PHONE, VALUE, one_line
 
 WIDTH, NARROW = 7.33, 3.5  # inches, of every figure: as wide as the report's text, and as a phone
 LETTERS, LEGEND = 165, 106  # that fit side by side over this width: of ticks, and of a legend
-FROZEN, UNFROZEN = "#8496a6", "#d1495b"
+FROZEN, UNFROZEN = "#8496a6", "#b3243b"  # they differ in grey, too
 # Blue and orange first: they differ in grey, too, and for colour-blind eyes. Each has a contrast of 3 on white,
 # and on the dark page, which turns figures over.
 PALETTE = sns.color_palette(
