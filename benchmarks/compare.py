@@ -120,7 +120,8 @@ def peak(precision: str) -> tuple[float, float]:
 
 def measured(script: str, experiment, by_hand: bool) -> dict:
     """One run, in a process of its own."""
-    parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | {"by_hand": by_hand})
+    more = {"by_hand": True} if by_hand else {}
+    parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | more)
     done = subprocess.run([sys.executable, HERE / script, parameters], **QUIET)
     if done.returncode:
         sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
