@@ -21,8 +21,8 @@ began = time.perf_counter()
 
 import keras
 import numpy as np
+import photos
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 parameters = json.loads(sys.argv[1])
 size, batch_size = parameters["image_size"], parameters["batch_size"]
@@ -30,20 +30,10 @@ keras.config.set_dtype_policy(parameters["precision"])
 imported = time.perf_counter()
 
 # ---- data ----
-count = parameters["max_examples"]
-dataset, info = tfds.load(parameters["dataset"], split=f"train[:{count}]" if count else "train", with_info=True)
-
-
-def resize(example):
-    image = tf.image.resize(example["image"], (size, size), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example["label"]
-
-
-examples = list(tfds.as_numpy(dataset.map(resize, num_parallel_calls=4)))
-images, labels = np.stack([image for image, _ in examples]), np.array([label for _, label in examples])
-first, second = (round(share * len(labels)) for share in (0.75, 0.9))
-train, validation, test = slice(0, first), slice(first, second), slice(second, len(labels))
-del examples
+images, labels, classes, (train, validation, test) = photos.decoded(
+    parameters["dataset"], parameters["max_examples"], size
+)
+first = train.stop
 decoded = time.perf_counter()
 
 # ---- network ----
@@ -58,14 +48,13 @@ base.load_weights(local) if os.path.exists(local) else base.set_weights(
 )
 pooled = keras.layers.GlobalAveragePooling2D()(base.output)
 start = keras.initializers.GlorotUniform(parameters["seed"])
-classes = info.features["label"].num_classes
 model = keras.Model(
     base.input, keras.layers.Dense(classes, "softmax", kernel_initializer=start, dtype="float32")(pooled)
 )
 
 
 def batches(part, epochs=None):
-    photos, answers = images[part], labels[part]
+    kept, answers = images[part], labels[part]
     order = tf.range(len(answers))
     if epochs is None:
         orders = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
@@ -79,9 +68,9 @@ def batches(part, epochs=None):
         orders = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(shuffled)
 
     def gather(chosen):
-        batch = tf.numpy_function(lambda rows: photos[rows], [chosen], photos.dtype)
-        batch.set_shape((None, *photos.shape[1:]))
-        batch = module.preprocess_input(tf.cast(batch, tf.float32)) if photos.dtype == "uint8" else batch
+        batch = tf.numpy_function(lambda rows: kept[rows], [chosen], kept.dtype)
+        batch.set_shape((None, *kept.shape[1:]))
+        batch = module.preprocess_input(tf.cast(batch, tf.float32)) if kept.dtype == "uint8" else batch
         return batch, tf.gather(answers, chosen)
 
     return orders.map(gather, num_parallel_calls=2).prefetch(2)

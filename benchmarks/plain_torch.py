@@ -21,8 +21,8 @@ began = time.perf_counter()
 import h5py
 import keras
 import numpy as np
+import photos
 import tensorflow as tf
-import tensorflow_datasets as tfds
 import torch
 from torch import nn
 
@@ -33,21 +33,11 @@ torch.set_num_threads(len(os.sched_getaffinity(0)))
 imported = time.perf_counter()
 
 # ---- data ----
-count = parameters["max_examples"]
-dataset, info = tfds.load(parameters["dataset"], split=f"train[:{count}]" if count else "train", with_info=True)
-
-
-def resize(example):
-    image = tf.image.resize(example["image"], (size, size), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8), example["label"]
-
-
-examples = list(tfds.as_numpy(dataset.map(resize, num_parallel_calls=4)))
-images = torch.from_numpy(np.stack([image for image, _ in examples]))
-labels = torch.tensor([int(label) for _, label in examples])
-first, second = (round(share * len(labels)) for share in (0.75, 0.9))
-train, validation, test = slice(0, first), slice(first, second), slice(second, len(labels))
-del examples
+images, labels, classes, (train, validation, test) = photos.decoded(
+    parameters["dataset"], parameters["max_examples"], size
+)
+images, labels = torch.from_numpy(images), torch.from_numpy(labels)
+first = train.stop
 decoded = time.perf_counter()
 
 
@@ -125,7 +115,6 @@ def with_weights(module):
 
 base = {"resnet50": resnet50, "mobilenet": mobilenet}[parameters["backbone"]]()
 load(base, os.path.join(os.environ["THAW_WEIGHTS_DIR"], f"{parameters['backbone']}.h5"))
-classes = info.features["label"].num_classes
 head = nn.Linear({"resnet50": 2048, "mobilenet": 1024}[parameters["backbone"]], classes)
 start = keras.initializers.GlorotUniform(parameters["seed"])((head.in_features, classes))
 head.weight.data, head.bias.data = torch.from_numpy(np.array(start).T.copy()), torch.zeros(classes)
