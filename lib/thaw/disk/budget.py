@@ -14,6 +14,7 @@ from thaw.errors import InvalidParameter
 
 ARRAYS = ("photos", "activations")  # the folders that share three quarters of the budget
 CHECKPOINTS = ("checkpoints",)  # the rest is for these
+LOOKS = 100  # at a folder in which files change their names meanwhile
 IN_USE = "in-use"  # what `in_use` locks
 SHARE = 0.5  # of what the disk could give
 
@@ -132,7 +133,7 @@ def make_room(folders: Iterable[str], needed: float, limit: float, keep: Iterabl
         Whether the new files fit.
     """
     folders = tuple(folders)
-    for folder, *_ in (each for name in folders for each in os.walk(places.cache(name))):
+    for folder, *_ in walk(folders):
         atomic.remove_abandoned(Path(folder))
     there = kept(*folders)
     stems = {path.with_suffix("") for path in keep}
@@ -153,13 +154,26 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(places.cache()).parts)
 
 
+def walk(folders: Iterable[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk through folders of the cache, as `os.walk` does through one."""
+    return (each for name in folders for each in os.walk(places.cache(name)))
+
+
 def kept(*folders: str) -> list[Kept]:
     """List what is in some folders of the cache."""
-    found: dict[Path, dict[Path, os.stat_result]] = {}
-    for folder, _, files in (each for name in folders for each in os.walk(places.cache(name))):
-        for path in (Path(folder) / name for name in files):
-            with contextlib.suppress(OSError):  # others delete, too
+    for _ in range(LOOKS):
+        found: dict[Path, dict[Path, os.stat_result]] = {}
+        gone = False
+        for path in (Path(folder, name) for folder, _, files in walk(folders) for name in files):
+            try:
                 found.setdefault(path.with_suffix(""), {})[path] = path.stat()
+            except FileNotFoundError:  # deleted, or finished and now of another name, which would not count
+                gone = True
+            except OSError:
+                pass
+        if not gone:
+            break
+    found = {path: files for path, files in found.items() if files}
     return [
         Kept(path, tuple(files), sum(each.st_size for each in files.values()), max(e.st_mtime for e in files.values()))
         for path, files in found.items()

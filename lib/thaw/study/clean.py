@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ def delete(table: list[Row]) -> int:
             before = time.time() - (0 if held else _DAY)  # on a disk without locks, age says what is not in use
             old = [each for row in table for each in row.kept if each.used < before and not each.is_used()]
             freed = sum(each.size for each in old if each.delete())
-            for folder, folders, files in (each for name in FOLDERS for each in os.walk(places.cache(name))):
+            for folder, folders, files in budget.walk(FOLDERS):
                 atomic.remove_abandoned(Path(folder))
                 for name in files if held else ():
                     if name.startswith(".") and name.endswith(".lock"):
