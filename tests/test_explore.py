@@ -11,12 +11,14 @@ import pytest
 from browser import chromium, has_chromium, jupyterlab, open_notebook, run_all
 from conftest import ROOT, TINY
 from invented import BLOCKS, LAYERS, invented
+from matplotlib.colors import to_rgb
 from playwright.sync_api import expect
 
 from thaw.errors import InvalidRecord
 from thaw.records.runs import Run
 from thaw.report import explore, statistics
 from thaw.report.explore import ALL, Explorer, Pair
+from thaw.report.figures.style import UNFROZEN
 from thaw.report.notation import points
 from thaw.report.results import Results
 from thaw.study.study import Study
@@ -342,7 +344,8 @@ def test_explored_in_jupyterlab(tmp_path, monkeypatch):
         block.click()
         expect(result).to_contain_text("Strategy B (5 blocks)")
         expect(page.get_by_label("Unfreeze", exact=True)).to_have_value("the last blocks")
-        assert block.evaluate("cell => getComputedStyle(cell).backgroundColor") == "rgb(209, 73, 91)"
+        colour = ", ".join(str(round(part * 255)) for part in to_rgb(UNFROZEN))
+        assert block.evaluate("cell => getComputedStyle(cell).backgroundColor") == f"rgb({colour})"
         page.screenshot(path=tmp_path / "explore.png")
         page.get_by_role("button", name="2", exact=True).click()
         page.get_by_role("button", name="Run it").click()
