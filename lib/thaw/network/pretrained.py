@@ -55,6 +55,7 @@ def load_pretrained(
     import keras
 
     from thaw.network import frozen, graph, own
+    from thaw.network.convolutions import quicken
     from thaw.network.normalization import fuse
 
     backbone = backbones.get(name, preprocessing)
@@ -81,6 +82,7 @@ def load_pretrained(
         backbone.settle(base)
     # Only now: a weights file refers to Keras' own layers.
     fuse(base)
+    quicken(base)
     frozen.hold(base)
     graph.name_operations(base)
     digest = hashlib.sha256()

@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 
 import keras
+import tensorflow as tf
 
 
-class LayerwiseAdam(keras.optimizers.Adam):
-    """Adam (Kingma and Ba, 2015) whose step for each weight is so many times the learning rate.
+class FusedAdam(keras.optimizers.Adam):
+    """Adam (Kingma and Ba, 2015) by TensorFlow's kernel, with a rate of its own for each weight.
+
+    Keras composes an update of nine operations, each of which passes over the
+    memory of all weights. To the same numbers within floating-point rounding.
 
     Parameters
     ----------
     learning_rate : float
     factors : list of float
-        One for each weight that trains, in the order of the network's
-        ``trainable_variables``.
+        What each weight's rate is multiplied by, for each that trains, in the
+        order of the network's ``trainable_variables``.
     """
 
     def __init__(self, learning_rate: float, factors: list[float]):
@@ -22,8 +26,20 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Change one weight by its own rate."""
-        factor = self.factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,  # of TensorFlow, not of Keras
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate * self.factors[index], variable.dtype),
+            beta1=tf.cast(self.beta_1, variable.dtype),
+            beta2=tf.cast(self.beta_2, variable.dtype),
+            epsilon=tf.cast(self.epsilon, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+        )
 
 
 def adam(network: keras.Model, learning_rate: float, factors: Mapping[str, float]) -> keras.optimizers.Adam:
@@ -38,12 +54,10 @@ def adam(network: keras.Model, learning_rate: float, factors: Mapping[str, float
         Each layer's share of the rate, by the layer's name. A layer without
         an entry learns at the full rate.
     """
-    if not factors:
-        return keras.optimizers.Adam(learning_rate)
     of_weight = {
         id(weight): factors.get(layer.name, 1.0) for layer in network.layers for weight in layer.trainable_weights
     }
-    return LayerwiseAdam(learning_rate, [of_weight[id(weight)] for weight in network.trainable_variables])
+    return FusedAdam(learning_rate, [of_weight.get(id(weight), 1.0) for weight in network.trainable_variables])
 
 
 class Restart:
