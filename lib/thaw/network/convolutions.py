@@ -31,21 +31,14 @@ class Convolution(keras.layers.Conv2D):
 
 
 class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
-    """Keras' layer; where it strides it computes in float32: its gradient in bfloat16 takes twenty times as long."""
+    """Keras' layer; where it strides in 16 bits, its gradient is computed in 32: TensorFlow's takes far longer."""
 
     def call(self, inputs):
         """Convolve each channel of (n, height, width, channels) by itself."""
-        if max(self.strides) == 1 or self.compute_dtype == "float32" or self.data_format != "channels_last":
+        strides = max(self.strides) > 1 == max(self.dilation_rate) and len(set(self.strides)) == 1
+        if not strides or self.compute_dtype == "float32" or self.data_format != "channels_last":
             return super().call(inputs)
-        outputs = keras.ops.depthwise_conv(
-            tf.cast(inputs, tf.float32),
-            tf.cast(tf.convert_to_tensor(self.kernel), tf.float32),
-            self.strides,
-            self.padding,
-            self.data_format,
-            self.dilation_rate,
-        )
-        outputs = tf.cast(outputs, self.compute_dtype)
+        outputs = _convolve_each(self.strides, self.padding.upper())(inputs, tf.convert_to_tensor(self.kernel))
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
         return outputs if self.activation is None else self.activation(outputs)
@@ -92,6 +85,27 @@ def _convolve(padding: str):
             return to_inputs, to_kernel(inputs, kernel.shape, upstream, padding), *to_bias
 
         return outputs, gradient
+
+    return convolve
+
+
+def _convolve_each(strides: tuple[int, int], padding: str):
+    """Make the depthwise convolution whose gradient is computed in 32 bits."""
+    how = {"strides": [1, *strides, 1], "padding": padding}
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            photos, weights, upstream = (tf.cast(tensor, tf.float32) for tensor in (inputs, kernel, upstream))
+            to_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(photos), filter=weights, out_backprop=upstream, **how
+            )
+            to_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=photos, filter_sizes=weights.shape, out_backprop=upstream, **how
+            )
+            return tf.cast(to_inputs, inputs.dtype), tf.cast(to_kernel, kernel.dtype)
+
+        return tf.nn.depthwise_conv2d(inputs, kernel, **how), gradient
 
     return convolve
 
