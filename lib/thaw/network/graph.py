@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from inspect import signature
 from itertools import chain
+from typing import Any
 
 import keras
 import numpy as np
@@ -198,7 +199,7 @@ def _kind(operation: keras.Operation) -> str:
     return to_snake_case(class_of_others(operation).__name__)
 
 
-def class_of_others(operation: keras.Operation) -> type:
+def class_of_others(operation: keras.Operation) -> Any:
     """Give the class of an operation; of a layer that Thaw lets compute faster, Keras' own."""
     return next(kind for kind in type(operation).__mro__ if not kind.__module__.startswith("thaw."))
 
