@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from thaw.network import blocks, graph
 from thaw.network.convolutions import Convolution, DepthwiseConvolution, quicken
 
 
@@ -85,3 +86,15 @@ def test_a_depthwise_convolution_gives_keras_numbers(shape, precision):
     before, after = both_ways(layer)
     assert type(layer) is DepthwiseConvolution
     assert_close(after, before, precision)
+
+
+def test_a_quickened_network_has_the_names_and_the_description_of_keras_layers():
+    networks = []
+    for _ in range(2):  # Keras counts automatic names up
+        entry = keras.Input((8, 8, 3))
+        networks.append(keras.Model(entry, keras.layers.DepthwiseConv2D(3)(keras.layers.Conv2D(4, 1)(entry))))
+        quicken(networks[-1])
+        graph.name_operations(networks[-1])
+    names = [[layer.name for layer in network.layers[1:]] for network in networks]
+    assert names == [["conv2d_op1", "depthwise_conv2d_op2"]] * 2
+    assert "depthwise convolutions" in blocks.describe(networks[0], 1)

@@ -190,7 +190,7 @@ def table(base: keras.Model, backbone: Backbone) -> pd.DataFrame:
 def describe(base: keras.Model, count: int) -> str:
     """Say in a sentence what a network consists of, from its graph."""
     operations = [step.operation for step in graph.steps(base)]
-    kinds = {type(operation).__name__.removeprefix("Fused") for operation in operations}
+    kinds = {graph.class_of_others(operation).__name__ for operation in operations}
     by_channel = any(1 < getattr(operation, "groups", 1) == operation.kernel.shape[-1] for operation in operations)
     weighted = sum(map(can_train, operations))
     traits = [

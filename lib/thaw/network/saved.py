@@ -84,8 +84,7 @@ def _renewed(layer: keras.layers.Layer, name: str) -> Callable:
             return keras.layers.Dropout(layer.drop_path_rate, (None, 1, 1, 1), name=name)
         case "CustomScaleLayer":  # InceptionResNetV2's
             return partial(_sum_of, layer.scale, name)
-    # Not Thaw's faster form of it.
-    kind = next(kind for kind in type(layer).__mro__ if not kind.__module__.startswith("thaw."))
+    kind = graph.class_of_others(layer)
     renewed = kind.from_config(about)
     mode = signature(kind.call).parameters.get("training")
     if mode and mode.default is True:
