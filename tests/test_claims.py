@@ -147,7 +147,7 @@ def test_blocks_and_layers_are_compared_in_each_network():
     assert found.word == REFUTED, "not in both networks"
     table = results.replication.claims_table().set_index("Verdict")
     row = table[table["Claim"].str.startswith("Whole blocks do better")].iloc[0]
-    assert "ResNet50: +0.0 points (-0.7 to +0.7): no difference that matters (these runs only)" in row["This study"]
+    assert "ResNet50: +0.0 points (-0.7 to +0.7): no difference that matters (these runs)" in row["This study"]
     assert re.search(r"MobileNet: \+10\.0 points \([^)]*\): holds", row["This study"])
     assert row["The original"].startswith("ResNet50: +0.1 points (")
 
@@ -616,3 +616,14 @@ def test_the_control_is_selected_only_when_asked_for():
     assert len(Selection().of(runs)) == 14
     assert len(Selection(control=True).of(runs)) == 2
     assert len(Selection(backbone="mobilenet", strategy=["layers", "frozen"]).of(runs)) == 4
+
+
+def test_what_looks_like_a_contradiction_says_why_it_is_none():
+    slightly = invented(lambda b, s, a, c: 0.9 if s == FROZEN else {40: 0.94}.get(a, 0.9), photos=400)
+    found = judged(slightly, "resnet50-layers")
+    assert found.word == TOO_CLOSE
+    assert "The interval of A-40 leaves out 0, but not 2 points" in found.why
+    parts = [("a", Verdict(HOLDS, "", "A.", 0.001)), ("b", Verdict(REFUTED, "", "B.", 0.04))]
+    whole = verdicts._whole(parts)
+    assert whole.word == TOO_CLOSE
+    assert whole.why == "A part fails by itself, but not when corrected for all 2 parts."

@@ -143,9 +143,13 @@ def claims(answer: Answer) -> str:
     alone = any(verdict.these_runs for verdict in replication.verdicts.values())
     runs = " These runs: with one seed, another run may come out otherwise." if alone else ""
     star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
+    verdicts = [each for v in replication.verdicts.values() for each in (v, *(part for _, part in v.parts))]
+    off = " A bar that is partly on it is too close to call, also where it leaves out 0." * any(
+        verdict.though for verdict in verdicts
+    )
     return (
         "Every claim with its effect in this study, in words where it is not in points of accuracy. Bars are 95% "
-        "intervals. Blue ground: where the claim is right. No difference that matters: the 90% interval is in "
+        f"intervals. Blue ground: where the claim is right.{off} No difference that matters: the 90% interval is in "
         f"the margin.{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
     )
 

@@ -228,5 +228,6 @@ def _lines(verdict: Verdict) -> list[str]:
     lines = []
     for name, part in verdict.parts:
         word = f"{part.word}; {part.found} would have been found" if part.found else part.word
-        lines.append(f"{name}: {part.effect}: {word}{' (these runs only)' * part.these_runs}".removeprefix(": "))
+        line = f"{name}: {part.effect}: {word}{' (these runs)' * part.these_runs}".removeprefix(": ")
+        lines.append(f"{line}. {part.though}" if part.though else line)
     return [*lines, verdict.why]

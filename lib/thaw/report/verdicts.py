@@ -48,6 +48,9 @@ class Verdict:
     found : str
         Where it is too close to call, the difference that would have been
         found in 8 of 10 such studies.
+    though : str
+        Where it is too close to call although an interval is on one side of
+        0: why that decides nothing.
     parts : tuple of (str, Verdict)
         The parts of a claim, each under its name.
     """
@@ -58,6 +61,7 @@ class Verdict:
     p: float | None = None
     these_runs: bool = False
     found: str = ""
+    though: str = ""
     parts: tuple[tuple[str, Verdict], ...] = ()
 
 
@@ -216,7 +220,8 @@ def judged(effect: Difference, margin: float, after: str = "") -> Verdict:
             these_runs=alone,
         )
     if not effect.sign:
-        return _too_close(text, [effect], effect.p, alone)
+        though = f"The interval leaves out 0, but {p_value(effect.p)} is not below 5%. " if _off(effect) else ""
+        return _too_close(text, [effect], effect.p, alone, though=though)
     word = HOLDS if effect.sign > 0 else REFUTED
     return Verdict(word, text, f"{capital(effect.test)}, {p_value(effect.p)}.", effect.p, these_runs=alone)
 
@@ -242,16 +247,30 @@ def _inside(named: dict[str, Difference], margin: float) -> Verdict:
             outside,
             these_runs=alone,
         )
-    return _too_close(text, effects, p, alone, f"Up to {size(margin)} would not matter. ")
+    beyond = [name for name, effect in named.items() if _off(effect, margin)]
+    off = [name for name, effect in named.items() if _off(effect)]
+    though = ""
+    if beyond:
+        though = f"By itself {beyond[0]} is more than {size(margin)}, but not when corrected for {len(effects)}. "
+    elif off:
+        though = f"The interval of {off[0]} leaves out 0, but not {size(margin)}, which counts here. "
+    return _too_close(text, effects, p, alone, f"Up to {size(margin)} would not matter. ", though)
 
 
-def _too_close(text: str, effects: Iterable[Difference], p: float, alone: bool, before: str = "") -> Verdict:
+def _off(effect: Difference, margin: float = 0.0) -> bool:
+    """Whether the interval of a difference lies wholly on one side of the margin."""
+    return bool(effect.low > margin or effect.high < -margin)
+
+
+def _too_close(
+    text: str, effects: Iterable[Difference], p: float, alone: bool, before: str = "", though: str = ""
+) -> Verdict:
     """Say which difference would have been found: the largest of several."""
     effects = list(effects)
     if not all(effect.known for effect in effects):
         return Verdict(MISSING, "", "The two sides have too few folds in common.")
     least = size(max(effect.detectable for effect in effects))
-    return Verdict(TOO_CLOSE, text, f"{before}{FOUND.format(least)}", p, alone, least)
+    return Verdict(TOO_CLOSE, text, f"{before}{though}{FOUND.format(least)}", p, alone, least, though.strip())
 
 
 def _against_control(verdict: Verdict, test: Test, results: Results) -> Verdict:
@@ -403,6 +422,8 @@ def _whole(parts: Sequence[tuple[str, Verdict]]) -> Verdict | None:
         REFUTED: "Not all parts hold.",
         TOO_CLOSE: "No part is refuted, but not all are shown to hold.",
     }.get(word, "All parts are alike in this.")
+    if word == TOO_CLOSE and any(verdict.word in AGAINST for verdict in verdicts):
+        why = f"A part fails by itself, but not when corrected for all {len(parts)} parts."
     deciding = (
         verdicts if word != REFUTED else [min((v for v in verdicts if v.word in AGAINST), key=lambda v: v.p or 0.0)]
     )

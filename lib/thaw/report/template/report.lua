@@ -92,8 +92,25 @@ local function image(this)
     .. quoted(pandoc.utils.stringify(this.caption)) .. "))")
 end
 
--- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small, and
--- without lines of its own in the cells. A figure stands at the foot of a page, after its text, so that none is left half empty.
+-- Lines of a cell become one, with a dot between, but for the parts of a claim: three lines or more of several columns.
+local function joined(inner)
+  for _, body in ipairs(inner.bodies) do
+    for _, row in ipairs(body.body) do
+      for place, cell in ipairs(row.cells) do
+        local lines = 1
+        cell.contents:walk { LineBreak = function() lines = lines + 1 end }
+        if #row.cells < 3 or lines < 3 or place == #row.cells then
+          cell.contents = cell.contents:walk {
+            LineBreak = function() return { pandoc.Space(), pandoc.Str("·"), pandoc.Space() } end,
+          }
+        end
+      end
+    end
+  end
+  return inner
+end
+
+-- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small. A figure stands at the foot of a page, after its text, so that none is left half empty.
 local function figure(this)
   local caption, blocks = this.caption.long, pandoc.Blocks {}
   if this.classes:includes("report-table") then
@@ -101,12 +118,11 @@ local function figure(this)
     local content = this.content:walk {
       Table = function(inner)
         inner.caption = { long = caption }
-        return inner
+        return small and joined(inner) or inner
       end,
-      LineBreak = small and function() return { pandoc.Space(), pandoc.Str("·"), pandoc.Space() } end or nil,
     }
     if not small then return content end
-    blocks:insert(pandoc.RawBlock("typst", "#[#set text(7pt)"))
+    blocks:insert(pandoc.RawBlock("typst", "#[#set text(7pt);#set table(inset: (x: .5em, y: .26em))"))
     blocks:extend(content)
     blocks:insert(pandoc.RawBlock("typst", "]"))
     return blocks
