@@ -9,6 +9,7 @@ import pandas as pd
 import pypdfium2
 import pytest
 from browser import assert_clean, chromium, has_chromium
+from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
 from test_report import displayed, saved
@@ -256,3 +257,13 @@ def test_ids_are_there_once(report):
     assert len(ids) > 10
     assert {"Again", "Again-1"} <= set(ids)
     assert len(ids) == len(set(ids))
+
+
+@has_chromium
+def test_a_phone_shows_what_trains_its_accuracy_and_its_time_without_scrolling(browser):
+    with browser.new_page(viewport={"width": 390, "height": 844}) as page:
+        page.goto((ROOT / "outputs" / "paper" / "report.html").as_uri())
+        columns = page.locator(".report-table thead").first.locator("th")
+        assert columns.all_text_contents()[:4] == ["Network", "What trains", "Test acc. (95%)", "Training (min)"]
+        ends = [cell.bounding_box() for cell in columns.all()[:4]]
+        assert max(end["x"] + end["width"] for end in ends) <= 370

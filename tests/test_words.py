@@ -367,7 +367,7 @@ def test_unequal_seeds_are_said_and_what_one_cannot_tell():
     runs = [r for r in results.runs if r.record.experiment.backbone == "mobilenet" or r.record.experiment.seed == 0]
     text = said(Results(runs), "power")
     assert "run with 1 seed (ResNet50), 3 seeds (MobileNet)" in said(Results(runs), "method")
-    assert "With one seed (ResNet50) they leave out" in captions.accuracy(Answer(Results(runs)))
+    assert "With one seed (ResNet50) intervals leave out" in captions.accuracy(Answer(Results(runs)))
     assert "The 8 configurations with one seed (ResNet50) cannot include it" in text
 
 

@@ -123,8 +123,6 @@ def remove_abandoned(folder: Path) -> None:
         lock = _lock_of(left)
         with contextlib.suppress(OSError, Taken):  # being written, or just removed by another process
             old = time.time() - left.stat().st_mtime > _DAY
-            if left == lock and not old:
-                continue  # its file may be about to appear
             with hold(lock, give_up) as held:
                 if held or old:
                     left.unlink()

@@ -397,7 +397,8 @@ class Answer:
     @property
     def title(self) -> str:
         """What was studied: the networks and the data set."""
-        return f"{', '.join(self.results.titles.values())} on {self.record.data['title']}"
+        *most, last = self.results.titles.values()
+        return f"{' and '.join(filter(None, (', '.join(most), last)))} on {self.record.data['title']}"
 
     @cached_property
     def advised(self) -> NetworkAnswer:

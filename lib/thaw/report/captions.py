@@ -26,7 +26,7 @@ def accuracy(answer: Answer) -> str:
     narrow = ""
     if len(alone):
         titles = ", ".join(answer.results.title(name) for name in alone)
-        narrow = f"With one seed ({titles}) they leave out how runs differ, and are too narrow. "
+        narrow = f"With one seed ({titles}) intervals leave out how runs differ, and are too narrow. "
     same = "folds" if answer.folds else "photos"
     pairs = any(len(pairs) for pairs in answer.results.pairs.values())
     compared = (

@@ -91,7 +91,10 @@ def _cell(cell: object, right: bool, name: str, bold: bool) -> str:
     """Write a cell. Numbers, their intervals and short words keep to one line: a wide table scrolls in its box."""
     short = right or _WITH_INTERVAL.fullmatch(str(cell)) or (not name and len(str(cell)) <= SHORT)
     together = "; white-space: nowrap" if short else ""
-    text = f"<strong>{_html(cell)}</strong>" if bold else _html(cell)
+    text = _html(cell)
+    if _WITH_INTERVAL.fullmatch(str(cell)):
+        text = text.replace(" (", ' <span style="white-space: nowrap">(', 1) + "</span>"
+    text = f"<strong>{text}</strong>" if bold else text
     named = f' data-name="{escape(name)}"' if name else ""
     return f'<td{named} style="text-align: {"right" if right else "left"}{together}">{text}</td>'
 

@@ -28,11 +28,11 @@ NOTEBOOK = "experiment.ipynb"
 FEW, PAIRS = 20, 300  # classes, and pairs of configurations, in a table
 STEPS = 10  # to the cheapest choice of a network, in a table
 TESTED = "Test acc. (95%)"
-RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows three columns
+RESULTS: dict[str, tuple[str, Callable[..., str]]] = {  # what matters most comes first: a phone shows two of them
     TESTED: ("test_accuracy", percent),
+    "Training (min)": ("training_seconds", lambda seconds: f"{seconds / 60:.1f}"),
     "Balanced acc.": ("balanced_accuracy", percent),  # where classes are not alike in size
     "Parameters": ("trainable_parameters", number),
-    "Training (min)": ("training_seconds", lambda seconds: f"{seconds / 60:.1f}"),
     "ms a photo": ("inference_ms_per_image", lambda ms: f"{ms:.1f}" if ms == ms else NONE),
     "Valid. acc.": ("validation_accuracy", percent),
     "Valid. loss": ("validation_loss", lambda loss: f"{loss:.3f}"),
@@ -114,7 +114,7 @@ def configurations(
             rows.append({"Network": results.title(job.experiment.backbone), "What trains": label})
     frame = pd.DataFrame(rows).fillna(NONE)
     if replication:
-        frame.insert(3, replication.called.capitalize(), frame.pop("theirs"))
+        frame.insert(4, replication.called.capitalize(), frame.pop("theirs"))
     return frame
 
 

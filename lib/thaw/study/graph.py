@@ -25,7 +25,7 @@ import platformdirs
 import psutil
 
 from thaw.disk import places
-from thaw.disk.atomic import write_atomic
+from thaw.disk.atomic import remove_abandoned, write_atomic
 from thaw.disk.locks import locked
 from thaw.errors import ThawError
 from thaw.study import freshness, plan, watch
@@ -54,6 +54,8 @@ class Graph:
         dict of str to str
             What is missing at the end, with the reason.
         """
+        for folder, *_ in os.walk(self.study.outputs):
+            remove_abandoned(Path(folder))
         self.study.forget_failures()
         plan.forget(self.study)  # of a graph that was stopped
         if self.study.to_choose():

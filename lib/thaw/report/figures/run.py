@@ -135,7 +135,7 @@ def curves(history: pd.DataFrame) -> Figure:
         learning(axes, mean, quantity, PALETTE[0])
     left.yaxis.set_major_formatter(PERCENT)
     left.set_ylabel("accuracy")
-    right.set_ylabel("loss (cross-entropy, nats)")
+    right.set_ylabel("loss (lower is better)")
     right.set_ylim(bottom=0)
     left.legend(frameon=False, loc="lower right", title="mean of the folds, and each" if len(each) > 1 else None)
     return figure

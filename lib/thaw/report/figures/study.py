@@ -166,7 +166,7 @@ def learning_curves_of(results: Results, *groups: pd.DataFrame) -> Figure:
         axes.axis("off")
     panels = drawn.ravel()[: len(groups) * columns].reshape(len(groups), columns)
     for line, rows in zip(panels, groups):
-        line[0].set_ylabel("loss (nats)")
+        line[0].set_ylabel("loss (lower is better)")
         for axes in line[len(rows) :]:
             axes.axis("off")
         for axes, (_, row) in zip(line, rows.iterrows()):
@@ -276,7 +276,7 @@ def losses(results: Results) -> Figure:
         axes.set_xlabel("what trains, and its share of the parameters")
         axes.margins(x=0.08, y=0.12)
     for line in panels:
-        line[0].set_ylabel("loss (nats)")
+        line[0].set_ylabel("loss (lower is better)")
     marks = {"color": "0.2", "linestyle": ""}, HOLLOW
     labels = "test loss, with its 95% interval", "validation loss"
     handles = [Line2D([], [], marker="o", label=label, **look) for look, label in zip(marks, labels)]
@@ -345,7 +345,7 @@ def rates(results: Results) -> Figure:
         axes.tick_params(axis="y", which="minor", labelsize=7)
         axes.legend(frameon=False, fontsize=6.5, ncols=2)
     for line in panels:
-        line[0].set_ylabel("loss on the choosing photos (nats)")
+        line[0].set_ylabel("loss on the choosing photos (lower is better)")
     return figure
 
 

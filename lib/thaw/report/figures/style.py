@@ -27,8 +27,8 @@ PALETTE = sns.color_palette(
 MARKERS = {"frozen": "o", "layers": "s", "blocks": "^", "pattern": "D", "all": "P"}
 STRATEGIES = {
     "frozen": "frozen base",
-    "layers": "strategy A (layers)",
-    "blocks": "strategy B (blocks)",
+    "layers": "A: last layers",
+    "blocks": "B: last blocks",
     "pattern": "layers like a pattern",
     "all": "all layers",
 }
