@@ -35,8 +35,8 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         """Convolve each channel of (n, height, width, channels) by itself."""
-        strides = max(self.strides) > 1 == max(self.dilation_rate) and len(set(self.strides)) == 1
-        if not strides or self.compute_dtype == "float32" or self.data_format != "channels_last":
+        slow = max(self.strides) > 1 == max(self.dilation_rate) and len(set(self.strides)) == 1
+        if not slow or self.compute_dtype == "float32" or self.data_format != "channels_last":
             return super().call(inputs)
         outputs = _convolve_each(self.strides, self.padding.upper())(inputs, tf.convert_to_tensor(self.kernel))
         if self.use_bias:

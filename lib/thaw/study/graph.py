@@ -54,7 +54,7 @@ class Graph:
         dict of str to str
             What is missing at the end, with the reason.
         """
-        for folder, *_ in os.walk(self.study.outputs):
+        for folder, *_ in os.walk(self.study.outputs):  # what killed jobs left
             remove_abandoned(Path(folder))
         self.study.forget_failures()
         plan.forget(self.study)  # of a graph that was stopped
