@@ -88,6 +88,19 @@ def test_where_all_folds_say_the_same_their_photos_decide():
     assert (more.low, more.high) == pytest.approx((centre - 1.959964 * error, centre + 1.959964 * error), abs=1e-6)
 
 
+def test_too_few_folds_are_compared_over_their_photos_as_if_they_were_one():
+    first, second = runs_of([15, 12]), runs_of([11, 13], amount=4)
+    found = statistics.over_photos(first, second)
+    together = []
+    for side, amount in ((first, 2), (second, 4)):
+        record, history, predictions = made_up_run(0, np.concatenate([each.correct for each in side]), amount=amount)
+        together.append([Run(record=record, history=history, predictions=predictions)])
+    expected = difference(*together)
+    assert found.these_runs and (found.photos, found.mean) == (40, expected.mean)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.p == pytest.approx(expected.p, abs=0.02), "flips of signs, against McNemar's exact test"
+
+
 def test_one_photo_of_12_and_one_of_11_are_the_same():
     """Folds are not all of one size. Else Student's t would take rounding for how far folds vary."""
     sizes = (12, 11, 12)

@@ -17,6 +17,8 @@ from thaw.data import checks, source
 from thaw.disk.locks import locked
 from thaw.errors import DataDamaged, InvalidParameter, InvalidRecord
 from thaw.records import record, runs
+from thaw.report.answer import Answer
+from thaw.report.results import Results
 from thaw.study import check, freshness
 from thaw.study.graph import Graph
 from thaw.study.study import NOT_RUN, Job, Study, fold_name
@@ -28,9 +30,10 @@ def study(tmp_path) -> Study:
     return load(tmp_path)
 
 
-def load(folder, **settings) -> Study:
+def load(folder, precision="float32", **settings) -> Study:
     path = folder / "mine.yaml"
     parameters = {"dataset": "demo_flowers", "weights": "none", "image_size": 32, "head_epochs": 2}
+    parameters["precision"] = precision
     settings = {
         "folds": 5,
         "choosing_folds": 1,
@@ -164,6 +167,62 @@ def test_runs_of_other_photos_in_one_fold_are_not_mixed(study):
     runs.save(runs.of_fold(blocks.directory, 3), made, history, predictions)
     with pytest.raises(InvalidRecord, match="not the data of"):
         study.outcomes()
+
+
+def test_a_study_with_more_folds_than_before_goes_on(tmp_path, study):
+    fewer = load(tmp_path, test_folds=3)
+    frozen, blocks = fewer.jobs
+    assert [job.name for job in fewer.jobs] == [job.name for job in study.jobs], "how many are tested changes no result"
+    assert frozen.experiment.tested_folds == (1, 2, 3)
+    gather(frozen)
+    before = frozen.read()
+    more, _ = study.jobs
+    assert study.set_aside_damaged() == []
+    assert study.unfinished() == [more, study.jobs[1]] and more.unfinished_folds() == [4]
+    for old, new in zip(before, more.read(), strict=True):
+        assert old.record.model_copy(update={"files": new.record.files}) == new.record
+        assert old.history.equals(new.history) and old.predictions.equals(new.predictions)
+    finish(more, [4])
+    runs.gather(more.directory, more.experiment)
+    assert [run.record.experiment.fold for run in more.read()] == [1, 2, 3, 4]
+    assert [run.record.experiment.fold for run in frozen.read()] == [1, 2, 3], "with fewer, the others are left out"
+    assert fewer.set_aside_damaged() == study.set_aside_damaged() == []
+    assert load(tmp_path, test_folds={"resnet50": 3}).jobs[0].experiment.tested_folds == (1, 2, 3, 4)
+
+
+def test_what_is_trained_once_more_in_float32_is_compared_with_itself_alone(tmp_path):
+    study = load(tmp_path, also_float32={"mobilenet-blocks-2": 2}, precision="mixed_bfloat16")
+    frozen, blocks, again = study.jobs
+    assert again.twin_of == blocks.configuration and again.label == "mobilenet-blocks-2-float32, seed 0, 2 folds"
+    assert [network.precision for network in study.networks()] == ["mixed_bfloat16"]
+    gather(frozen)
+    gather(blocks)
+    assert Results.of(study).in_float32 == []
+    gather(again)
+    results = Results.of(study)
+    assert results.planned == 2 and len(results.rows) == 2
+    (found,) = results.in_float32
+    assert (found.phrases, found.folds, found.longer) == (["the last 2 blocks"], 2, 1)
+    assert found.effect.mean == 0 and found.effect.these_runs
+    said = Answer(results).write("method")
+    assert "the last 2 blocks was trained again in 32 bits, for 2 folds" in said
+    assert "On 0.0% of the photos" in said
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"also_float32": {"mobilenet-blocks-4": 2}}, "also_float32: 'mobilenet-blocks-4': no configuration of this"),
+        ({"also_float32": {"mobilenet-blocks-2": 2}}, "its precision is float32 already"),
+        ({"also_float32": {"mobilenet-blocks-2": 9}, "precision": "mixed_bfloat16"}, "there are 4 to test on"),
+        ({"test_folds": 2}, "test_folds = 2"),
+        ({"folds": None, "choosing_folds": 0, "test_folds": 3}, "study.test_folds = 3: there are no folds"),
+    ],
+    ids=str,
+)
+def test_folds_of_a_study_that_make_no_sense_are_refused(tmp_path, settings, said):
+    with pytest.raises(InvalidParameter, match=said):
+        load(tmp_path, **settings)
 
 
 def test_the_time_left_counts_the_epochs_of_all_folds(tmp_path, study):

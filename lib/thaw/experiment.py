@@ -177,6 +177,9 @@ class Experiment(BaseModel):
     choosing_folds : int
         So many folds, the first, are not tested: learning rates were chosen
         on them.
+    test_folds : int or None
+        Test on so many folds, the first of those that choose nothing. None:
+        on all of them. What was tested stays when there are to be more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -214,6 +217,7 @@ class Experiment(BaseModel):
     folds: int | None = Field(None, ge=3, le=100)
     fold: int | None = Field(None, ge=0, lt=100)
     choosing_folds: int = Field(0, ge=0, lt=100)
+    test_folds: int | None = Field(None, ge=1, lt=100)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Experiment":
@@ -256,7 +260,7 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _has_its_folds(self) -> "Experiment":
         """Refuse folds that there are not, and fewer than three to test on."""
-        for name in ("fold", "choosing_folds"):
+        for name in ("fold", "choosing_folds", "test_folds"):
             if self.folds is None and getattr(self, name):
                 raise ValueError(f"{name} = {getattr(self, name)}: there are no folds. Set folds, for example to 10.")
         if self.fold is not None and self.fold >= (self.folds or 1):
@@ -273,6 +277,10 @@ class Experiment(BaseModel):
                 f"choosing_folds = {self.choosing_folds}: one fold alone is tested. Set choosing_folds to 0, or leave "
                 "out fold."
             )
+        if self.fold is not None and self.test_folds:
+            raise ValueError(
+                f"test_folds = {self.test_folds}: one fold alone is tested. Leave out test_folds, or fold."
+            )
         if self.folds and self.fold is None and (self.seed + 1) * self.folds > 2**31:
             raise ValueError(
                 f"seed = {self.seed}: each fold has a seed of its own. Give one below {2**31 // self.folds}."
@@ -282,6 +290,8 @@ class Experiment(BaseModel):
                 f"choosing_folds = {self.choosing_folds}: {FEWEST_FOLDS} of the {self.folds} folds or more have to be "
                 f"left to test on. Give {self.folds - FEWEST_FOLDS} or fewer, or more folds."
             )
+        if self.folds and (self.test_folds or 0) > (there := self.folds - self.choosing_folds):
+            raise ValueError(f"test_folds = {self.test_folds}: there are {there} to test on. Give {there} or fewer.")
         return self
 
     @classmethod
@@ -365,7 +375,7 @@ class Experiment(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A hash that names the run: of all parameters but the output folder.
+        """A hash that names the run: of all parameters but the output folder and how many folds are tested.
 
         A parameter that joined after the first records counts only where it
         differs from its default. A default never changes.
@@ -378,7 +388,7 @@ class Experiment(BaseModel):
         return self._hash("seed", "fold", "choosing_folds")[:12]
 
     def _hash(self, *without: str) -> str:
-        parameters = self.model_dump(mode="json", exclude={"output_dir", *without})
+        parameters = self.model_dump(mode="json", exclude={"output_dir", "test_folds", *without})
         defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
         counted = {
             name: value
@@ -392,14 +402,17 @@ class Experiment(BaseModel):
         """The folds that it tests on; none where the photos are not divided into folds."""
         if self.folds is None:
             return ()
-        return tuple(range(self.choosing_folds, self.folds)) if self.fold is None else (self.fold,)
+        if self.fold is not None:
+            return (self.fold,)
+        return tuple(range(self.choosing_folds, self.folds))[: self.test_folds]
 
     def in_turn(self) -> list["Experiment"]:
         """List the experiments of which it consists: one for each fold, with a seed of its own, or itself alone."""
         if self.folds is None or self.fold is not None:
             return [self]
+        alone = {"choosing_folds": 0, "test_folds": None}
         return [
-            self.model_copy(update={"fold": fold, "choosing_folds": 0, "seed": self.seed * self.folds + fold})
+            self.model_copy(update=alone | {"fold": fold, "seed": self.seed * self.folds + fold})
             for fold in self.tested_folds
         ]
 

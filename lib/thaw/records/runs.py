@@ -124,6 +124,25 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
     shutil.rmtree(directory / "folds", ignore_errors=True)
 
 
+def take_apart(directory: Path, experiment: Experiment) -> None:
+    """Give the folds of one record folders of their own again, where more folds are to be tested than it holds."""
+    try:
+        folds = len(json.loads((directory / "record.json").read_bytes())["folds"])
+        if folds >= len(experiment.tested_folds):
+            return
+        found = Run.read_all(directory)
+    except (OSError, ValueError, KeyError, TypeError, InvalidRecord):
+        return
+    tables = {name: pd.read_csv(directory / name, dtype=str, keep_default_na=False) for name in TABLES}
+    for run in found:
+        fold = run.record.experiment.fold
+        assert fold is not None  # of a record of folds
+        rows = {name: table[table["fold"] == str(fold)] for name, table in tables.items()}
+        own = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in rows.items()}
+        _write(of_fold(directory, fold), run.record, own, None)
+    (directory / "record.json").unlink()
+
+
 def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
     """Read what an experiment has left: one run, or of several folds those that are finished.
 
@@ -148,6 +167,7 @@ def read(directory: Path, experiment: Experiment | None = None) -> list["Run"]:
             raise InvalidRecord(f"{directory}: no fold is finished.")
     if experiment is not None:
         expected = {each.fold: each for each in experiment.in_turn()}
+        found = [run for run in found if run.record.experiment.fold in expected] or found  # fewer are tested than were
         for run in found:
             own = run.record.experiment
             if own.fold not in expected or own.digest != expected[own.fold].digest:

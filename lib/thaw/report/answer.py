@@ -348,8 +348,8 @@ class Answer:
     @property
     def choosing(self) -> list[int]:
         """The folds that are not tested, since learning rates were chosen on them."""
-        planned = {fold for folds in self.results.planned_folds.values() for fold in folds}
-        return [fold for fold in range(self.record.experiment.folds or 0) if planned and fold not in planned]
+        planned = [fold for folds in self.results.planned_folds.values() for fold in folds]
+        return list(range(min(planned, default=0)))
 
     @cached_property
     def rates(self) -> Rates | None:

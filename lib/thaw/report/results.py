@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,31 @@ class Speed:
     noise: float
 
 
+@dataclass(frozen=True)
+class InFloat32:
+    """What a study's precision does to a network.
+
+    Attributes
+    ----------
+    title : str
+        Of the network.
+    phrases : list of str
+        The configurations that were trained once more in float32.
+    folds : int
+        On how many folds.
+    effect : Difference
+        The accuracy less that in float32; of fewer folds than a report needs, over their photos.
+    longer : float
+        How many times as long float32 trains.
+    """
+
+    title: str
+    phrases: list[str]
+    folds: int
+    effect: Difference
+    longer: float
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """The finished runs of a study, and what follows from them.
@@ -131,6 +156,8 @@ class Results:
         configurations lack them.
     delivers : str or None
         Which configuration's network the study leaves: see `StudySettings`.
+    twins : list of (Run, Run)
+        Runs that were made once more in float32, each with its repetition.
     """
 
     runs: list[Run]
@@ -145,6 +172,7 @@ class Results:
     planned_folds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     lacking: Mapping[str, Mapping[int, list[str]]] = field(default_factory=dict)
     delivers: str | None = None
+    twins: list[tuple[Run, Run]] = field(default_factory=list)
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -155,7 +183,10 @@ class Results:
         InvalidRecord
             As `Study.outcomes` does, if no configuration has three folds, or if `latency.csv` is damaged.
         """
-        found = compared(*study.outcomes())
+        finished, missing = study.outcomes()
+        twins = {job: found for job, found in finished.items() if job.twin_of}
+        missing = {job: reason for job, reason in missing.items() if not job.twin_of}
+        found = compared({job: found for job, found in finished.items() if not job.twin_of}, missing)
         checked = study.outputs / FINDINGS
         findings = None
         if checked.is_file():
@@ -175,15 +206,18 @@ class Results:
             runs,
             freshness.latency(study),
             study.margin,
-            len(study.jobs),
+            sum(not job.twin_of for job in study.jobs),
             found.missing,
             rates.table(study),
             study.claims,
             findings,
             probes,
-            planned_folds={job.experiment.backbone: job.experiment.tested_folds for job in study.jobs},
+            planned_folds={
+                job.experiment.backbone: job.experiment.tested_folds for job in study.jobs if not job.twin_of
+            },
             lacking=found.lacking,
             delivers=study.settings.deliver,
+            twins=[(run, again) for job, found in twins.items() for run, again in _twins(job, found, finished)],
         )
 
     @cached_property
@@ -200,6 +234,22 @@ class Results:
     def data(self) -> dict[str, Any]:
         """The data's provenance, with its ``sha256``."""
         return dict(self.runs[0].record.data)
+
+    @cached_property
+    def in_float32(self) -> list[InFloat32]:
+        """What the study's precision does, to each network of which something was trained once more in float32."""
+        found = []
+        for backbone in self.backbones:
+            pairs = [pair for pair in self.twins if pair[0].record.experiment.backbone == backbone]
+            if not pairs:
+                continue
+            own, again = (list(side) for side in zip(*pairs, strict=True))
+            folds = len({run.record.experiment.fold for run in own})
+            compare = statistics.difference if folds >= FEWEST_FOLDS else statistics.over_photos
+            seconds = [sum(run.record.training_seconds.total for run in side) for side in (again, own)]
+            phrases = list(dict.fromkeys(run.record.experiment.phrase for run in own))
+            found.append(InFloat32(self.title(backbone), phrases, folds, compare(own, again), seconds[0] / seconds[1]))
+        return found
 
     @cached_property
     def classes(self) -> list[str]:
@@ -607,6 +657,17 @@ class Results:
         """The interval of each row's test loss."""
         ends = [statistics.loss_interval(self.of_row(row)) for _, row in self.rows.iterrows()]
         return pd.DataFrame(ends, columns=["test_loss_low", "test_loss_high"], index=self.rows.index)
+
+
+def _twins(job: Job, again: Sequence[Run], finished: Mapping[Job, Sequence[Run]]) -> Iterator[tuple[Run, Run]]:
+    """Pair the runs of a configuration with those of its twin in float32, fold by fold."""
+    for other, found in finished.items():
+        if (other.configuration, other.experiment.seed) == (job.twin_of, job.experiment.seed):
+            of_fold = {run.record.experiment.fold: run for run in found}
+            for run in again:
+                own = of_fold.get(run.record.experiment.fold)
+                if own and not (own.record.diverged or run.record.diverged):
+                    yield own, run
 
 
 def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:

@@ -13,19 +13,21 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
-from thaw.experiment import Rate, in_words, is_file, shown
+from thaw.experiment import FEWEST_FOLDS, Rate, in_words, is_file, shown
 from thaw.network import backbones
 
 # What may differ between backbones.
 Tuned = Literal["head_learning_rate", "finetune_learning_rate", "batch_size", "weights", "preprocessing"]
 Seeds = Annotated[list[int], Field(min_length=1, max_length=100)]
 Rates = Annotated[list[Rate], Field(min_length=1)]
+Folds = Annotated[int, Field(ge=FEWEST_FOLDS, lt=100)]
 # Parameters that the whole study sets, and what to give for them.
 OF_STUDY = {
     "seed": "study: {seeds: [...]}",
     "folds": "study: {folds: ...}",
     "fold": "study: {folds: ...}",
     "choosing_folds": "study: {choosing_folds: ...}",
+    "test_folds": "study: {test_folds: ...}",
     "output_dir": "--outputs",
 }
 
@@ -61,6 +63,12 @@ class StudySettings(BaseModel):
         part.
     choosing_folds : int
         So many folds, the first, are not tested: they choose learning rates.
+    test_folds : int, dict of int by backbone, or None
+        Test on so many folds, the first of the others. None: on all of them.
+        With a larger number a study goes on.
+    also_float32 : dict of str to int
+        Configurations to train once more in float32, and on how many folds:
+        the report then says what the study's own precision does to accuracy.
     learning_rates : dict of str to list of float, or None
         What to try for the ``head`` alone, and for ``finetune``: each
         configuration chooses its own (see `thaw.study.rates`).
@@ -86,6 +94,8 @@ class StudySettings(BaseModel):
     backbones: dict[str, dict[Tuned, Any]] = {}
     folds: int | None = Field(None, ge=3, le=100)
     choosing_folds: int = Field(0, ge=0, lt=100)
+    test_folds: Folds | dict[str, Folds] | None = None
+    also_float32: dict[str, Annotated[int, Field(ge=1, lt=100)]] = {}
     learning_rates: dict[Literal["head", "finetune"], Rates] | None = Field(None, min_length=1)
     spread: Literal["configurations", "folds"] = "configurations"
     claims: str | None = None
@@ -93,10 +103,12 @@ class StudySettings(BaseModel):
 
     @model_validator(mode="after")
     def _have_their_folds(self) -> StudySettings:
-        if self.folds is None and (self.choosing_folds or self.spread == "folds"):
-            name = "choosing_folds" if self.choosing_folds else "spread"
+        of_folds = {"choosing_folds": 0, "test_folds": None, "also_float32": {}, "spread": "configurations"}
+        given = [name for name, default in of_folds.items() if getattr(self, name) != default]
+        if self.folds is None and given:
             raise ValueError(
-                f"study.{name} = {shown(getattr(self, name))}: there are no folds. Set study.folds, for example to 10."
+                f"study.{given[0]} = {shown(getattr(self, given[0]))}: there are no folds. Set study.folds, for "
+                "example to 10."
             )
         if self.learning_rates and not self.choosing_folds:
             raise ValueError(
@@ -109,6 +121,10 @@ class StudySettings(BaseModel):
     def grids(self) -> dict[str, list[float]]:
         """The rates to try, by the parameter's name."""
         return {f"{phase}_learning_rate": rates for phase, rates in (self.learning_rates or {}).items()}
+
+    def test_folds_of(self, backbone: str) -> int | None:
+        """Return on how many folds a backbone's configurations are tested; None: on all that choose nothing."""
+        return self.test_folds.get(backbone) if isinstance(self.test_folds, dict) else self.test_folds
 
     def seeds_of(self, backbone: str) -> list[int]:
         """Return the seeds that a backbone's configurations are run with."""
@@ -170,6 +186,12 @@ class Profile:
                         f"study: two configurations are called {full_name}. Rename a configuration or a .keras file."
                     )
                 chosen[full_name] = own | more
+        for name in settings.also_float32:
+            if name not in chosen:
+                raise InvalidParameter(
+                    f"{path}: study.also_float32: {shown(name)}: no configuration of this study. "
+                    f"{did_you_mean(name, chosen)}"
+                )
         if settings.deliver not in (None, RECOMMENDED, *chosen):
             raise InvalidParameter(
                 f"{path}: study.deliver = {shown(settings.deliver)}: no configuration of this study. "

@@ -55,6 +55,7 @@ def run_all(setup: Setup, directory: Path) -> list[Run]:
 
 def _gathered(setup: Setup, directory: Path) -> list[Run]:
     """Read the folds of an experiment where they are gathered; delete the record if it is of another."""
+    runs.take_apart(directory, setup.experiment)
     if len(setup.experiment.in_turn()) == 1 or not (directory / "record.json").is_file():
         return []
     with contextlib.suppress(InvalidRecord):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from thaw.disk import places
 from thaw.disk.atomic import write_atomic
@@ -40,6 +40,7 @@ class Job:
     directory: Path  # the same folder, as an absolute path
     choice: rates.Choice | None = field(default=None, compare=False)  # of its learning rates
     awaits_rates: bool = False  # until they are chosen, it has no folder and no final name
+    twin_of: str = ""  # the configuration that it repeats in float32: it is compared with that one alone
 
     @property
     def label(self) -> str:
@@ -106,6 +107,7 @@ class Job:
         Its notebook, if it is not of this job, is deleted: it is made again, from the record if there is one.
         """
         of_folds = {runs.of_fold(self.directory, e.fold): e for e in self.experiment.in_turn() if e.fold is not None}
+        runs.take_apart(self.directory, self.experiment)
         wrong = []
         for folder in self.folders:
             try:
@@ -210,7 +212,8 @@ class Study:
 
     def networks(self) -> list[Experiment]:
         """One experiment of each network: of each backbone, photo size and precision."""
-        found = {(e.backbone, e.image_size, e.precision): e for e in (job.experiment for job in reversed(self.jobs))}
+        experiments = [job.experiment for job in reversed(self.jobs) if not job.twin_of]
+        found = {(e.backbone, e.image_size, e.precision): e for e in experiments}
         return list(found.values())[::-1]
 
     def outcomes(self) -> tuple[dict[Job, list[Run]], dict[Job, str]]:
@@ -356,7 +359,7 @@ class Study:
 
 
 def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> list[Job]:
-    """Make the jobs of one configuration: one for each seed."""
+    """Make the jobs of one configuration: one for each seed, and one for its twin in float32."""
     settings, own = profile.settings, profile.configurations[configuration]
     jobs = []
     try:
@@ -364,16 +367,25 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
         backbones.get(backbone)
         merged = profile.parameters | settings.backbones.get(backbone, {}) | own
         merged |= {"folds": settings.folds, "choosing_folds": settings.choosing_folds}
+        merged |= {"test_folds": settings.test_folds_of(backbone)}
         seeds = settings.seeds_of(backbone)
         first = Experiment.of(merged | {"seed": seeds[0]})
         choice = rates.of(configuration, first, settings.grids, root / outputs / profile.path.stem / "rates")
         chosen = choice.chosen() if choice else {}
-        for seed in seeds:
-            experiment = Experiment.of(merged | (chosen or {}) | {"seed": seed})
-            name = f"{configuration}-seed-{seed}-{'undecided' if chosen is None else experiment.digest[:8]}"
+        runs_of: list[tuple[str, str, dict[str, Any]]] = [(configuration, "", {"seed": seed}) for seed in seeds]
+        if folds := settings.also_float32.get(configuration):
+            if first.precision == "float32":
+                raise InvalidParameter("study.also_float32: its precision is float32 already. Remove one of the two.")
+            again = {"seed": seeds[0], "precision": "float32", "test_folds": folds}
+            runs_of.append((f"{configuration}-float32", configuration, again))
+        for named, twin_of, more in runs_of:
+            experiment = Experiment.of(merged | (chosen or {}) | more)
+            digest = "undecided" if chosen is None else experiment.digest[:8]
+            name = f"{named}-seed-{experiment.seed}-{digest}"
             output_dir = outputs / profile.path.stem / "runs" / name
             experiment = experiment.model_copy(update={"output_dir": output_dir})
-            jobs.append(Job(name, configuration, experiment, root / output_dir, choice, chosen is None))
+            own = None if twin_of else choice
+            jobs.append(Job(name, named, experiment, root / output_dir, own, chosen is None, twin_of))
     except InvalidParameter as error:
         raise type(error)(f"profile {profile.path.stem}, configuration {configuration}:\n{error}") from None
     return jobs
@@ -394,9 +406,10 @@ def _claims(settings: StudySettings, root: Path, jobs: list[Job]) -> Claims | No
 
 
 def _order(job: Job) -> tuple:
-    """Order rows: by network, then by strategy, each by amount, with what is plain first."""
+    """Order rows: by network, then by strategy, each by amount, with what is plain first; twins are the last."""
     experiment = job.experiment
     return (
+        bool(job.twin_of),
         backbones.order(experiment.backbone),
         get_args(Strategy).index(experiment.strategy),
         experiment.amount,

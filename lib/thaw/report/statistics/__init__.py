@@ -8,7 +8,15 @@ only.
 """
 
 # ruff: noqa: F401
-from thaw.report.statistics.differences import Difference, Remaining, difference, like_pairs, matched, remaining_gain
+from thaw.report.statistics.differences import (
+    Difference,
+    Remaining,
+    difference,
+    like_pairs,
+    matched,
+    over_photos,
+    remaining_gain,
+)
 from thaw.report.statistics.families import (
     Family,
     Step,

@@ -163,8 +163,22 @@ def _weighed(first: Sequence[Run], second: Sequence[Run], values: np.ndarray) ->
     return photos, weights
 
 
-def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> Difference:
-    """Compare two groups of runs on the folds that all of their configurations have."""
+def over_photos(first: Sequence[Run], second: Sequence[Run]) -> Difference:
+    """Compare the accuracy of two groups of runs over the photos of all folds that they have together.
+
+    That is for too few folds to say anything themselves: it speaks of these
+    runs only.
+    """
+    parts, (count, seeds, differing, _) = _in_folds(first, second, rightness)
+    pooled = np.concatenate(parts)
+    centre, error, freedom = _pooled(pooled)
+    p, half = _sign_flips(pooled), student.ppf(1 - ALPHA / 2, freedom) * error
+    ends = (float(centre - half), float(centre + half), float(error), float(freedom), float(p))
+    return Difference(float(pooled.mean()) + 0.0, *ends, "sign-flip test", count, seeds, differing)
+
+
+def _in_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> tuple[list[np.ndarray], tuple]:
+    """Return each photo's difference, by fold; and of all of them: photos, seeds, the share that differ, folds."""
     parts, seeds, differing = [], [], 0
     for fold in folds_of([*first, *second]):
         left, right = ([run for run in side if run.record.experiment.fold == fold] for side in (first, second))
@@ -174,15 +188,24 @@ def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -
         seeds.append(min(len(seeds_of) for *_, seeds_of in weights))
         differing += int((values != values[0]).any(axis=0).sum())
     count = sum(map(len, parts))
-    of_all = (count, min(seeds, default=1), differing / max(count, 1), len(parts))
+    return parts, (count, min(seeds, default=1), differing / max(count, 1), len(parts))
+
+
+def _pooled(photos: np.ndarray) -> tuple:
+    """Return the estimate of a mean over photos, its standard error and its degrees of freedom, without runs."""
+    sums, squares, nonzero = photos.sum(), (photos**2).sum(), np.count_nonzero(np.abs(photos) > 1e-9)
+    return estimated(sums, squares, nonzero, len(photos), (0.0, 0.0, np.inf))
+
+
+def _over_folds(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> Difference:
+    """Compare two groups of runs on the folds that all of their configurations have."""
+    parts, of_all = _in_folds(first, second, measure)
     if len(parts) < 2:
         return nothing_known(*of_all)
     levels = levels_of(parts)
     centre, error, freedom = levels.mean(), error_over(levels), len(levels) - 1
     if not vary(levels, least_step(parts, measure)):
-        pooled = np.concatenate(parts)
-        sums = (pooled.sum(), (pooled**2).sum(), np.count_nonzero(np.abs(pooled) > 1e-9), count)
-        centre, error, freedom = estimated(*sums, (0.0, 0.0, np.inf))
+        centre, error, freedom = _pooled(np.concatenate(parts))
     half = student.ppf(1 - ALPHA / 2, freedom) * error
     p = 2 * student.sf(abs(centre) / error, freedom)
     ends = (float(centre - half), float(centre + half), float(error), float(freedom), float(p))
