@@ -171,7 +171,7 @@ def test_runs_of_other_photos_in_one_fold_are_not_mixed(study):
 
 def test_a_study_with_more_folds_than_before_goes_on(tmp_path, study):
     fewer = load(tmp_path, test_folds=3)
-    frozen, blocks = fewer.jobs
+    frozen, _ = fewer.jobs
     assert [job.name for job in fewer.jobs] == [job.name for job in study.jobs], "how many are tested changes no result"
     assert frozen.experiment.tested_folds == (1, 2, 3)
     gather(frozen)

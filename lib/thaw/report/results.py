@@ -184,6 +184,7 @@ class Results:
             As `Study.outcomes` does, if no configuration has three folds, or if `latency.csv` is damaged.
         """
         finished, missing = study.outcomes()
+        jobs = [job for job in study.jobs if not job.twin_of]
         twins = {job: found for job, found in finished.items() if job.twin_of}
         missing = {job: reason for job, reason in missing.items() if not job.twin_of}
         found = compared({job: found for job, found in finished.items() if not job.twin_of}, missing)
@@ -206,15 +207,13 @@ class Results:
             runs,
             freshness.latency(study),
             study.margin,
-            sum(not job.twin_of for job in study.jobs),
+            len(jobs),
             found.missing,
             rates.table(study),
             study.claims,
             findings,
             probes,
-            planned_folds={
-                job.experiment.backbone: job.experiment.tested_folds for job in study.jobs if not job.twin_of
-            },
+            planned_folds={job.experiment.backbone: job.experiment.tested_folds for job in jobs},
             lacking=found.lacking,
             delivers=study.settings.deliver,
             twins=[(run, again) for job, found in twins.items() for run, again in _twins(job, found, finished)],

@@ -103,7 +103,12 @@ class StudySettings(BaseModel):
 
     @model_validator(mode="after")
     def _have_their_folds(self) -> StudySettings:
-        of_folds = {"choosing_folds": 0, "test_folds": None, "also_float32": {}, "spread": "configurations"}
+        of_folds: dict[str, Any] = {
+            "choosing_folds": 0,
+            "test_folds": None,
+            "also_float32": {},
+            "spread": "configurations",
+        }
         given = [name for name, default in of_folds.items() if getattr(self, name) != default]
         if self.folds is None and given:
             raise ValueError(

@@ -384,8 +384,8 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
             name = f"{named}-seed-{experiment.seed}-{digest}"
             output_dir = outputs / profile.path.stem / "runs" / name
             experiment = experiment.model_copy(update={"output_dir": output_dir})
-            own = None if twin_of else choice
-            jobs.append(Job(name, named, experiment, root / output_dir, own, chosen is None, twin_of))
+            its = None if twin_of else choice
+            jobs.append(Job(name, named, experiment, root / output_dir, its, chosen is None, twin_of))
     except InvalidParameter as error:
         raise type(error)(f"profile {profile.path.stem}, configuration {configuration}:\n{error}") from None
     return jobs
