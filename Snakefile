@@ -26,6 +26,10 @@ def parts_of(jobs):
     return sorted({str(marker(study, shared.needs[job.name])) for job in jobs if job.name in shared.needs})
 
 
+def jobs_of_choice(wildcards):
+    return [job for job in study.jobs if job.choice == study.choice(wildcards.choice)]
+
+
 def before(job):
     if study.settings.spread == "folds" and job.unfinished_folds():
         return [str(marker(study, fold_name(job, fold))) for fold in job.unfinished_folds()]
@@ -62,9 +66,10 @@ for part in shared.parts.values():
 
 rule choice:
     input:
-        lambda wildcards: parts_of(job for job in study.jobs if job.choice == study.choice(wildcards.choice)),
+        lambda wildcards: parts_of(jobs_of_choice(wildcards)),
     output:
         f"{study.outputs}/rates/{{choice}}.csv",
+    priority: lambda wildcards: max(job.effort for job in jobs_of_choice(wildcards))
     threads: settings.overwrite_threads.get("experiment", 1)
     shell:
         "{thaw} rates {of_study} {wildcards.choice:q} --threads {threads}"
