@@ -17,6 +17,7 @@ from invented import BACKBONES, BLOCKS, CLAIMS, FROZEN, LAYERS, ORIGINAL, SIZES,
 from test_study import profile
 
 from thaw.errors import InvalidParameter
+from thaw.experiment import Experiment
 from thaw.records.record import PhaseSeconds
 from thaw.report import verdicts
 from thaw.report.notation import p_value
@@ -487,6 +488,8 @@ def test_any_misspelt_test_is_refused_with_the_right_name(name, data):
         ({"first": {"backbone": "mobilenet"}}, "the same configurations"),
         ({"match": ["strategie"]}, "Did you mean 'strategy'?"),
         ({"quantity": "peak memory"}, "takes no quantity"),
+        ({"first": {"batchnorm": "froze"}}, "'train' or 'frozen'"),
+        ({"first": {"skip": -1}}, "skip = -1"),
         ({"name": "best of"}, "needs among"),
         ({"name": "rises with trainable parameters", "quantity": "train loss"}, "Did you mean 'training loss'?"),
     ],
@@ -502,6 +505,11 @@ def test_a_test_that_makes_no_sense_is_refused(change, message):
 def test_a_range_that_ends_below_its_start_is_refused():
     with pytest.raises(InvalidParameter, match="low = 0.9 is above high = 0.8"):
         study_of(name="accuracy in range", first={}, low=0.9, high=0.8)
+
+
+def test_a_test_that_goes_by_a_table_of_results_knows_nothing_special():
+    with pytest.raises(InvalidParameter, match="knows no gradual. Use the test 'more accurate'"):
+        study_of(name="faster", first={"gradual": True}, second={})
 
 
 def test_an_id_used_twice_is_refused():
@@ -616,6 +624,40 @@ def test_the_control_is_selected_only_when_asked_for():
     assert len(Selection().of(runs)) == 14
     assert len(Selection(control=True).of(runs)) == 2
     assert len(Selection(backbone="mobilenet", strategy=["layers", "frozen"]).of(runs)) == 4
+
+
+def test_what_is_special_is_selected_by_its_value_alone():
+    ways = {
+        "plain": {"strategy": "blocks", "amount": 4},
+        "frozen statistics": {"strategy": "blocks", "amount": 4, "batchnorm": "frozen"},
+        "gradual": {"strategy": "blocks", "amount": 4, "gradual": True},
+        "first": {"strategy": "blocks", "amount": 4, "skip": 2},
+        "all": {"strategy": "all"},
+        "norm": {"strategy": "all", "trains": "norm"},
+        "copies": {"strategy": "blocks", "amount": 4, "augmentation": "flip", "copies": 3},
+    }
+    experiments = {name: Experiment.of({"backbone": "mobilenet", **way}) for name, way in ways.items()}
+
+    def selected(**values) -> list[str]:
+        return [name for name, experiment in experiments.items() if Selection(**values).selects(experiment)]
+
+    for name, way in ways.items():
+        assert selected(**way) == [name], "by its own values"
+    assert selected() == selected(strategy="blocks") == selected(amount=4) == ["plain"]
+    assert selected(batchnorm="frozen") == ["frozen statistics"]
+    assert selected(strategy=["blocks", "all"]) == ["plain", "all"]
+    assert selected(trains="norm") == [], "all layers are not meant unless they are named"
+    for name in claims.SPECIAL:
+        own, theirs = Selection.model_fields[name], Experiment.model_fields[name]
+        assert own.default == theirs.default and (own.annotation == theirs.annotation or name == "pattern")
+
+
+def test_the_catalogue_s_claims_each_have_their_configurations():
+    study = Study.load("catalogue")
+    for claim in study.claims.claims:
+        for side in (claim.test.first, claim.test.second):
+            found = [job for job in study.jobs if side.selects(job.experiment)]
+            assert len(found) == 1 or claim.test.name == "gain over control", claim.id
 
 
 def test_what_looks_like_a_contradiction_says_why_it_is_none():

@@ -10,13 +10,21 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from thaw.errors import InvalidParameter, did_you_mean, first_line
-from thaw.experiment import Strategy, shown
+from thaw.experiment import OF_UNFREEZING, Experiment, Strategy, shown
 from thaw.records.runs import Run
 
 FILE, TABLE = "claims.yaml", "results.csv"
@@ -38,6 +46,12 @@ TESTS = {  # by name: the entries that a test needs, and those that it may have
     "falls with trainable parameters": ("quantity", "control"),  # `control` counts the control as the least
     "all of": ("parts", ""),
 }
+
+
+OF_ROWS = ("accuracy in range", "more accurate at like parameters", "faster")  # they go by a table of results
+# What else sets a configuration apart than where it unfreezes, and the strategies that a claim about any means.
+SPECIAL = (*OF_UNFREEZING, "augmentation", "copies", "class_weight", "keep")
+PLAIN = ("frozen", "layers", "blocks")
 
 
 @dataclass(frozen=True)
@@ -113,14 +127,25 @@ class Selection(Entry):
     """Some configurations, by a value or a list of values each. What is left out does not restrict.
 
     The control (a frozen base with the epochs of a fine-tuned run) is only
-    selected with `control`, and then nothing else is. A configuration that is
-    not plain (`Experiment.plain`) is never selected.
+    selected with `control`, and then nothing else is. What is special
+    (`SPECIAL`, and the strategies ``pattern`` and ``all``) is only selected by
+    its value: without one, it has to have its default.
     """
 
     backbone: _Listed[Annotated[str, _name("backbone")]] = ()
     strategy: _Listed[Annotated[str, _name("strategy", get_args(Strategy))]] = ()
     amount: _Listed[int] = ()
     control: bool = False
+    skip: Annotated[int, Field(ge=0)] = 0
+    pattern: str | None = None
+    trains: Literal["everything", "norm", "bias"] = "everything"
+    batchnorm: Literal["train", "frozen"] = "train"
+    rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gradual: bool = False
+    augmentation: Literal["none", "flip", "standard"] = "none"
+    copies: Annotated[int, Field(ge=0)] = 0
+    class_weight: Literal["none", "balanced"] = "none"
+    keep: Literal["last", "best"] = "last"
 
     @model_validator(mode="after")
     def _can_exist(self) -> Selection:
@@ -130,11 +155,25 @@ class Selection(Entry):
             raise ValueError("the control is a frozen base. Remove the strategy, or control.")
         return self
 
+    @property
+    def special(self) -> dict[str, Any]:
+        """The values that are not the default, of `SPECIAL`."""
+        return {
+            name: value for name in SPECIAL if (value := getattr(self, name)) != type(self).model_fields[name].default
+        }
+
     def covers(self, configuration: Any) -> bool:
-        """Say whether a configuration (an experiment, or a row of a table) is meant, or is the control of one."""
+        """Say whether a configuration (an experiment, or a row of a table) is meant, or is the control of one.
+
+        What is special in a row of a table is not known: only plain ones are meant then.
+        """
+        if isinstance(configuration, Experiment):
+            is_so = all(getattr(configuration, name) == getattr(self, name) for name in SPECIAL)
+            is_so = is_so and (configuration.strategy in PLAIN or bool(self.strategy))
+        else:
+            is_so = getattr(configuration, "plain", True) and not self.special  # a source's own table has plain ones
         meant = {"backbone": self.backbone, "strategy": self.strategy, "amount": self.amount}
-        plain = getattr(configuration, "plain", True)  # a source's own table has no others
-        return plain and all(not values or getattr(configuration, name) in values for name, values in meant.items())
+        return is_so and all(not values or getattr(configuration, name) in values for name, values in meant.items())
 
     def selects(self, configuration: Any) -> bool:
         """Say whether a configuration is meant."""
@@ -177,6 +216,9 @@ class Test(Entry):
             raise ValueError(f"test {self.name!r} takes no {min(more)}. {did_you_mean(min(more), needed | optional)}")
         if self.first == self.second and "second" in given:
             raise ValueError("first and second are the same configurations. Change one of them.")
+        special = {name for side in (self.first, self.second, self.among) for name in side.special}
+        if special and self.name in OF_ROWS:
+            raise ValueError(f"test {self.name!r} knows no {min(special)}. Use the test 'more accurate'.")
         if self.low > self.high:
             raise ValueError(f"low = {self.low:g} is above high = {self.high:g}. Change one of them.")
         return self
