@@ -113,6 +113,8 @@ class InFloat32:
         On how many folds.
     effect : Difference
         The accuracy less that in float32; of fewer folds than a report needs, over their photos.
+    differ : float
+        The share of photos that a run and its repetition classify differently.
     longer : float
         How many times as long float32 trains.
     """
@@ -121,6 +123,7 @@ class InFloat32:
     phrases: list[str]
     folds: int
     effect: Difference
+    differ: float
     longer: float
 
 
@@ -247,7 +250,10 @@ class Results:
             compare = statistics.difference if folds >= FEWEST_FOLDS else statistics.over_photos
             seconds = [sum(run.record.training_seconds.total for run in side) for side in (again, own)]
             phrases = list(dict.fromkeys(run.record.experiment.phrase for run in own))
-            found.append(InFloat32(self.title(backbone), phrases, folds, compare(own, again), seconds[0] / seconds[1]))
+            said = [[run.predictions.set_index("key")["predicted"].sort_index() for run in pair] for pair in pairs]
+            differ = float(np.mean([(one != other).mean() for one, other in said]))
+            longer = seconds[0] / seconds[1]
+            found.append(InFloat32(self.title(backbone), phrases, folds, compare(own, again), differ, longer))
         return found
 
     @cached_property
