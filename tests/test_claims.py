@@ -490,6 +490,10 @@ def test_any_misspelt_test_is_refused_with_the_right_name(name, data):
         ({"quantity": "peak memory"}, "takes no quantity"),
         ({"first": {"batchnorm": "froze"}}, "'train' or 'frozen'"),
         ({"first": {"skip": -1}}, "skip = -1"),
+        ({"first": {"strategy": "frozen", "batchnorm": "frozen"}}, "a frozen base has no batchnorm"),
+        ({"first": {"control": True, "gradual": True}}, "a frozen base has no gradual"),
+        ({"first": {"copies": 4}}, "Add the augmentation"),
+        ({"first": {"strategy": "pattern"}}, "'pattern' and a pattern go together"),
         ({"name": "best of"}, "needs among"),
         ({"name": "rises with trainable parameters", "quantity": "train loss"}, "Did you mean 'training loss'?"),
     ],
@@ -508,7 +512,7 @@ def test_a_range_that_ends_below_its_start_is_refused():
 
 
 def test_a_test_that_goes_by_a_table_of_results_knows_nothing_special():
-    with pytest.raises(InvalidParameter, match="knows no gradual. Use the test 'more accurate'"):
+    with pytest.raises(InvalidParameter, match="which knows no gradual. Remove it, or take another test"):
         study_of(name="faster", first={"gradual": True}, second={})
 
 

@@ -43,12 +43,15 @@ def load(folder, precision="float32", **settings) -> Study:
     return Study.load(str(path), folder / "outputs", ROOT)
 
 
-def finish(job: Job, folds, diverged=()) -> None:
-    """Leave records of folds; each has a photo of its own."""
+def finish(job: Job, folds, diverged=(), correct=(1, 1, 0, 1), times=1.0) -> None:
+    """Leave records of folds; each has photos of its own, and takes so many times as long."""
     for experiment in job.experiment.in_turn():
         if experiment.fold not in folds:
             continue
-        made, history, predictions = made_up_run(**experiment.model_dump())
+        made, history, predictions = made_up_run(correct=correct, **experiment.model_dump())
+        history["seconds"] *= times
+        seconds = {phase: times * value for phase, value in made.training_seconds.model_dump().items()}
+        made = made.model_copy(update={"training_seconds": made.training_seconds.model_copy(update=seconds)})
         predictions["key"] = [f"fold-{experiment.fold}-{key}" for key in predictions["key"]]
         if experiment.fold in diverged:
             nothing = dict.fromkeys((*record.LAST, "test_accuracy", "test_loss", "inference_ms_per_image"), None)
@@ -190,23 +193,80 @@ def test_a_study_with_more_folds_than_before_goes_on(tmp_path, study):
     assert load(tmp_path, test_folds={"resnet50": 3}).jobs[0].experiment.tested_folds == (1, 2, 3, 4)
 
 
+def in_float32(tmp_path, blocks=(1, 1, 1, 1), again=(1, 1, 1, 1), folds=2, **settings) -> Study:
+    """A study with a configuration that was trained once more; which of four photos of a fold are right in each."""
+    study = load(tmp_path, also_float32={"mobilenet-blocks-2": folds}, precision="mixed_bfloat16", **settings)
+    for job, right in zip(study.jobs, ((1, 1, 0, 0), blocks, again), strict=True):
+        finish(job, job.experiment.tested_folds, correct=right, times=2 if job.twin_of else 1)
+        runs.gather(job.directory, job.experiment)
+    return study
+
+
 def test_what_is_trained_once_more_in_float32_is_compared_with_itself_alone(tmp_path):
-    study = load(tmp_path, also_float32={"mobilenet-blocks-2": 2}, precision="mixed_bfloat16")
-    frozen, blocks, again = study.jobs
+    study = in_float32(tmp_path, again=(1, 1, 1, 0))
+    _, blocks, again = study.jobs
     assert again.twin_of == blocks.configuration and again.label == "mobilenet-blocks-2-float32, seed 0, 2 folds"
     assert [network.precision for network in study.networks()] == ["mixed_bfloat16"]
-    gather(frozen)
-    gather(blocks)
-    assert Results.of(study).in_float32 == []
-    gather(again)
     results = Results.of(study)
     assert results.planned == 2 and len(results.rows) == 2
     (found,) = results.in_float32
-    assert (found.phrases, found.folds, found.longer) == (["the last 2 blocks"], 2, 1)
-    assert found.effect.mean == 0 and found.effect.these_runs
+    assert (found.phrases, found.folds, found.longer) == (["the last 2 blocks"], 2, 2)
+    assert found.effect.mean == 0.25 and found.differ == 0.25, "its accuracy less that in float32"
+    assert found.effect.these_runs and found.effect.photos == 8
     said = Answer(results).write("method")
-    assert "the last 2 blocks, 2 folds with 8 test photos in all. Computing in 16 bits is" in said
-    assert "classify 0.0% of the photos differently" in said
+    assert "the last 2 blocks, 2 folds with 8 test photos in all. Computing in 16 bits is +25.0 points" in said
+    assert "classify 25.0% of the photos differently" in said and "took 2.0 times as long" in said
+    assert "and 1 of them once more in float32" in Answer(results).facts("mine")["Experiments"]
+
+
+def test_three_folds_in_float32_are_compared_as_folds(tmp_path):
+    (found,) = Results.of(in_float32(tmp_path, folds=3)).in_float32
+    assert (found.folds, found.effect.folds, found.effect.these_runs) == (3, 3, False)
+
+
+def test_a_single_fold_in_float32_is_finished_when_it_is_gathered(tmp_path):
+    study = in_float32(tmp_path, folds=1)
+    assert study.jobs[-1].label == "mobilenet-blocks-2-float32, seed 0, 1 fold" and not study.unfinished()
+    (found,) = Results.of(study).in_float32
+    assert found.folds == 1 and found.effect.photos == 4
+
+
+def test_configurations_are_compared_with_float32_on_the_folds_that_all_of_them_have(tmp_path):
+    twins = {"mobilenet-blocks-2": 1, "mobilenet-blocks-4": 3}
+    names = ["mobilenet-frozen", *twins]
+    study = load(tmp_path, also_float32=twins, precision="mixed_bfloat16", configurations=names)
+    for job in study.jobs:
+        gather(job)
+    (found,) = Results.of(study).in_float32
+    assert (found.folds, found.effect.photos, found.phrases) == (1, 4, ["the last 2 blocks", "the last 4 blocks"])
+
+
+def test_what_diverged_in_either_precision_is_not_compared(tmp_path):
+    study = load(tmp_path, also_float32={"mobilenet-blocks-2": 2}, precision="mixed_bfloat16")
+    frozen, blocks, again = study.jobs
+    for job in (frozen, again):
+        gather(job)
+    assert study.reportable() == [frozen], "what was trained once more makes no report"
+    gather(blocks, diverged=[3])
+    assert Results.of(study).in_float32 == []
+
+
+def test_what_is_trained_once_more_waits_for_the_same_learning_rates(tmp_path):
+    study = load(
+        tmp_path, also_float32={"mobilenet-blocks-2": 2}, precision="mixed_bfloat16", learning_rates={"head": [1e-3]}
+    )
+    assert set(study.reasons().values()) == {"its learning rates are not chosen: this has not been run"}
+    assert len(study.choices) == 2 and study.ready() == []
+
+
+def test_finished_folds_outlive_a_study_with_fewer(tmp_path, study):
+    frozen, _ = study.jobs
+    finish(frozen, [1, 2, 3, 4])
+    fewer = load(tmp_path, test_folds=3).jobs[0]
+    runs.gather(fewer.directory, fewer.experiment)
+    assert [run.record.experiment.fold for run in fewer.read()] == [1, 2, 3]
+    study.set_aside_damaged()
+    assert frozen.unfinished_folds() == []
 
 
 @pytest.mark.parametrize(
@@ -214,7 +274,8 @@ def test_what_is_trained_once_more_in_float32_is_compared_with_itself_alone(tmp_
     [
         ({"also_float32": {"mobilenet-blocks-4": 2}}, "also_float32: 'mobilenet-blocks-4': no configuration of this"),
         ({"also_float32": {"mobilenet-blocks-2": 2}}, "its precision is float32 already"),
-        ({"also_float32": {"mobilenet-blocks-2": 9}, "precision": "mixed_bfloat16"}, "there are 4 to test on"),
+        ({"also_float32": {"mobilenet-blocks-2": 9}, "precision": "mixed_bfloat16"}, "also_float32 = 9: there are 4"),
+        ({"test_folds": {"resnet5O": 3}}, "Did you mean 'resnet50'"),
         ({"test_folds": 2}, "test_folds = 2"),
         ({"folds": None, "choosing_folds": 0, "test_folds": 3}, "study.test_folds = 3: there are no folds"),
     ],

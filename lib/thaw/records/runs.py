@@ -121,7 +121,9 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
         header = max((header for header, _ in parts), key=len)  # what diverged has no predictions, and fewer columns
         tables[name] = b"\n".join([header, b"".join(rows for _, rows in parts)])
     _write(directory, FoldsRecord(parameters=experiment.model_dump(mode="json"), folds=folds), tables, photos)
-    shutil.rmtree(directory / "folds", ignore_errors=True)
+    others = {path.parent for path in (directory / "folds").glob("*/record.json")} - set(folders)
+    for folder in folders if others else [directory / "folds"]:  # those that are not asked for now may be again
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def take_apart(directory: Path, experiment: Experiment) -> None:

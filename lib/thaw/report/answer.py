@@ -351,6 +351,12 @@ class Answer:
         planned = [fold for folds in self.results.planned_folds.values() for fold in folds]
         return list(range(min(planned, default=0)))
 
+    @property
+    def reduced_precision(self) -> str:
+        """The precision of the first run that does not compute in float32; empty if all do."""
+        used = (run.record.experiment.precision for run in self.results.runs)
+        return next((precision for precision in used if precision != "float32"), "")
+
     @cached_property
     def rates(self) -> Rates | None:
         """The trials of learning rates; None where none was tried."""
@@ -428,6 +434,8 @@ class Answer:
             jobs = self.results.planned - len(self.results.missing)
             finished = f"{jobs} of {words.count(self.results.planned, 'experiment')}, "
             finished += f"tested on {self.results.folds_so_far}"
+            if again := len({run.record.experiment.configuration for _, run in self.results.twins}):
+                finished += f", and {again} of them once more in float32"
         return {
             "Command": f"thaw report {profile}, or make report PROFILE={profile}",
             "Data": f"{data['title']}: {parts}",

@@ -243,10 +243,14 @@ class Results:
         found = []
         for backbone in self.backbones:
             pairs = [pair for pair in self.twins if pair[0].record.experiment.backbone == backbone]
-            if not pairs:
+            folds_of: dict[str, set[int | None]] = {}
+            for run, _ in pairs:
+                folds_of.setdefault(run.record.experiment.configuration, set()).add(run.record.experiment.fold)
+            shared = set.intersection(*folds_of.values()) if folds_of else set()
+            if not (pairs := [pair for pair in pairs if pair[0].record.experiment.fold in shared]):
                 continue
             own, again = (list(side) for side in zip(*pairs, strict=True))
-            folds = len({run.record.experiment.fold for run in own})
+            folds = len(shared)
             compare = statistics.difference if folds >= FEWEST_FOLDS else statistics.over_photos
             seconds = [sum(run.record.training_seconds.total for run in side) for side in (again, own)]
             phrases = list(dict.fromkeys(run.record.experiment.phrase for run in own))
@@ -668,10 +672,11 @@ def _twins(job: Job, again: Sequence[Run], finished: Mapping[Job, Sequence[Run]]
     """Pair the runs of a configuration with those of its twin in float32, fold by fold."""
     for other, found in finished.items():
         if (other.configuration, other.experiment.seed) == (job.twin_of, job.experiment.seed):
+            if any(run.record.diverged for run in [*found, *again]):
+                continue  # as in `compared`: the other folds would speak of a training that cannot be relied on
             of_fold = {run.record.experiment.fold: run for run in found}
             for run in again:
-                own = of_fold.get(run.record.experiment.fold)
-                if own and not (own.record.diverged or run.record.diverged):
+                if own := of_fold.get(run.record.experiment.fold):
                     yield own, run
 
 

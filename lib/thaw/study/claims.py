@@ -153,6 +153,13 @@ class Selection(Entry):
             raise ValueError("strategy 'frozen' unfreezes nothing, so it has no amount. Remove the amount.")
         if self.control and set(self.strategy) - {"frozen"}:
             raise ValueError("the control is a frozen base. Remove the strategy, or control.")
+        unfreezes = [name for name in self.special if name in OF_UNFREEZING]
+        if unfreezes and (self.control or self.strategy == ("frozen",)):
+            raise ValueError(f"a frozen base has no {unfreezes[0]}. Remove it.")
+        if self.copies and self.augmentation == "none":
+            raise ValueError("copies are of augmented photos. Add the augmentation, or remove copies.")
+        if ("pattern" in self.strategy) != (self.pattern is not None):
+            raise ValueError("the strategy 'pattern' and a pattern go together. Add the one that is missing.")
         return self
 
     @property
@@ -218,7 +225,10 @@ class Test(Entry):
             raise ValueError("first and second are the same configurations. Change one of them.")
         special = {name for side in (self.first, self.second, self.among) for name in side.special}
         if special and self.name in OF_ROWS:
-            raise ValueError(f"test {self.name!r} knows no {min(special)}. Use the test 'more accurate'.")
+            raise ValueError(
+                f"test {self.name!r} goes by a table of results, which knows no {min(special)}. Remove it, or take "
+                "another test."
+            )
         if self.low > self.high:
             raise ValueError(f"low = {self.low:g} is above high = {self.high:g}. Change one of them.")
         return self

@@ -87,7 +87,7 @@ def _common(experiment: Experiment) -> str:
     behind = BEHIND_FROZEN if is_kept(experiment) else set()
     if experiment.weights == "none":  # the seed makes them
         behind = behind - {"seed"}
-    head = head_alone(experiment).model_dump(mode="json", exclude=behind)
+    head = head_alone(experiment).model_dump(mode="json", exclude={"test_folds", *behind})
     return json.dumps(head, sort_keys=True)
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from thaw.errors import InvalidParameter, UnknownProfile, did_you_mean, first_line
 from thaw.experiment import FEWEST_FOLDS, Rate, in_words, is_file, shown
@@ -94,7 +103,13 @@ class StudySettings(BaseModel):
     backbones: dict[str, dict[Tuned, Any]] = {}
     folds: int | None = Field(None, ge=3, le=100)
     choosing_folds: int = Field(0, ge=0, lt=100)
-    test_folds: Folds | dict[str, Folds] | None = None
+    test_folds: (
+        Annotated[
+            Annotated[Folds, Tag("number")] | Annotated[dict[str, Folds], Tag("networks")],
+            Discriminator(lambda given: "networks" if isinstance(given, dict) else "number"),  # one complaint, not two
+        ]
+        | None
+    ) = None
     also_float32: dict[str, Annotated[int, Field(ge=1, lt=100)]] = {}
     learning_rates: dict[Literal["head", "finetune"], Rates] | None = Field(None, min_length=1)
     spread: Literal["configurations", "folds"] = "configurations"
@@ -296,6 +311,8 @@ def _settings(path: Path, section: Any) -> StudySettings:
     for name, tuned in settings.backbones.items():
         backbones.get(name)
         _check_given(path, tuned, settings)
+    for name in settings.test_folds if isinstance(settings.test_folds, dict) else ():
+        backbones.get(name)
     return settings
 
 

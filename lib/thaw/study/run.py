@@ -40,7 +40,7 @@ def run_all(setup: Setup, directory: Path) -> list[Run]:
     found = _gathered(setup, directory)
     if not found:
         found = [run_one(setup, experiment, directory) for experiment in in_turn]
-        if len(in_turn) > 1:
+        if in_turn != [setup.experiment]:  # folds, be it a single one
             runs.gather(directory, setup.experiment, data.listing() if data.files is not None else None)
     epochs = [run.record.diverged for run in found]
     if all(epochs):
@@ -56,7 +56,7 @@ def run_all(setup: Setup, directory: Path) -> list[Run]:
 def _gathered(setup: Setup, directory: Path) -> list[Run]:
     """Read the folds of an experiment where they are gathered; delete the record if it is of another."""
     runs.take_apart(directory, setup.experiment)
-    if len(setup.experiment.in_turn()) == 1 or not (directory / "record.json").is_file():
+    if setup.experiment.in_turn() == [setup.experiment] or not (directory / "record.json").is_file():
         return []
     with contextlib.suppress(InvalidRecord):
         found = runs.read(directory, setup.experiment)

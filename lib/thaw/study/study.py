@@ -45,7 +45,8 @@ class Job:
     @property
     def label(self) -> str:
         """The job in words, for example 'mobilenet-blocks-2, seed 0'."""
-        folds = f", {len(self.experiment.tested_folds)} folds" if self.experiment.folds else ""
+        count = len(self.experiment.tested_folds)
+        folds = f", {count} fold{'s' * (count > 1)}" if count else ""
         return f"{self.configuration}, seed {self.experiment.seed}{folds}"
 
     @property
@@ -279,7 +280,8 @@ class Study:
 
     def reportable(self) -> list[Job]:
         """List the jobs with enough results for a report: a record, or those of `FEWEST_FOLDS` folds."""
-        return [job for job in self.jobs if job.record.is_file() or len(job.folders) >= FEWEST_FOLDS]
+        jobs = [job for job in self.jobs if not job.twin_of]
+        return [job for job in jobs if job.record.is_file() or len(job.folders) >= FEWEST_FOLDS]
 
     def waiting(self) -> list[Job]:
         """List the jobs that could run, and have neither finished nor failed."""
@@ -289,15 +291,15 @@ class Study:
     def reasons(self) -> dict[Job, str]:
         """Why jobs are not finished."""
         failures, found = self.failures(), {}
+        choices = {choice.configuration: choice.name for choice in self.choices}
         for job in self._incomplete():
             folds = {fold: failures.get(fold_name(job, fold)) for fold in job.unfinished_folds()}
             found[job] = failures.get(job.name) or next(
                 (f"fold {fold}: {reason}" for fold, reason in folds.items() if reason), NOT_RUN
             )
-            if job.choice and job.awaits_rates:
-                found[job] = (
-                    f"its learning rates are not chosen: {failures.get(job.choice.name, 'this has not been run')}"
-                )
+            if job.awaits_rates:
+                name = choices[job.twin_of or job.configuration]
+                found[job] = f"its learning rates are not chosen: {failures.get(name, 'this has not been run')}"
         return found
 
     def set_aside_damaged(self) -> list[str]:
@@ -375,7 +377,13 @@ def _jobs(profile: Profile, configuration: str, outputs: Path, root: Path) -> li
         runs_of: list[tuple[str, str, dict[str, Any]]] = [(configuration, "", {"seed": seed}) for seed in seeds]
         if folds := settings.also_float32.get(configuration):
             if first.precision == "float32":
-                raise InvalidParameter("study.also_float32: its precision is float32 already. Remove one of the two.")
+                raise InvalidParameter(
+                    "study.also_float32: its precision is float32 already. Remove it there, or give another precision."
+                )
+            if folds > (there := len(first.tested_folds)):
+                raise InvalidParameter(
+                    f"study.also_float32 = {folds}: there are {there} to test on. Give {there} or fewer."
+                )
             again = {"seed": seeds[0], "precision": "float32", "test_folds": folds}
             runs_of.append((f"{configuration}-float32", configuration, again))
         for named, twin_of, more in runs_of:

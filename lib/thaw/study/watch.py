@@ -155,7 +155,7 @@ class Clock:
             done = _done(job, self.running.get(job.name, []))
             seconds = 0.0 if job.name in self.running else besides
             for phase, (epochs, work) in enumerate(_phases(job)):
-                rate = rates.get((job.experiment.backbone, phase)) or rates.get(("", phase))
+                rate = rates.get((_network(job), phase)) or rates.get(("", phase))
                 if rate is None and epochs > done[phase]:
                     return None
                 seconds += (epochs - done[phase]) * work * (rate or 0.0)
@@ -175,9 +175,14 @@ class Clock:
                 ]
                 if epochs and job.name in self.finished:
                     rates = [self.finished[job.name][phase] / epochs / work]
-                for backbone in (job.experiment.backbone, ""):
-                    measured.setdefault((backbone, phase), []).extend(rates)
+                for network in (_network(job), ""):
+                    measured.setdefault((network, phase), []).extend(rates)
         return {which: statistics.mean(rates) for which, rates in measured.items() if rates}
+
+
+def _network(job: Job) -> str:
+    """Name a job's network and precision: an epoch takes each its own time."""
+    return f"{job.experiment.backbone} {job.experiment.precision}"
 
 
 def _of_job(job: Job, told: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -223,7 +228,9 @@ def _seconds(job: Job) -> list[float]:
     """Read how long the phases of a finished experiment took."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads(job.record.read_text(encoding="utf-8"))
-        seconds = [each["training_seconds"] for each in record.get("folds", [record])]
+        folds = job.experiment.tested_folds  # its record may hold more
+        each_of = [each for each in record.get("folds", ()) if each["parameters"]["fold"] in folds] or [record]
+        seconds = [each["training_seconds"] for each in each_of]
         return [float(sum(each[phase] for each in seconds)) for phase in ("head", "finetune")]
     return [0.0, 0.0]
 
