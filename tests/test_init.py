@@ -18,6 +18,7 @@ from thaw.network import backbones
 from thaw.study import check, estimate
 from thaw.study.init import LADDER, _divided, _quoted, choose, init
 from thaw.study.study import Study
+from thaw.training import machine
 
 PHOTOS = {"train": 3000, "validation": 600, "test": 400}
 
@@ -116,8 +117,10 @@ def test_a_network_whose_last_blocks_compute_nothing_is_measured_all_the_same(tm
     assert 0 < estimate.measure(experiment, 3).backward < 1000
 
 
-def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project, monkeypatch, precision):
     lines = []
+    monkeypatch.setattr(machine, "fastest_precision", lambda: precision)
     folder = photos(tmp_path / "My photos")
     path = init(str(folder), ["MobileNet"], 600, None, "none", "network", lines.append)
     assert path == project / "params" / "profiles" / "My-photos.yaml"
@@ -129,14 +132,40 @@ def test_a_folder_becomes_a_profile_that_a_study_can_run(tmp_path, project):
     assert {job.experiment.backbone for job in study.jobs} == {"mobilenet"}
     assert {job.experiment.dataset for job in study.jobs} == {f"folder:{folder}"}
     assert {job.experiment.weights for job in study.jobs} == {"none"}
+    assert {job.experiment.precision for job in study.jobs} == {precision}
     assert {job.experiment.image_size for job in study.jobs} == {96}, "the photos have no more pixels"
     content = path.read_text(encoding="utf-8")
-    assert all("#" in line for line in content.splitlines() if line.startswith(("image_size", "max_examples")))
+    assert all(
+        "#" in line for line in content.splitlines() if line.startswith(("image_size", "max_examples", "precision"))
+    )
     assert yaml.safe_load(content)["study"]["networks"] == ["mobilenet"]
     assert {len(job.experiment.tested_folds) for job in study.jobs} == {8}, "all that there is time for"
     assert study.settings.learning_rates and not any("learning_rate:" in line for line in content.splitlines())
     with pytest.raises(InvalidParameter, match="there is such a profile"):
         init(str(folder), ["mobilenet"], 5, None, "none", "network", lines.append)
+
+
+@pytest.mark.parametrize(
+    "flags, gpu, fastest, suits",
+    [
+        ("fpu avx512_bf16 fma", False, "mixed_bfloat16", True),
+        ("fpu amx_bf16", False, "mixed_bfloat16", True),
+        ("Features : fp bf16", False, "mixed_bfloat16", True),
+        ("fpu avx2 fma", False, "float32", False),
+        (None, False, "float32", True),
+        ("fpu avx512_bf16", True, "float32", True),
+    ],
+)
+def test_16_bits_are_for_processors_that_have_them(monkeypatch, flags, gpu, fastest, suits):
+    def read(path, **_):
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+
+    monkeypatch.setattr(machine.Path, "read_text", read)
+    monkeypatch.setattr(machine.tf.config, "list_physical_devices", lambda kind: ["a GPU"] * gpu)
+    assert machine.fastest_precision() == fastest
+    assert machine.suits("mixed_bfloat16") == suits and machine.suits("mixed_float16") == gpu
 
 
 @pytest.mark.parametrize("fixed", [False, True])

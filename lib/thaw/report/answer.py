@@ -352,10 +352,10 @@ class Answer:
         return list(range(min(planned, default=0)))
 
     @property
-    def reduced_precision(self) -> str:
-        """The precision of the first run that does not compute in float32; empty if all do."""
-        used = (run.record.experiment.precision for run in self.results.runs)
-        return next((precision for precision in used if precision != "float32"), "")
+    def reduced_precisions(self) -> dict[str, bool]:
+        """The precisions other than float32, by name: whether all runs have it."""
+        used = [run.record.experiment.precision for run in self.results.runs]
+        return {name: len({*used}) == 1 for name in used if name != "float32"}
 
     @cached_property
     def rates(self) -> Rates | None:

@@ -5,11 +5,9 @@ import threading
 import urllib.error
 import urllib.request
 from operator import attrgetter
-from pathlib import Path
 
 import pandas as pd
 import psutil
-import tensorflow as tf
 
 import thaw.training  # noqa: F401 - it loads TensorFlow without its notes
 from thaw.data import checks, source, tfds
@@ -21,6 +19,7 @@ from thaw.experiment import Experiment, is_file
 from thaw.network import backbones, pretrained, unfreezing
 from thaw.records.runs import PHOTOS, as_it_was
 from thaw.study.study import Job, Study
+from thaw.training import machine
 
 HOST = "https://storage.googleapis.com/"  # where TFDS and Keras download from
 PATIENCE = 5  # seconds for the host to answer
@@ -60,7 +59,7 @@ def check(study: Study) -> None:
                 for remark in attempt(unfreezing.remarks, loaded[0], backbone, experiment) or ():
                     print(remark, flush=True)
     for precision in sorted({experiment.precision for experiment in experiments} - {"float32"}):
-        if not _has(precision):
+        if not machine.suits(precision):
             print(
                 f"precision = {precision!r}: this machine has no instructions for it. Expect it to be slower than "
                 "float32, unless the experiments run elsewhere.",
@@ -167,14 +166,3 @@ def _answers(url: str, seconds: float) -> bool:
     # In a thread that may be left behind: looking up a host's name has no time limit.
     threading.Thread(target=ask, daemon=True).start()
     return answered.wait(seconds)
-
-
-def _has(precision: str) -> bool:
-    """Whether this machine has instructions for a reduced precision; where that cannot be told, yes."""
-    if tf.config.list_physical_devices("GPU"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return precision == "mixed_bfloat16"
-    return precision == "mixed_bfloat16" and any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))

@@ -121,22 +121,23 @@ def init(
     largest = _largest(_listing(source), least)
     if only := next(filter(None, (backbone.only_size for backbone in found.values())), None):
         least = largest = only
-    imports, speeds = estimate.import_seconds(), {}
+    imports, speeds, precision = estimate.import_seconds(), {}, machine.fastest_precision()
     for network in networks:
         first = {"backbone": network, "strategy": "frozen", "image_size": max(min(128, largest), least)}
+        first["precision"] = precision
         speeds[network] = estimate.measure(Experiment.of(first | differ[network]), len(source.classes))
     at_once = machine.cores()
 
     def seconds(choice: Choice) -> float:
         tried = (len(HEAD_RATES), len(FINETUNE_RATES)) if choice.choosing else (0, 0)
-        return estimate.seconds(_experiments(choice, differ), counts, speeds, imports, at_once, tried)
+        return estimate.seconds(_experiments(choice, differ, precision), counts, speeds, imports, at_once, tried)
 
     counts = dict(zip(("train", "validation", "test"), map(len, source.parts())))
     divided = dict.fromkeys(_divided(rung, source) for rung in LADDER)
     rungs = [_fitting(rung, largest, least, speeds) for rung in divided]
     choice = choose(rungs, seconds, 60 * minutes, counts, len(source.classes))
     needed = seconds(choice) / 60
-    write_atomic(path, profile(path.stem, dataset, source, differ, choice, needed, at_once))
+    write_atomic(path, profile(path.stem, dataset, source, differ, choice, precision, needed, at_once))
     log(f"Wrote {path}: {in_words(choice, networks)}.")
     if needed > 1.1 * minutes:
         log(f"This is the least that says something. It takes longer than the {_about(minutes)} you gave.")
@@ -202,6 +203,7 @@ def profile(
     source: Source,
     networks: dict[str, dict[str, str]],
     choice: Choice,
+    precision: str,
     minutes: float,
     at_once: int,
 ) -> str:
@@ -224,6 +226,7 @@ def profile(
     damaged = "leave_out" if source.left_out else "refuse"
     rates = "head_learning_rate: 1.0e-3\nfinetune_learning_rate: 1.0e-4"
     rates += "  # where training diverges or hardly moves, try a tenth or ten times as much\n"
+    reduced = f"precision: {precision}  # numbers of 16 bits, which this processor computes faster than float32's 32\n"
     return (
         f"""\
 # How much of a pre-trained network to unfreeze for the photos in {Path(dataset.partition(":")[2]).name}.
@@ -237,7 +240,7 @@ on_damaged: {damaged}  # files that cannot be read: refuse to start, or leave_ou
 image_size: {choice.image_size}  # pixels; the photos have {sides["width"]} x {sides["height"]} at the median
 head_epochs: {head}  # of the new last layer alone
 finetune_epochs: {finetune}  # after unfreezing
-{"" if choice.choosing else rates}max_examples: {limit}
+{"" if precision == "float32" else reduced}{"" if choice.choosing else rates}max_examples: {limit}
 study:
   networks: [{", ".join(map(_quoted, networks))}]
   configurations:  # each is run with each network; more are in params/configurations/catalogue
@@ -361,7 +364,7 @@ def _has(experiment: Experiment, speed: estimate.Speed) -> bool:
     return experiment.strategy == "all" or len(chosen) < len(speed.base.layers) - 1
 
 
-def _experiments(choice: Choice, networks: dict[str, dict[str, str]]) -> list[Experiment]:
+def _experiments(choice: Choice, networks: dict[str, dict[str, str]], precision: str) -> list[Experiment]:
     catalogue = places.project() / "params" / "configurations" / "catalogue"
     common = {
         "image_size": choice.image_size,
@@ -370,6 +373,7 @@ def _experiments(choice: Choice, networks: dict[str, dict[str, str]]) -> list[Ex
         "max_examples": choice.max_examples,
         "folds": choice.folds or None,
         "choosing_folds": choice.choosing,
+        "precision": precision,
     }
     return [
         Experiment.of(common | own | read_parameters(catalogue / f"{name}.yaml") | {"backbone": network, "seed": seed})

@@ -46,3 +46,28 @@ def _processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def suits(precision: str) -> bool:
+    """Whether this machine has instructions for a reduced precision; where that cannot be told, yes."""
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    return precision == "mixed_bfloat16" and _computes_bfloat16() is not False
+
+
+def fastest_precision() -> str:
+    """Name the precision to train in here: ``mixed_bfloat16`` where the processor is known to have it.
+
+    On a GPU that depends on its age, so it is ``float32``.
+    """
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    return "mixed_bfloat16" if not gpu and _computes_bfloat16() else "float32"
+
+
+def _computes_bfloat16() -> bool | None:
+    """Whether the processor has instructions for numbers of 16 bits; None where that cannot be told."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return any(name in flags for name in ("avx512_bf16", "amx_bf16", " bf16"))
