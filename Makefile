@@ -36,7 +36,8 @@ lab: $(VENV)/installed-lab  ## JupyterLab on the notebooks
 clean:  ## remove the environment and the outputs of demo, quick and JupyterLab (thaw clean: the cache)
 	rm -rf $(VENV) .snakemake .*_cache .hypothesis .coverage outputs/demo outputs/quick outputs/lab
 
-# Each lock is complete: what the report needs, and what the extra adds. "test" has all extras.
+# Each lock is complete: what the report needs, and what the extra adds. "test" has all extras. So pip looks for nothing
+# more (--no-deps): of a package named with an extra it would take the newest version, whose hash no lock has.
 lock:  ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv lock --quiet --upgrade
 	$(EXPORT) requirements.lock > /dev/null
@@ -58,7 +59,7 @@ $(VENV)/locked: requirements.lock
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
 	@echo "Making the environment in $(VENV): once, some minutes."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/installed: $(VENV)/locked pyproject.toml
@@ -68,5 +69,5 @@ $(VENV)/installed: $(VENV)/locked pyproject.toml
 # An extra is added to the environment that is there.
 $(VENV)/installed-%: requirements-%.lock $(VENV)/installed
 	@echo "Adding to the environment in $(VENV): $*."
-	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) --no-deps --require-hashes -r $<
 	@touch $@
