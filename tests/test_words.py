@@ -381,7 +381,7 @@ def test_a_study_in_folds_says_what_its_folds_are_and_what_its_results_speak_of(
     assert answer.facts("mine")["Experiments"].startswith("16 of 16 experiments, tested on 6 of 8 folds; ")
     assert "400 photos in 10 folds; each time 300 photos train, 60 validate, 40 test" in answer.facts("mine")["Data"]
     method = said(part, "method")
-    assert "tested once on each photo, by a network that has not seen it" in method
+    assert "tested once on each of their photos, by a network that has not seen it" in method
     assert "6 of 8 folds are finished and compared. They speak of the procedure" in method
     assert "on about 75% of these photos" in method
     assert "whole folds random signs (Westfall and Young, 1993)" in method
