@@ -184,6 +184,6 @@ def test_the_committed_runs_are_found_as_they_are(model, monkeypatch):
     monkeypatch.setattr("thaw.study.study.Experiment", model)
     monkeypatch.setattr("thaw.records.record.Experiment", model)
     jobs = Study.load("paper").jobs
-    assert {job.directory.name for job in jobs} <= {path.name for path in Path("outputs", "paper", "runs").iterdir()}
+    assert {job.directory.name for job in jobs} == {path.name for path in Path("outputs", "paper", "runs").iterdir()}
     for job in jobs:
         assert [run.record.experiment.digest[:8] for run in job.read()] == [job.name[-8:]]

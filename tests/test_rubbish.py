@@ -77,7 +77,7 @@ def assert_experiment(made: Experiment) -> None:
 def assert_said(error: ThawError, *names: str) -> None:
     """A message that a terminal may show."""
     message = str(error)
-    assert 0 < len(message) < 5000
+    assert 0 < len(message) < 4000
     assert "Traceback" not in message
     assert "pydantic" not in message
     assert all(letter.isprintable() or letter == "\n" for letter in message)

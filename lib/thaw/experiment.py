@@ -417,6 +417,11 @@ class Experiment(BaseModel):
         ]
 
     @property
+    def undivided(self) -> "Experiment":
+        """The same without folds."""
+        return self.model_copy(update={"folds": None, "fold": None, "choosing_folds": 0, "test_folds": None})
+
+    @property
     def control(self) -> bool:
         """Whether the base stays frozen and the head trains as long as in a fine-tuned run."""
         return self.strategy == "frozen" and self.finetune_epochs > 0
@@ -449,7 +454,7 @@ def parameters_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Word pydantic's errors for people: a line each, at most ten.
+    """Word pydantic's errors for people: a line each, at most ten; what is allowed once, if it is the same.
 
     Parameters
     ----------
@@ -460,7 +465,11 @@ def in_words(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         Put before each name.
     """
     lines = list(dict.fromkeys(_one_in_words(details, model, prefix) for details in error.errors(include_url=False)))
-    return "\n".join(lines[:10] + [f"and {len(lines) - 10} more errors of this kind."] * (len(lines) > 10))
+    told: list[str] = []
+    for line in lines[:10]:
+        said, _, allowed = line.partition(" Allowed: ")
+        told.append(said if allowed and any(before.endswith(f" Allowed: {allowed}") for before in told) else line)
+    return "\n".join(told + [f"and {len(lines) - 10} more errors of this kind."] * (len(lines) > 10))
 
 
 def shown(value: Any) -> str:

@@ -82,8 +82,7 @@ class Choice:
             (job for job in jobs if job.experiment.configuration == row["configuration"]),
             key=lambda job: job.experiment.seed,
         )
-        alone = {"folds": None, "fold": None, "choosing_folds": 0, "test_folds": None, "output_dir": None}
-        experiment = job.experiment.model_copy(update=alone)
+        experiment = job.experiment.undivided.model_copy(update={"output_dir": None})
         return cls(job.configuration, experiment, row, results.of_row(row)[0].record)
 
     @property

@@ -179,10 +179,8 @@ def of_one(experiment: Experiment, photos: dict[str, int], speed: Speed) -> floa
 def _delivered(experiments: Sequence[Experiment], counts: dict[str, float], speeds: dict[str, Speed]) -> float:
     """Seconds to train a network once more, on the test photos too: the mean, as nobody knows yet which."""
     parts = {"train": counts["train"] + counts["test"], "validation": counts["validation"], "test": 0.0}
-    alone = [e.model_copy(update={"folds": None, "choosing_folds": 0, "test_folds": None}) for e in experiments]
-    return float(
-        np.mean([_pass(e, parts, speeds[e.backbone]) + _experiment(e, parts, speeds[e.backbone]) for e in alone])
-    )
+    alone = [(e.undivided, speeds[e.backbone]) for e in experiments]
+    return float(np.mean([_pass(e, parts, speed) + _experiment(e, parts, speed) for e, speed in alone]))
 
 
 def _side_by_side(jobs: Sequence[float], at_once: int) -> float:
