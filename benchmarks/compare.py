@@ -26,15 +26,16 @@ from thaw.study.study import Study, read_parameters
 from thaw.training.setup import set_keras
 
 HERE = Path(__file__).parent
-HOW = {  # name: script, precision
-    "plain Keras": ("plain.py", "float32"),
-    "Thaw": ("thaw_run.py", "float32"),
-    "Thaw, bfloat16": ("thaw_run.py", "mixed_bfloat16"),
+HOW = {  # name: script, precision, further parameters
+    "plain Keras": ("plain.py", "float32", {}),
+    "Thaw": ("thaw_run.py", "float32", {}),
+    "Thaw, bfloat16": ("thaw_run.py", "mixed_bfloat16", {}),
 }
 PEERS = {
-    "plain PyTorch": ("plain_torch.py", "float32"),
-    "plain PyTorch, bfloat16": ("plain_torch.py", "mixed_bfloat16"),
-    "features by hand": ("plain.py", "float32"),  # of a frozen base, which is all that it can train
+    "plain PyTorch": ("plain_torch.py", "float32", {}),
+    "plain PyTorch, bfloat16": ("plain_torch.py", "mixed_bfloat16", {}),
+    "compiled PyTorch, bfloat16": ("plain_torch.py", "mixed_bfloat16", {"compile": True}),
+    "features by hand": ("plain.py", "float32", {"by_hand": True}),  # of a frozen base, which is all that it can train
 }
 SHARES = {"train": 0.75, "validation": 0.15, "test": 0.10}
 PEAK = """
@@ -79,15 +80,14 @@ def main() -> None:
     whole = int(read_parameters(study.path)["max_examples"] or 3670)
     options.output.mkdir(parents=True, exist_ok=True)
     hows = HOW | (PEERS if options.peers else {})
-    of_precision = {precision: peak(precision) for _, precision in hows.values()}
-    peaks = {how: of_precision[precision] for how, (_, precision) in hows.items()}
+    of_precision = {precision: peak(precision) for _, precision, _ in hows.values()}
+    peaks = {how: of_precision[precision] for how, (_, precision, _) in hows.items()}
     for how, (matrix, convolution) in peaks.items():
         print(f"{how}: matrix product {matrix:.0f} GFLOP/s, convolution {convolution:.0f} GFLOP/s", flush=True)
     rows = []
     for job in jobs:
-        for how, (script, precision) in hows.items():
-            by_hand = how == "features by hand"
-            if by_hand and job.experiment.strategy != "frozen":
+        for how, (script, precision, further) in hows.items():
+            if "by_hand" in further and job.experiment.strategy != "frozen":
                 continue
             full = job.experiment.model_copy(update={"precision": precision, "output_dir": None})
             part = full.model_copy(
@@ -97,7 +97,7 @@ def main() -> None:
                     "finetune_epochs": min(full.finetune_epochs, options.epochs),
                 }
             )
-            run = measured(script, part, by_hand)
+            run = measured(script, part, further)
             row = {"configuration": job.configuration, "how": how} | composed(run, part, full, whole)
             row |= {name: run[name] for name in ("whole", "train_loss", "validation_loss", "peak_memory_mb")}
             row["disk_gb"] = run["disk_mb"] / part.max_examples * whole / 1e3
@@ -118,10 +118,9 @@ def peak(precision: str) -> tuple[float, float]:
     return tuple(json.loads(subprocess.run([sys.executable, "-c", PEAK, kind], **QUIET).stdout))
 
 
-def measured(script: str, experiment, by_hand: bool) -> dict:
+def measured(script: str, experiment, further: dict[str, bool]) -> dict:
     """One run, in a process of its own."""
-    more = {"by_hand": True} if by_hand else {}
-    parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | more)
+    parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | further)
     done = subprocess.run([sys.executable, HERE / script, parameters], **QUIET)
     if done.returncode:
         sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
