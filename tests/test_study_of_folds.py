@@ -180,6 +180,8 @@ def test_a_study_with_more_folds_than_before_goes_on(tmp_path, study):
     gather(frozen)
     before = frozen.read()
     more, _ = study.jobs
+    frozen.notebook.touch()
+    assert frozen.is_finished() and not more.is_finished()
     assert study.set_aside_damaged() == []
     assert study.unfinished() == [more, study.jobs[1]] and more.unfinished_folds() == [4]
     for old, new in zip(before, more.read(), strict=True):

@@ -385,6 +385,10 @@ def test_a_study_in_folds_says_what_its_folds_are_and_what_its_results_speak_of(
     assert "6 of 8 folds are finished and compared. They speak of the procedure" in method
     assert "on about 75% of these photos" in method
     assert "whole folds random signs (Westfall and Young, 1993)" in method
+    assert "test_folds" not in method and not part.folds_left_out
+    fewer = said(replace(part, planned_folds=planned | {"resnet50": (2, 3, 4)}), "method")
+    assert "The profile (`test_folds`) leaves out 5 folds of ResNet50, to save time;" in fewer
+    assert "of MobileNet, to save time" not in fewer
     assert "1 finished fold of MobileNet is left out" in said(part, "missing")
     assert "Fold 8 is missing for mobilenet-blocks-2." in said(part, "missing")
     assert "90.0% of the photos are classified" in said(part, "answer")

@@ -312,6 +312,12 @@ class Results:
             {name: f"{len(own)} of {len(self.planned_folds.get(name, own))} folds" for name, own in self.folds.items()}
         )
 
+    @property
+    def folds_left_out(self) -> dict[str, int]:
+        """How many folds of a network are not to be tested, where the profile's `test_folds` says so."""
+        left = {name: self.experiment.folds - 1 - max(folds) for name, folds in self.planned_folds.items() if folds}
+        return {name: number for name, number in left.items() if number}
+
     @cached_property
     def tested(self) -> pd.Series:
         """The class of each photo that was tested, by its key; in folds, of all folds together."""

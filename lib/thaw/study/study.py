@@ -128,14 +128,14 @@ class Job:
         return [self.directory / "experiment", *(set(self.folders) - {self.directory})]
 
     def is_finished(self) -> bool:
-        """Whether its record can be read and its notebook is there. A diverged run is finished, too."""
+        """Whether its record has all its folds and its notebook is there. A diverged run is finished, too."""
         if not self.record.is_file():
             return False
         try:
-            self.read()
+            found = self.read()
         except InvalidRecord:
             return False
-        return self.notebook.is_file()
+        return len(found) == len(self.experiment.in_turn()) and self.notebook.is_file()
 
 
 @dataclass(frozen=True)
