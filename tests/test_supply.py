@@ -34,7 +34,12 @@ def test_every_environment_is_made_of_a_lock():
     assert len(installs) == 3
     assert all("--no-deps --require-hashes -r" in line or "--no-deps --no-build-isolation" in line for line in installs)
     assert {"setuptools", "wheel"} <= set(licences.locked("requirements.lock"))
-    assert yaml.safe_load(environment)["dependencies"][-1] == {"pip": ["-r requirements.lock"]}
+    assert yaml.safe_load(environment)["dependencies"] == ["python >=3.11,<3.14", "make", "pip"]
+    commands = [line for line in environment.splitlines() if line.startswith("# pip install ")]
+    assert commands == [
+        "# pip install --no-deps --require-hashes -r requirements.lock",
+        "# pip install --no-deps --no-build-isolation --editable .",
+    ]
 
 
 def test_the_workflow_may_read_alone_and_its_actions_are_pinned():
