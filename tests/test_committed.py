@@ -32,7 +32,9 @@ def flat(text: str) -> str:
 def texts() -> dict[str, str]:
     """The report as text, by where it is."""
     document = pypdfium2.PdfDocument(PAPER / "report.pdf")
-    paper = "\n".join(sheet.get_textpage().get_text_range() for sheet in document)
+    sheets = [sheet.get_textpage().get_text_range() for sheet in document]
+    head = sheets[1].splitlines()[0]  # above each page but the first; below each stands its number
+    paper = "\n".join(re.sub(r"\d+ / \d+$", "", sheet.removeprefix(head)) for sheet in sheets)
     return {"page": flat(page().select_one("main").get_text(" ")), "paper": flat(paper)}
 
 

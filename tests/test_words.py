@@ -490,6 +490,16 @@ def test_fit_is_what_the_gap_and_the_loss_say(sign, trend):
     assert "falls" not in said(invented(flat), "fit")
 
 
+def test_clear_differences_are_told_of_each_that_is_behind():
+    better = {(BLOCKS, 10): 0.9, (FROZEN, 0): 0.7}
+    text = said(invented(lambda b, s, a, c: better.get((s, a), 0.8), backbones=("mobilenet",)), "accuracy")
+    others = "A-5, A-10, A-40, B-2, B-4"
+    assert "17 of its 28 pairs of configurations differ clearly: " in text
+    assert f"clearly: frozen 5 is less accurate than {others} and B-10; frozen 20 is less accurate than {others}" in text
+    assert "; A-5 is less accurate than B-10; " in text
+    assert "configurations differ clearly." in said(invented(lambda *_: 0.8), "accuracy")
+
+
 def test_the_network_that_needs_less_is_named():
     results = invented(flat, peak_memory_mb=lambda b, s, a, c: 1.0 + (b == "resnet50"))
     phrase = "MobileNet needs less memory in 8 of 8 configurations: ResNet50 needs 2.00 to 2.00 times as much"

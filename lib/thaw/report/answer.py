@@ -548,9 +548,9 @@ class Answer:
         """How many of the source's claims have each verdict; ``standing`` of them also stand as a family."""
         if not self.replication:
             return Counter()
-        stated = {claim.id for claim in self.replication.stated}
+        stated = [claim.id for claim in self.replication.stated]
         counts = Counter(self.replication.verdicts[id].word for id in stated)
-        return counts + Counter(standing=len(stated & set(self.replication.standing)))
+        return counts + Counter(standing=len({*stated} & {*self.replication.standing}))
 
 
 def _agreement(runs: list[Run]) -> tuple[int, int, int]:

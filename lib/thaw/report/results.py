@@ -345,14 +345,14 @@ class Results:
         """Return which two classes a configuration confuses most, how often, and the number of all mistakes."""
         return statistics.most_confused(self.predictions(row))
 
-    def clear(self, backbone: str) -> list[str]:
-        """Name a network's clear differences: 'B-4 over frozen 5'."""
-        rows, pairs = self.backbones[backbone], self.pairs[backbone]
-        return [
-            "{} over {}".format(*rows.loc[list(ends if pair.difference.mean > 0 else ends[::-1]), "short"])
-            for pair in pairs[pairs["separated"]].itertuples()
-            if (ends := (pair.first, pair.second))
-        ]
+    def clear(self, backbone: str) -> dict[str, list[str]]:
+        """Name a network's clear differences: of each configuration that is behind, those ahead of it."""
+        names, pairs = self.backbones[backbone]["short"], self.pairs[backbone]
+        found: dict[str, list[str]] = {}
+        for pair in pairs[pairs["separated"]].itertuples():
+            ahead, behind = (pair.first, pair.second) if pair.difference.mean > 0 else (pair.second, pair.first)
+            found.setdefault(names[behind], []).append(names[ahead])
+        return found
 
     def select(self, backbone: str, strategy: str | None = None, control: bool = False) -> list[Run]:
         """Return a network's runs: its controls; or, without these, those of a strategy, or all that are fine-tuned."""
