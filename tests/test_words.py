@@ -495,7 +495,7 @@ def test_clear_differences_are_told_of_each_that_is_behind():
     text = said(invented(lambda b, s, a, c: better.get((s, a), 0.8), backbones=("mobilenet",)), "accuracy")
     others = "A-5, A-10, A-40, B-2, B-4"
     assert "17 of its 28 pairs of configurations differ clearly: " in text
-    assert f"clearly: frozen 5 is less accurate than {others} and B-10; frozen 20 is less accurate than {others}" in text
+    assert f"clearly: frozen 5 is less accurate than {others} and B-10; frozen 20 is less accurate than" in text
     assert "; A-5 is less accurate than B-10; " in text
     assert "configurations differ clearly." in said(invented(lambda *_: 0.8), "accuracy")
 

@@ -315,8 +315,8 @@ class Results:
     @property
     def folds_left_out(self) -> dict[str, int]:
         """How many folds of a network are not to be tested, where the profile's `test_folds` says so."""
-        left = {name: self.experiment.folds - 1 - max(folds) for name, folds in self.planned_folds.items() if folds}
-        return {name: number for name, number in left.items() if number}
+        last = (self.experiment.folds or 0) - 1
+        return {name: last - max(folds) for name, folds in self.planned_folds.items() if folds and max(folds) < last}
 
     @cached_property
     def tested(self) -> pd.Series:
