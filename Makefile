@@ -53,7 +53,7 @@ licences: $(VENV)/installed-test  ## write docs/licences.md anew, after "make lo
 audit:  ## look for known vulnerabilities in what is locked (needs uv and the internet)
 	@uvx pip-audit --disable-pip --require-hashes --requirement requirements-test.lock
 
-environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)
+environment: $(VENV)/installed $(if $(CLUSTER),$(VENV)/installed-cluster)  ## the environment alone
 
 $(VENV)/locked: requirements.lock
 	@$(if $(PYTHON),,echo "Thaw needs Python 3.11, 3.12 or 3.13 (TensorFlow has wheels for these): install one, or name it with PYTHON=." >&2; exit 1)
