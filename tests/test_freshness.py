@@ -208,12 +208,23 @@ def test_what_waited_for_a_shared_part_that_failed_is_run_without_it(project):
         (write_latency, True),
         (lambda study: write_latency(study, ["mobilenet"]), False),
         (lambda study: write_latency(study, image_size=32, precision="float32"), True),
+        (lambda study: write_latency(study, image_size=32, precision="mixed_bfloat16"), False),
         (lambda study: write_latency(study, image_size=64), False),
         (lambda study: write_latency(study, milliseconds="fast"), False),
         (lambda study: (study.outputs / "latency.csv").write_text("a,b\n1,2\n"), False),
         (lambda study: (study.outputs / "latency.csv").write_bytes(b"\xff\x00"), False),
     ],
-    ids=["none", "both", "one network", "size", "another size", "no numbers", "no columns", "binary"],
+    ids=[
+        "none",
+        "both",
+        "one network",
+        "size",
+        "another precision",
+        "another size",
+        "no numbers",
+        "no columns",
+        "binary",
+    ],
 )
 def test_latency_is_taken_as_it_is_if_it_covers_the_networks(project, write, current):
     study = load()

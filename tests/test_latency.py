@@ -13,7 +13,8 @@ NETWORKS = ("mobilenet", "resnet50")
 
 @pytest.fixture(scope="module")
 def measured() -> pd.DataFrame:
-    experiments = [Experiment.of({"backbone": name} | TINY) for name in NETWORKS]
+    precisions = "mixed_bfloat16", "float32"
+    experiments = [Experiment.of({"backbone": n, "precision": p} | TINY) for n, p in zip(NETWORKS, precisions)]
     return latency.measure(experiments, log=lambda line: None, rounds={1: 6, 4: 2})
 
 
@@ -24,6 +25,7 @@ def test_every_network_has_every_call_in_every_round(measured):
     assert set(counts.xs(4, level="photos")) == {2}
     assert (measured["milliseconds"] > 0).all()
     assert measured["cores"].nunique() == 1
+    assert set(measured["precision"]) == {"float32"}, "as the network is left, whatever it was trained in"
 
 
 def test_they_take_turns(measured):

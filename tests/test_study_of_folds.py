@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from thaw.errors import DataDamaged, InvalidParameter, InvalidRecord
 from thaw.records import record, runs
 from thaw.report.answer import Answer
 from thaw.report.results import Results
+from thaw.report.verdicts import MISSING
 from thaw.study import check, freshness
 from thaw.study.graph import Graph
 from thaw.study.study import NOT_RUN, Job, Study, fold_name
@@ -182,6 +184,8 @@ def test_a_study_with_more_folds_than_before_goes_on(tmp_path, study):
     more, _ = study.jobs
     frozen.notebook.touch()
     assert frozen.is_finished() and not more.is_finished()
+    assert fewer.finished() == [frozen] and more not in study.finished() and more in study.unfinished()
+    assert study.reasons()[more] == NOT_RUN
     assert study.set_aside_damaged() == []
     assert study.unfinished() == [more, study.jobs[1]] and more.unfinished_folds() == [4]
     for old, new in zip(before, more.read(), strict=True):
@@ -216,7 +220,8 @@ def test_what_is_trained_once_more_in_float32_is_compared_with_itself_alone(tmp_
     assert found.effect.mean == 0.25 and found.differ == 0.25, "its accuracy less that in float32"
     assert found.effect.these_runs and found.effect.photos == 8
     said = Answer(results).write("method")
-    assert "the last 2 blocks, 2 folds with 8 test photos in all. Computing in 16 bits is +25.0 points" in said
+    assert "the last 2 blocks, 2 folds with 8 test photos in all. Computing in 16 bits is not clearly more" in said
+    assert "accurate than computing in 32: +25.0 points" in said
     assert "classify 25.0% of the photos differently" in said and "took 2.0 times as long" in said
     assert "and 1 of them once more in float32" in Answer(results).facts("mine")["Experiments"]
 
@@ -251,6 +256,36 @@ def test_what_diverged_in_either_precision_is_not_compared(tmp_path):
     assert study.reportable() == [frozen], "what was trained once more makes no report"
     gather(blocks, diverged=[3])
     assert Results.of(study).in_float32 == []
+    gather(blocks)
+    runs.take_apart(again.directory, again.experiment.model_copy(update={"test_folds": 4}))
+    gather(again, diverged=[2])
+    lost = Results.of(study)
+    assert lost.in_float32 == [] and lost.lost_twins == {again.label: "diverged in fold 2"}
+    said = Answer(lost).write("method")
+    assert "Some configurations were to be trained again in 32 bits" in said
+    assert "is not compared: diverged in fold 2." in said
+
+
+def test_the_hours_of_a_study_hold_what_was_trained_once_more(tmp_path):
+    results = Results.of(in_float32(tmp_path))
+    again = [run.record.training_seconds for _, run in results.twins]
+    without = Answer(replace(results, twins=[])).core_hours
+    seconds = again[0].activations + sum(each.head + each.finetune for each in again)  # the frozen part counts once
+    hours = seconds * results.twins[0][1].record.device["cores"] / 3600
+    assert hours > 0 and Answer(results).core_hours == pytest.approx(without + hours)
+
+
+def test_every_claim_of_the_catalogue_is_judged(tmp_path):
+    """By the configurations of its profile, and by no others."""
+    parameters = yaml.safe_load((ROOT / "params" / "profiles" / "catalogue.yaml").read_text(encoding="utf-8"))
+    del parameters["study"]["learning_rates"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    whole = Study.load(str(tmp_path / "mine.yaml"), tmp_path / "outputs", ROOT)
+    for job in whole.jobs:
+        gather(job)
+    verdicts = Results.of(whole).replication.verdicts
+    assert len(verdicts) == 10
+    assert not [id for id, verdict in verdicts.items() if verdict.word == MISSING]
 
 
 def test_what_is_trained_once_more_waits_for_the_same_learning_rates(tmp_path):

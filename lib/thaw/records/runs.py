@@ -126,14 +126,21 @@ def gather(directory: Path, experiment: Experiment, photos: pd.DataFrame | None 
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def holds_all_folds(directory: Path, experiment: Experiment) -> bool:
+    """Whether a record has as many folds as are to be tested; True also of one that is damaged or of no folds."""
+    try:
+        return len(json.loads((directory / "record.json").read_bytes())["folds"]) >= len(experiment.tested_folds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
 def take_apart(directory: Path, experiment: Experiment) -> None:
     """Give the folds of one record folders of their own again, where more folds are to be tested than it holds."""
+    if holds_all_folds(directory, experiment):
+        return
     try:
-        folds = len(json.loads((directory / "record.json").read_bytes())["folds"])
-        if folds >= len(experiment.tested_folds):
-            return
         found = Run.read_all(directory)
-    except (OSError, ValueError, KeyError, TypeError, InvalidRecord):
+    except InvalidRecord:
         return
     tables = {name: pd.read_csv(directory / name, dtype=str, keep_default_na=False) for name in TABLES}
     for run in found:

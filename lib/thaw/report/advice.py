@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from thaw.experiment import Experiment
 from thaw.report.answer import Answer, NetworkAnswer
 from thaw.report.notation import narrow, points, size, times
 from thaw.report.statistics import ALPHA, Difference
 from thaw.report.verdicts import ALIKE, TOO_CLOSE
-from thaw.report.words import count, duration, number, percent
+from thaw.report.words import count, duration, number, parameter, percent
 
 QUESTION = "How much of a pre-trained network should one unfreeze?"
 OTHERS = 3  # networks that are compared with the advised one in the box
@@ -23,8 +24,9 @@ def box(answer: Answer) -> dict[str, str]:
     if row["strategy"] == "frozen":
         trains = f"only the new last layer ({trains})"
     elif row["strategy"] != "all":
-        trains = f"{trains} and the new last layer; the rest stays as it is"
-    share = f"{number(row['trainable_parameters'])} of {number(row['total_parameters'])} parameters learn"
+        trains = f"{trains} and the new last layer"
+    share = f"{number(row['trainable_parameters'])} of {number(row['total_parameters'])} parameters"
+    rest = "" if row["strategy"] == "all" else " The rest stays as it is."
     on, a_photo = f"{device['name']}, {count(device['cores'], 'core')}", "a photo was not measured"
     if network.speed and answer.results.latency is not None:
         machine = answer.results.latency.iloc[0]
@@ -34,12 +36,25 @@ def box(answer: Answer) -> dict[str, str]:
     return {
         "Network": f"{network.title}, pre-trained",
         **({"Why this network": _why(answer)} if len(answer.networks) > 1 else {}),
-        "What to train": f"{trains}. So {share}.",
+        "What to train": f"{trains}: {share}.{rest}",
+        "How": _how(answer.results.of_row(row)[0].record.experiment),
         "Accuracy": f"{percent(row['test_accuracy'])} of the photos that it was not trained on are classified "
         f"correctly (95% interval, where the true value probably is: {low} to {high}).{_lucky(answer)}",
         "Time": f"{duration(row['training_seconds'])} to train ({on}), {a_photo}",
         "What would change this": "\n".join(_changes(answer)),
     }
+
+
+def _how(experiment: Experiment) -> str:
+    """Say how long each phase trains, and at which rate."""
+    frozen, rate = experiment.strategy == "frozen", parameter(experiment.head_learning_rate)
+    first = count(experiment.epochs if frozen else experiment.head_epochs, "epoch")
+    said = f"{first} of the new last layer{' alone' * (not frozen)} (learning rate {rate})"
+    if frozen:
+        return said
+    return (
+        f"{said}, then {experiment.finetune_epochs} of all that trains ({parameter(experiment.finetune_learning_rate)})"
+    )
 
 
 def _lucky(answer: Answer) -> str:
@@ -72,7 +87,7 @@ def _why(answer: Answer) -> str:
         return said
     best = _network(answer, results.best_choice)
     return (
-        f"{said} {_with_accuracy(best, best.choice)} is ahead by {_lead(lead)}: "
+        f"{said} {_with_accuracy(best, best.choice)} is ahead by {_lead(lead)}{_shared(answer)}: "
         f"{_with_test(lead, results.margin)}{_slower(best, network, '. A photo takes')}."
     )
 
@@ -102,6 +117,11 @@ def _lead(effect: Difference) -> str:
     return points(effect).removeprefix("+")
 
 
+def _shared(answer: Answer) -> str:
+    """Say of what a difference of two networks is, where that is less than what their accuracies are of."""
+    return " on the folds that both have" * answer.results.have_own_folds
+
+
 def _what_that_is(effect: Difference, margin: float) -> str:
     return TOO_CLOSE if effect.equivalence(margin) >= ALPHA else ALIKE
 
@@ -109,7 +129,9 @@ def _what_that_is(effect: Difference, margin: float) -> str:
 def _with_test(effect: Difference, margin: float) -> str:
     """Say what a difference is, and where it does not matter the interval that shows it."""
     word = _what_that_is(effect, margin)
-    return f"{word} ({narrow(effect)})" if word == ALIKE else word
+    if word == ALIKE:
+        return f"{'too little to matter' if effect.sign else word} ({narrow(effect)})"
+    return word
 
 
 def _slower(other: NetworkAnswer, network: NetworkAnswer, before: str) -> str:
@@ -159,6 +181,7 @@ def _most_accurate(answer: Answer) -> list[str]:
     """Say what the most accurate configuration of all has over the advised one."""
     results, network, top = answer.results, answer.advised, answer.results.most_accurate
     best = _network(answer, top)
+    other = best is not network
     if (lead := _lead_of_the_most_accurate(answer)) is None or lead.mean <= 0:
         return []
     word = _with_test(lead, results.margin)
@@ -170,7 +193,8 @@ def _most_accurate(answer: Answer) -> list[str]:
     took = f"{times(ratio)} times as long" if round(ratio, 1) != 1 else "about as long"
     return [
         f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate. It took {took} to train"
-        f"{_slower(best, network, '; a photo takes')}. It is ahead by {_lead(lead)}: {word}.{more}"
+        f"{_slower(best, network, '; a photo takes')}. "
+        f"It is ahead by {_lead(lead)}{_shared(answer) * other}: {word}.{more}"
     ]
 
 

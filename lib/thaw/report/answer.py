@@ -448,7 +448,7 @@ class Answer:
     @property
     def core_hours(self) -> float:
         """What all runs trained, in hours of one core; a network's one pass over the frozen part counts once."""
-        rows = runs_table(self.results.runs)
+        rows = runs_table([*self.results.runs, *(again for _, again in self.results.twins)])
         shared = rows.groupby(["backbone", "activations_seconds"], dropna=False).size().reset_index()
         seconds = rows[["head_seconds", "finetune_seconds"]].sum().sum() + shared["activations_seconds"].sum()
         return float(seconds * self.record.device["cores"] / 3600)

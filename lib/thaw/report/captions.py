@@ -30,8 +30,8 @@ def accuracy(answer: Answer) -> str:
     same = "folds" if answer.folds else "photos"
     pairs = any(len(pairs) for pairs in answer.results.pairs.values())
     compared = (
-        "Enough, on grey: no other is clearly more accurate, and training more gains nothing clear. That is judged on "
-        f"the same {same}, so two can differ clearly although their intervals overlap."
+        "Grey marks those that are enough: no other is clearly more accurate, and training more did not clearly help. "
+        f"That is judged on the same {same}, so two can differ clearly although their intervals overlap."
     )
     return (
         "Test accuracy of each configuration with its 95% interval, from the one that trains least to the one that "
@@ -144,13 +144,14 @@ def claims(answer: Answer) -> str:
     runs = " These runs: with one seed, another run may come out otherwise." if alone else ""
     star = " *: the verdict also stands when all are corrected together." if replication.standing else ""
     verdicts = [each for v in replication.verdicts.values() for each in (v, *(part for _, part in v.parts))]
-    off = " A bar that is partly on it is too close to call, also where it leaves out 0." * any(
+    off = " A verdict is corrected for all parts of a claim, so a bar by itself can look clearer." * any(
         verdict.though for verdict in verdicts
     )
     return (
-        "Every claim with its effect in this study, in words where it is not in points of accuracy. Bars are 95% "
-        f"intervals. Blue ground: where the claim is right.{off} No difference that matters: the 90% interval is in "
-        f"the margin.{thin} A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
+        "Every claim with its effect in this study: positive is as the claim says. Where the effect is not in points "
+        "of accuracy, it stands in words. Bars are 95% intervals. Blue ground: where the claim is right."
+        f"{off} No difference that matters: the 90% interval is between the dotted lines, on blue or not.{thin} "
+        f"A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
     )
 
 

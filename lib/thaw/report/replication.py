@@ -115,7 +115,7 @@ class Replication:
         """What goes below `claims_table`."""
         about = f"{DIRECTION} {CONTROL}" if self.results.rows["control"].any() else DIRECTION
         if any(claim.where for claim in self.claims.claims):
-            about += f" In brackets after a claim: where {self.called} says it."
+            about += f" In brackets after a claim: {f'where {self.called} says it' if self.called else 'who says it'}."
         return about, OF_FOLDS if self.results.has_folds else OF_SEEDS, *self.claims.notes
 
     def row_of(self, row: pd.Series) -> pd.Series | None:

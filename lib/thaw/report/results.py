@@ -161,6 +161,8 @@ class Results:
         Which configuration's network the study leaves: see `StudySettings`.
     twins : list of (Run, Run)
         Runs that were made once more in float32, each with its repetition.
+    lost_twins : dict of str to str
+        What was to be made once more and cannot be compared, and why.
     """
 
     runs: list[Run]
@@ -176,6 +178,7 @@ class Results:
     lacking: Mapping[str, Mapping[int, list[str]]] = field(default_factory=dict)
     delivers: str | None = None
     twins: list[tuple[Run, Run]] = field(default_factory=list)
+    lost_twins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study) -> Results:
@@ -189,6 +192,8 @@ class Results:
         finished, missing = study.outcomes()
         jobs = [job for job in study.jobs if not job.twin_of]
         twins = {job: found for job, found in finished.items() if job.twin_of}
+        lost = {job.label: reason for job, reason in missing.items() if job.twin_of}
+        lost |= {job.label: f"diverged in {folds}" for job, found in twins.items() if (folds := _diverged(found))}
         missing = {job: reason for job, reason in missing.items() if not job.twin_of}
         found = compared({job: found for job, found in finished.items() if not job.twin_of}, missing)
         checked = study.outputs / FINDINGS
@@ -220,6 +225,7 @@ class Results:
             lacking=found.lacking,
             delivers=study.settings.deliver,
             twins=[(run, again) for job, found in twins.items() for run, again in _twins(job, found, finished)],
+            lost_twins=lost,
         )
 
     @cached_property
@@ -334,6 +340,10 @@ class Results:
         """Whether the classes are so unlike in size that accuracy says little of the small ones."""
         counts = self.photos_of_class
         return len(counts) > 1 and counts.iloc[0] > UNEVEN * counts.iloc[-1]
+
+    def photos_of(self, row: pd.Series) -> pd.Series:
+        """Return how many photos of each class a configuration was tested on."""
+        return self.predictions(row).groupby("label")["key"].nunique()
 
     def recall(self, row: pd.Series) -> pd.Series:
         """Return a configuration's recall by class, the lowest first, of all its runs together."""
@@ -497,16 +507,29 @@ class Results:
         """Return the row of `plateau` with the fewest trainable parameters."""
         return statistics.upwards(self.plateau(backbone)).iloc[0]
 
+    @property
+    def have_own_folds(self) -> bool:
+        """Whether networks were tested on folds that are not the same, so that their accuracies cannot be compared."""
+        return len({*self.folds.values()}) > 1
+
+    def across(self, row: pd.Series) -> float:
+        """Return an accuracy that can be compared between networks: that on the folds that all of them have."""
+        shared = set.intersection(*map(set, self.folds.values()))
+        if not self.have_own_folds or not shared:
+            return float(row["test_accuracy"])
+        own = [run.record for run in self.of_row(row)]
+        return float(np.mean([record.test_accuracy for record in own if record.experiment.fold in shared]))
+
     @cached_property
     def most_accurate(self) -> pd.Series:
         """The most accurate configuration of all networks; ties: the first."""
-        return max((self.best(name).iloc[0] for name in self.backbones), key=lambda row: row["test_accuracy"])
+        return max((self.best(name).iloc[0] for name in self.backbones), key=self.across)
 
     @cached_property
     def best_choice(self) -> pd.Series:
         """The most accurate of the networks' cheapest choices; ties: the one that trains fewest parameters."""
         choices = [self.cheapest(name) for name in self.backbones]
-        return max(choices, key=lambda row: (row["test_accuracy"], -row["trainable_parameters"]))
+        return max(choices, key=lambda row: (self.across(row), -row["trainable_parameters"]))
 
     def lead_over(self, network: str, row: pd.Series) -> Difference | None:
         """Compare a configuration with a network's cheapest choice; None where it is that."""
@@ -562,7 +585,7 @@ class Results:
 
         def cost(row: pd.Series) -> tuple[float, ...]:
             takes = self.backbones[row["backbone"]]["latency"].median() if self.timed else row["total_parameters"]
-            return takes, -row["test_accuracy"], row["trainable_parameters"]
+            return takes, -self.across(row), row["trainable_parameters"]
 
         return min((self.cheapest(name) for name in self.close), key=cost)
 
@@ -684,6 +707,12 @@ def _twins(job: Job, again: Sequence[Run], finished: Mapping[Job, Sequence[Run]]
             for run in again:
                 if own := of_fold.get(run.record.experiment.fold):
                     yield own, run
+
+
+def _diverged(runs: Sequence[Run]) -> str:
+    """Name the folds of runs that diverged."""
+    folds = [str(run.record.experiment.fold) for run in runs if run.record.diverged]
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(folds)}" if folds else ""
 
 
 def _told_apart(rows: pd.DataFrame, runs: list[Run]) -> pd.DataFrame:

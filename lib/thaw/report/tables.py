@@ -120,12 +120,15 @@ def configurations(
 
 def recall(answer: Answer) -> pd.DataFrame:
     """Tabulate the lowest `FEW` recalls by class, for the recommended configuration of each network."""
-    photos = answer.results.photos_of_class
-    shares = pd.concat(
-        {f"{n.title}, {n.choice['short']}": answer.results.recall(n.choice) for n in answer.networks}, axis=1
-    )
+    results, choices = answer.results, {f"{n.title}, {n.choice['short']}": n.choice for n in answer.networks}
+    shares = pd.concat({name: results.recall(choice) for name, choice in choices.items()}, axis=1)
     shown = shares.loc[shares.mean(axis=1).sort_values(kind="stable").index[:FEW]].map(percent)
-    shown.insert(0, "Test photos", [number(photos[name]) for name in shown.index])
+    photos = pd.DataFrame({name: results.photos_of(choice) for name, choice in choices.items()})
+    photos = photos.loc[shown.index].map(number)
+    if photos.nunique(axis=1).eq(1).all():
+        shown.insert(0, "Test photos", photos.iloc[:, 0])
+    else:  # networks were tested on folds of their own
+        shown = shown + " of " + photos
     return shown.rename_axis("Class").reset_index()
 
 

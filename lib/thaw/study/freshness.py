@@ -36,8 +36,8 @@ def latency_is_current(study: Study) -> bool:
 
     def is_covered(experiment: Experiment) -> bool:
         rows = calls[calls["backbone"] == experiment.backbone]
-        for name in {"image_size", "precision"} & set(calls):  # older files lack them
-            rows = rows[rows[name] == getattr(experiment, name)]
+        for name, value in {"image_size": experiment.image_size, "precision": "float32"}.items():
+            rows = rows[rows[name] == value] if name in rows else rows  # older files lack them
         return len(rows) > 0
 
     return all(map(is_covered, study.networks()))

@@ -2,7 +2,8 @@
 
 What a network computes does not depend on which of its layers were trainable:
 all configurations of a network run the same graph, so it is measured once. The
-values of the weights do not matter either.
+values of the weights do not matter either. It is measured in float32, whatever
+the precision of the training: so computes the network that a study leaves.
 """
 
 import gc
@@ -24,6 +25,7 @@ from thaw.training import machine
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
 ROUNDS = {1: 20, 32: 6}  # by the number of photos in a call
 WARM_UP = 2
+PRECISION = "float32"
 
 
 def measure(
@@ -73,7 +75,7 @@ def measure(
                 gc.enable()
                 if number >= 0:
                     e = networks[which]
-                    rows.append((e.backbone, e.image_size, e.precision, name, count, number, milliseconds))
+                    rows.append((e.backbone, e.image_size, PRECISION, name, count, number, milliseconds))
     columns = ["backbone", "image_size", "precision", "call", "photos", "round", "milliseconds"]
     device = machine.device()
     return pd.DataFrame(rows, columns=columns).assign(device=device["name"], cores=device["cores"])
@@ -81,7 +83,7 @@ def measure(
 
 def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarray], object]]:
     """Build a network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
-    keras.config.set_dtype_policy(experiment.precision)
+    keras.config.set_dtype_policy(PRECISION)
     network = backbones.get(experiment.backbone, experiment.preprocessing)
     base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none", experiment.preprocessing)
     model = add_head(base, classes, experiment.seed)

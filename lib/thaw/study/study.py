@@ -127,6 +127,12 @@ class Job:
             return []
         return [self.directory / "experiment", *(set(self.folders) - {self.directory})]
 
+    def is_recorded(self) -> bool:
+        """Whether its record is there, with all its folds. Nothing else of it is looked at."""
+        return self.record.is_file() and (
+            len(self.experiment.in_turn()) == 1 or runs.holds_all_folds(self.directory, self.experiment)
+        )
+
     def is_finished(self) -> bool:
         """Whether its record has all its folds and its notebook is there. A diverged run is finished, too."""
         if not self.record.is_file():
@@ -212,9 +218,9 @@ class Study:
         return choices[name]
 
     def networks(self) -> list[Experiment]:
-        """One experiment of each network: of each backbone, photo size and precision."""
+        """One experiment of each network: of each backbone and photo size."""
         experiments = [job.experiment for job in reversed(self.jobs) if not job.twin_of]
-        found = {(e.backbone, e.image_size, e.precision): e for e in experiments}
+        found = {(e.backbone, e.image_size): e for e in experiments}
         return list(found.values())[::-1]
 
     def outcomes(self) -> tuple[dict[Job, list[Run]], dict[Job, str]]:
@@ -260,12 +266,12 @@ class Study:
         return finished, missing
 
     def finished(self) -> list[Job]:
-        """List the jobs that have left a record."""
-        return [job for job in self.jobs if job.record.is_file()]
+        """List the jobs that have left a record of all their folds."""
+        return [job for job in self.jobs if job.is_recorded()]
 
     def unfinished(self) -> list[Job]:
-        """List the jobs without a record."""
-        return [job for job in self.jobs if not job.record.is_file()]
+        """List the jobs without a record, or with one that lacks folds."""
+        return [job for job in self.jobs if not job.is_recorded()]
 
     def to_choose(self) -> list[rates.Choice]:
         """List the choices of learning rates that are still to be made."""
@@ -276,7 +282,7 @@ class Study:
         return [job for job in self._incomplete() if not job.awaits_rates]
 
     def _incomplete(self) -> list[Job]:
-        return [job for job in self.jobs if not (job.record.is_file() and job.notebook.is_file())]
+        return [job for job in self.jobs if not (job.is_recorded() and job.notebook.is_file())]
 
     def reportable(self) -> list[Job]:
         """List the jobs with enough results for a report: a record, or those of `FEWEST_FOLDS` folds."""
