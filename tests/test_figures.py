@@ -258,7 +258,7 @@ def test_verdicts_differ_in_shape_or_filling_not_only_in_colour():
 
 def test_the_figure_of_fit_says_which_way_the_loss_goes():
     titles = [axes.get_title() for axes in figures.losses(invented(flat)).axes if axes.get_title()]
-    assert titles == [f"{name}\nloss on unseen photos shows no clear change" for name in ("ResNet50", "MobileNet")]
+    assert titles == [f"{name}\nthe loss shows no clear change from A-5 to B-10" for name in ("ResNet50", "MobileNet")]
 
 
 @pytest.mark.parametrize("draw", [figures.accuracy_by_parameters, figures.losses, figures.learning_curves])

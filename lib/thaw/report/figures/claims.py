@@ -26,7 +26,7 @@ LOOKS = {
     TOO_CLOSE: {"marker": "o", "color": "0.4", "markerfacecolor": "white"},
 }
 GROUND = {"color": PALETTE[0], "alpha": 0.12, "linewidth": 0}
-LINE = 0.12  # inches: the unit of the vertical axis
+LINE, SIZE = 0.12, 7  # the unit of the vertical axis in inches, and its letters in points
 MARK, PAD = 0.75, 0.4  # the height of a mark, and of the room between two claims, in lines
 BESIDE = re.compile(r"; (against the control [^;]*|[^;]* over the short frozen base)")  # figures beside the effect
 WITHIN = ("within margin", "most within margin of least")  # tests of claims that something changes little
@@ -39,7 +39,7 @@ def claims(replication: Replication) -> Figure:
     claim stands above its effects.
     """
     shown = [*replication.stated, *replication.added]
-    letters, room, size = (47, 40, 7.5) if PHONE.get() else (54, 62, 7)
+    letters, room = (46, 40) if PHONE.get() else (54, 62)
     names = [[plain(line, letters) for line in wrap(one_line(c.words).rstrip("."), letters)] for c in shown]
     rows = [_Row(replication, claim, room) for claim in shown]
     heights = [(len(n) + r.height if PHONE.get() else max(len(n), r.height)) + PAD for n, r in zip(names, rows)]
@@ -51,17 +51,17 @@ def claims(replication: Replication) -> Figure:
     for name, row, height in zip(names, rows, heights):
         begin, inside = top, height - PAD
         if PHONE.get():
-            look = {"transform": axes.get_yaxis_transform(), "fontsize": size, "va": "top", "in_layout": False}
+            look = {"transform": axes.get_yaxis_transform(), "fontsize": SIZE, "va": "top", "in_layout": False}
             axes.text(0.01, top + PAD / 2, "\n".join(name), **look)
             begin, inside = top + len(name), inside - len(name)
         middle = begin + PAD / 2 + inside / 2
-        row.draw(axes, middle, limits, margin, size)
+        row.draw(axes, middle, limits, margin)
         ticks.append(middle)
         axes.axhline(top, color="0.85", linewidth=0.5)
         if row.claim.added and not replication.claims.claims[0].added and row.claim is replication.added[0]:
             axes.axhline(top, color="0.2", linewidth=1.2)
         top += height
-    axes.set_yticks(ticks, [] if PHONE.get() else ["\n".join(name) for name in names], fontsize=size)
+    axes.set_yticks(ticks, [] if PHONE.get() else ["\n".join(name) for name in names], fontsize=SIZE)
     axes.tick_params(axis="y", length=0)
     axes.set(xlim=limits, ylim=(top, 0), xlabel="points of accuracy")
     axes.grid(False)
@@ -89,7 +89,7 @@ class _Row:
         self.word = wrap(f"{self.verdict.word}{star}{runs}", 20 if not PHONE.get() else 14)
         self.height = max(MARK * len(self.marks) + len(self.texts), len(self.word), 1)
 
-    def draw(self, axes: Axes, middle: float, limits: tuple[float, float], margin: float, size: float) -> None:
+    def draw(self, axes: Axes, middle: float, limits: tuple[float, float], margin: float) -> None:
         y = middle - (MARK * len(self.marks) + len(self.texts)) / 2
         if self.marks:
             left, right = (-margin, margin) if _within(self.claim.test) else (0, limits[1])
@@ -101,7 +101,7 @@ class _Row:
             look = LOOKS.get(word, {"marker": "|", "color": "0.55", "linewidth": 0.8})
             _line(axes, y + MARK / 2, effect, f"{named}: ", **look)
             y += MARK
-        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": size}
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": SIZE}
         if self.texts:
             text = "\n".join(self.texts)
             axes.text(0.02, y + len(self.texts) / 2, text, va="center", color="0.3", in_layout=False, **beside)

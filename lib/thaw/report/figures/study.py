@@ -216,7 +216,8 @@ def accuracy_by_cost(results: Results) -> Figure:
         axes, line, [f"{plain(results.titles[row['backbone']], 20)} {_short(row)}" for _, row in line.iterrows()]
     )
     # Numbers as people write them.
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if PHONE.get() else (1, 2, 5)))
+    few, many = (1.0, 3.0) if PHONE.get() else (1.0, 2.0, 5.0), np.log10(np.divide(*axes.get_xlim()[::-1])) > 3
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many and PHONE.get() else few, numticks=99))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     _percents(np.array([[axes]]), "test accuracy")
@@ -287,7 +288,7 @@ def losses(results: Results) -> Figure:
 def _way(results: Results, name: str) -> str:
     """Say which way the loss on unseen photos goes as more is unfrozen; nothing where that was not compared."""
     trend = results.trend(name, "loss on unseen photos")
-    return f"loss on unseen photos {WAYS[trend.sign]}" if trend else ""
+    return f"the loss {WAYS[trend.sign]} from {trend.least['short']} to {trend.most['short']}" if trend else ""
 
 
 def probe(results: Results) -> Figure:
