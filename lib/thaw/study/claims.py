@@ -223,7 +223,9 @@ class Test(Entry):
             raise ValueError(f"test {self.name!r} takes no {min(more)}. {did_you_mean(min(more), needed | optional)}")
         if self.first == self.second and "second" in given:
             raise ValueError("first and second are the same configurations. Change one of them.")
-        special = {name for side in (self.first, self.second, self.among) for name in side.special}
+        sides = self.first, self.second, self.among
+        special = {name for side in sides for name in side.special}
+        special |= {f"strategy {name!r}" for side in sides for name in side.strategy if name not in PLAIN}
         if special and self.name in OF_ROWS:
             raise ValueError(
                 f"test {self.name!r} goes by a table of results, which knows no {min(special)}. Remove it, or take "
