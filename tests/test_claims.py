@@ -515,7 +515,7 @@ def test_a_test_that_goes_by_a_table_of_results_knows_nothing_special():
     with pytest.raises(InvalidParameter, match="which knows no gradual. Remove it, or take another test"):
         study_of(name="faster", first={"gradual": True}, second={})
     with pytest.raises(InvalidParameter, match="which knows no strategy 'all'. Remove it"):
-        study_of(name="accuracy in range", first={"strategy": "all"}, low=0.8)
+        study_of(name="accuracy in range", first={"strategy": "all"}, low=0.8, high=0.9)
 
 
 def test_an_id_used_twice_is_refused():
