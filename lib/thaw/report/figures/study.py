@@ -216,8 +216,9 @@ def accuracy_by_cost(results: Results) -> Figure:
         axes, line, [f"{plain(results.titles[row['backbone']], 20)} {_short(row)}" for _, row in line.iterrows()]
     )
     # Numbers as people write them.
-    few, many = (1.0, 3.0) if PHONE.get() else (1.0, 2.0, 5.0), np.log10(np.divide(*axes.get_xlim()[::-1])) > 3
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many and PHONE.get() else few, numticks=99))
+    low, high = axes.get_xlim()
+    on_phone = (1.0, 3.0) if high < 1000 * low else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=on_phone if PHONE.get() else (1.0, 2.0, 5.0), numticks=99))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     _percents(np.array([[axes]]), "test accuracy")
