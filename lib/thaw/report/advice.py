@@ -181,7 +181,6 @@ def _most_accurate(answer: Answer) -> list[str]:
     """Say what the most accurate configuration of all has over the advised one."""
     results, network, top = answer.results, answer.advised, answer.results.most_accurate
     best = _network(answer, top)
-    other = best is not network
     if (lead := _lead_of_the_most_accurate(answer)) is None or lead.mean <= 0:
         return []
     word = _with_test(lead, results.margin)
@@ -194,7 +193,7 @@ def _most_accurate(answer: Answer) -> list[str]:
     return [
         f"If accuracy alone counts: {_with_accuracy(best, top)} was the most accurate. It took {took} to train"
         f"{_slower(best, network, '; a photo takes')}. "
-        f"It is ahead by {_lead(lead)}{_shared(answer) * other}: {word}.{more}"
+        f"It is ahead by {_lead(lead)}{_shared(answer) * (best is not network)}: {word}.{more}"
     ]
 
 

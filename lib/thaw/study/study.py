@@ -129,19 +129,17 @@ class Job:
 
     def is_recorded(self) -> bool:
         """Whether its record is there, with all its folds. Nothing else of it is looked at."""
-        return self.record.is_file() and (
-            len(self.experiment.in_turn()) == 1 or runs.holds_all_folds(self.directory, self.experiment)
-        )
+        return self.record.is_file() and runs.holds_all_folds(self.directory, self.experiment)
 
     def is_finished(self) -> bool:
         """Whether its record has all its folds and its notebook is there. A diverged run is finished, too."""
-        if not self.record.is_file():
+        if not self.is_recorded():
             return False
         try:
-            found = self.read()
+            self.read()
         except InvalidRecord:
             return False
-        return len(found) == len(self.experiment.in_turn()) and self.notebook.is_file()
+        return self.notebook.is_file()
 
 
 @dataclass(frozen=True)

@@ -137,5 +137,4 @@ _ENVIRONMENT.filters = {write.__name__: _own(write) for write in (*_FIGURES, wit
 _ENVIRONMENT.filters |= {"length": len, "listed": listed, "parameter": parameter}
 _ENVIRONMENT.filters |= {"reasons": lambda files: [f"{file['path']} ({file['reason']})" for file in files]}
 _ENVIRONMENT.filters |= {"these_runs": lambda verdicts: any(verdict.these_runs for verdict in verdicts)}
-_ENVIRONMENT.filters |= {"unlike": lambda values: len({*values}) > 1}
 _ENVIRONMENT.filters |= {"each": lambda items, name: [_ENVIRONMENT.filters[name](item) for item in items]}
