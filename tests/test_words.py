@@ -439,7 +439,22 @@ def test_learning_rates_say_what_was_taken_and_who_needs_care():
     table = tables.rates(Answer(results))
     assert len(table) == 2 * (6 + 1), "the head that all have in common stands once"
     assert table["What trains"].to_list().count("all") == 2
+    control = (results.rates["label"] == "Frozen, 20 epochs") & (results.rates["backbone"] == "mobilenet")
+    other = results.rates.assign(loss=results.rates["loss"].where(~control, results.rates["loss"] + 0.1))
+    assert tables.rates(Answer(replace(results, rates=other)))["What trains"].to_list()[-2:] == [
+        "all but frozen 20",
+        "frozen 20",
+    ]
     assert said(invented(flat), "learning_rates") == ""
+
+
+def test_tables_shorten_the_long_keys_of_tfds_and_leave_others_alone():
+    long = "mine-train.tfrecord-00002-of-00012__17"
+    photos = pd.DataFrame({"key": [long, "roses/17.jpg"], "label": "roses", "said": "tulips", "wrong": 1.0})
+    assert tables.hard(photos)["Key"].to_list() == ["train-2-17", "roses/17.jpg"]
+    found = pd.DataFrame([("D13", "Alike", f"2 photos: {long} (fold 2) and a-b/c.jpg", "Look.")])
+    shown = tables.findings(found.set_axis(["code", "title", "found", "do"], axis=1))
+    assert shown["Found"].to_list() == ["2 photos: train-2-17 (fold 2) and a-b/c.jpg"]
 
 
 def test_the_results_of_a_study_in_folds_name_the_fold(tmp_path):

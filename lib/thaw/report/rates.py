@@ -78,8 +78,11 @@ class RatesOf:
         return sum(len(each.names) for each in self.trials)
 
     def named(self, trials: Trials) -> str:
-        """Name the configurations that have some trials in short; 'all' where each of several has them."""
-        return "all" if len(trials.names) == self.total > 1 else ", ".join(trials.names.values())
+        """Name the configurations that have some trials in short: 'all', or 'all but' a few, where that is shorter."""
+        others = [name for each in self.trials if each is not trials for name in each.names.values()]
+        if len(trials.names) > max(1, len(others)):
+            return f"all but {', '.join(others)}" if others else "all"
+        return ", ".join(trials.names.values())
 
     @property
     def chosen(self) -> list[tuple[float, list[str]]]:

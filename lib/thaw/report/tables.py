@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
@@ -162,7 +163,13 @@ def differences(results: Results) -> pd.DataFrame:
 
 def findings(found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate what the checks of the photos found."""
+    found = found.assign(found=found["found"].map(_short_keys))
     return found[["code", "title", "found", "do"]].set_axis(["Check", "About", "Found", "What to do"], axis=1)
+
+
+def _short_keys(text: str) -> str:
+    """Shorten the keys that TFDS gives photos, from 'mine-train.tfrecord-00000-of-00001__17' to 'train-0-17'."""
+    return re.sub(r"\S+?-(\w+)\.tfrecord-0*(\d+)-of-\d+__(\d+)", r"\1-\2-\3", text)
 
 
 def chosen(results: Results) -> list[int]:
@@ -200,7 +207,8 @@ def costs(results: Results) -> pd.DataFrame:
 
 def hard(photos: pd.DataFrame) -> pd.DataFrame:
     """Tabulate `Answer.hard`, for a machine without the photos."""
-    return photos.assign(wrong=photos["wrong"].map("{:.0%}".format)).rename(columns=str.capitalize)
+    shown = photos.assign(key=photos["key"].map(_short_keys), wrong=photos["wrong"].map("{:.0%}".format))
+    return shown.rename(columns=str.capitalize)
 
 
 def rates(answer: Answer) -> pd.DataFrame:

@@ -164,7 +164,10 @@ def in_words(depths: Sequence[Depth], largest_class: float) -> str:
 
 def networks(study: Study) -> dict[str, Experiment]:
     """List the networks of a study by name, each with the experiment whose photos and settings are probed."""
-    return {job.experiment.backbone: job.experiment for job in reversed(study.jobs)}
+    first: dict[str, Experiment] = {}
+    for job in study.jobs:
+        first.setdefault(job.experiment.backbone, job.experiment)
+    return first
 
 
 def path(study: Study, backbone: str) -> Path:

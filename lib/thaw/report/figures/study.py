@@ -294,9 +294,13 @@ def _way(results: Results, name: str) -> str:
 
 def probe(results: Results) -> Figure:
     """Show how well each block's features tell the classes apart, and how strongly the loss pulls at its weights."""
-    lines = 2 * len(results.probes)
-    figure, panels = grid(2.3 * lines, lines, height_ratios=[2, 1] * len(results.probes))
-    for (above, below), (name, made) in zip(panels.reshape(-1, 2), results.probes.items()):
+    columns = 1 if PHONE.get() else min(2, len(results.probes))
+    lines = -(-len(results.probes) // columns)
+    figure, panels = grid(3.4 * lines, 2 * lines, columns, columns, height_ratios=[2, 1] * lines)
+    pairs = panels.reshape(lines, 2, columns).transpose(0, 2, 1).reshape(-1, 2)
+    for axes in pairs[len(results.probes) :].flat:
+        axes.axis("off")
+    for (above, below), (name, made) in zip(pairs, results.probes.items()):
         colour, depths = _colour(results, name), range(1, len(made.depths) + 1)
         for quantity, marker, look in (("linear", "o", colour), ("neighbours", "s", "0.5")):
             values = [getattr(depth, quantity) for depth in made.depths]
@@ -329,7 +333,7 @@ def rates(results: Results) -> Figure:
     networks = list(dict.fromkeys(of.title for of in tried))
     columns = min(2, len(networks))
     lines = -(-len(networks) // columns)
-    figure, panels = grid(4.2 * lines, lines, columns, sharey=True)
+    figure, panels = grid(3.2 * lines, lines, columns, sharey=True)
     for axes in panels.flat[len(networks) :]:
         axes.axis("off")
     for axes, title in zip(panels.flat, networks):
@@ -345,7 +349,7 @@ def rates(results: Results) -> Figure:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
         axes.tick_params(axis="y", which="minor", labelsize=7)
-        axes.legend(frameon=False, fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        axes.legend(frameon=False, fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     for line in panels:
         line[0].set_ylabel("loss on the choosing photos (lower is better)")
     return figure

@@ -110,7 +110,7 @@ local function joined(inner)
   return inner
 end
 
--- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small. A figure stands at the foot of a page, after its text, so that none is left half empty.
+-- A table in a figure takes over its caption. Below it are the notes. What the page folds is set small. A figure stands at the head or the foot of a page, so that none is left half empty.
 local function figure(this)
   local caption, blocks = this.caption.long, pandoc.Blocks {}
   if this.classes:includes("report-table") then
@@ -127,7 +127,7 @@ local function figure(this)
     blocks:insert(pandoc.RawBlock("typst", "]"))
     return blocks
   end
-  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: bottom, ["))
+  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: auto, ["))
   blocks:extend(this.content)
   blocks:insert(pandoc.RawBlock("typst", "], caption: ["))
   blocks:extend(caption)
