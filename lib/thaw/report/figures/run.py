@@ -43,7 +43,7 @@ def photo_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> F
     titles : sequence of str
     columns : int
     """
-    columns, side = (min(3, columns), NARROW / 3) if PHONE.get() else (columns, 1.4)
+    columns, side = (min(3, columns), NARROW / 3) if PHONE.get() else (columns, 1.2)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     lines = max(title.count("\n") + 1 for title in titles)

@@ -333,7 +333,7 @@ def rates(results: Results) -> Figure:
     networks = list(dict.fromkeys(of.title for of in tried))
     columns = min(2, len(networks))
     lines = -(-len(networks) // columns)
-    figure, panels = grid(3.2 * lines, lines, columns, sharey=True)
+    figure, panels = grid(2.8 * lines, lines, columns, sharey=True)
     for axes in panels.flat[len(networks) :]:
         axes.axis("off")
     for axes, title in zip(panels.flat, networks):
@@ -349,7 +349,7 @@ def rates(results: Results) -> Figure:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
         axes.tick_params(axis="y", which="minor", labelsize=7)
-        axes.legend(frameon=False, fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        axes.legend(frameon=False, fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     for line in panels:
         line[0].set_ylabel("loss on the choosing photos (lower is better)")
     return figure

@@ -29,7 +29,7 @@ end
 
 local function header(head)
   head.level = head.level - shift
-  if head.identifier ~= "Appendix" then return head end
+  if head.identifier ~= "How-it-was-measured" then return head end
   return { pandoc.RawBlock("typst", "#set text(9pt)"), head }
 end
 
