@@ -71,7 +71,7 @@ def main() -> None:
     profile = "paper" if options.paper else "quick"
     few = ("mobilenet-frozen", "mobilenet-blocks-2", "resnet50-layers-5", "resnet50-blocks-2")
     study = Study.load(profile)
-    first_seeds = {job.configuration: job for job in reversed(study.jobs)}.values()
+    first_seeds = {job.configuration: job for job in reversed(study.jobs) if not job.twin_of}.values()
     jobs = [job for job in list(first_seeds)[::-1] if not job.experiment.control]
     jobs = [
         job for job in jobs if (options.paper or job.configuration in few) and (options.only or "") in job.configuration
@@ -89,7 +89,7 @@ def main() -> None:
         for how, (script, precision, further) in hows.items():
             if "by_hand" in further and job.experiment.strategy != "frozen":
                 continue
-            full = job.experiment.model_copy(update={"precision": precision, "output_dir": None})
+            full = job.experiment.undivided.model_copy(update={"precision": precision, "output_dir": None})
             part = full.model_copy(
                 update={
                     "max_examples": min(photos, whole),

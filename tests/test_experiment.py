@@ -184,12 +184,9 @@ def test_the_committed_runs_are_found_as_they_are(model, monkeypatch):
     monkeypatch.setattr("thaw.study.study.Experiment", model)
     monkeypatch.setattr("thaw.records.record.Experiment", model)
     jobs = Study.load("paper").jobs
-    begun = [job for job in Study.load("params/profiles/next/paper.yaml").jobs if job.directory.exists()]
     there = {path.name for path in Path("outputs", "paper", "runs").iterdir()}
-    assert {job.directory.name for job in (*jobs, *begun)} == there
+    assert {job.directory.name for job in jobs} == there
     for job in jobs:
-        assert [run.record.experiment.digest[:8] for run in job.read()] == [job.name[-8:]]
-    for job in begun:
         of_folds = {experiment.fold: experiment.digest for experiment in job.experiment.in_turn()}
         for run in job.read():
             assert run.record.experiment.digest == of_folds[run.record.experiment.fold]
