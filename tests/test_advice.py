@@ -33,7 +33,8 @@ def test_a_network_that_is_clearly_better_is_advised_whatever_it_costs():
     assert box["What to train"].startswith("the last 2 blocks and the new last layer: 1,")
     assert box["What to train"].endswith(" parameters. The rest stays as it is.")
     assert (
-        box["How"] == "5 epochs of the new last layer alone (learning rate 0.001), then 15 of all that trains (0.00001)"
+        box["How"]
+        == "5 epochs of the new last layer alone (learning rate 0.001), then 15 epochs of all that trains (0.00001)"
     )
     assert box["Accuracy"].startswith(
         "95.0% of the photos that it was not trained on are classified correctly (95% interval, where the "

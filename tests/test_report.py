@@ -285,6 +285,7 @@ def test_html_in_a_browser(report):
 def test_the_committed_report_has_ten_pages_at_most_and_none_more_than_a_third_empty():
     document = pypdfium2.PdfDocument(ROOT / "outputs" / "paper" / "report.pdf")
     assert len(document) <= 10
+    assert "Figure 1." in document[0].get_textpage().get_text_range(), "the answer in one picture, on the first page"
     for number, page in enumerate(document, start=1):
         grey = np.asarray(page.render(scale=0.4, grayscale=True).to_pil())
         body = grey[round(0.07 * len(grey)) : round(0.935 * len(grey))]  # between the lines at head and foot

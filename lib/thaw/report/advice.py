@@ -52,16 +52,16 @@ def _how(experiment: Experiment) -> str:
     said = f"{first} of the new last layer{' alone' * (not frozen)} (learning rate {rate})"
     if frozen:
         return said
-    return (
-        f"{said}, then {experiment.finetune_epochs} of all that trains ({parameter(experiment.finetune_learning_rate)})"
-    )
+    rate = parameter(experiment.finetune_learning_rate)
+    return f"{said}, then {experiment.finetune_epochs} epochs of all that trains ({rate})"
 
 
 def _lucky(answer: Answer) -> str:
     """Say that what was chosen by its accuracy is usually a little less accurate on new photos."""
     if len(answer.results.rows) == 1:
         return ""
-    return f" Expect a little less on new ones, since {'its results' if answer.folds else 'these'} chose it."
+    these = "results" if answer.folds else "photos"
+    return f" Expect a little less on new ones, since these {these} picked it."
 
 
 def _why(answer: Answer) -> str:
@@ -165,7 +165,7 @@ def _changes(answer: Answer) -> list[str]:
             f"{other.title}, {other.choice['phrase']}: {order} ({low} to {high}){unclear}"
             f"{_slower(other, network, '; a photo takes')}."
         )
-    return [*said, "If your photos are unlike these: run the same study on yours (thaw init)."]
+    return [*said, "If your photos are unlike these: run the same study on yours, with thaw init."]
 
 
 def _lead_of_the_most_accurate(answer: Answer) -> Difference | None:

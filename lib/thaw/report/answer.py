@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -20,6 +21,7 @@ from thaw.report.replication import Replication
 from thaw.report.results import TRAINING, Results, Speed, Trend
 from thaw.report.statistics import Difference, Remaining, Step
 from thaw.study.probe import Probe
+from thaw.study.rates import FINETUNE
 
 BOTH = ("blocks", "layers")  # the two strategies that are compared
 LIKE = ("skip", "extras")  # what their configurations have in common when they are
@@ -54,10 +56,14 @@ class NetworkAnswer:
         return self.results.folds[self.name]
 
     @property
+    def weights(self) -> Mapping[str, Any]:
+        """What is known of its pre-trained weights."""
+        return self.runs[0].record.weights
+
+    @property
     def official(self) -> bool:
         """Whether its weights are those that Keras has for it; a network of one's own has no others."""
-        weights = self.runs[0].record.weights
-        return bool(weights["official"] or weights.get("own"))
+        return bool(self.weights["official"] or self.weights.get("own"))
 
     @cached_property
     def tested(self) -> int:
@@ -457,7 +463,7 @@ class Answer:
     def caveats(self) -> list[str]:
         """A remark for each of Keras' networks whose weights are not the official ones."""
         return [
-            f"The weights of {network.title} are not the official ones: {network.runs[0].record.weights['title']}. "
+            f"The weights of {network.title} are not the official ones: {network.weights['title']}. "
             f"All results of {network.title}, and above all what unfreezing gains, are results of these weights."
             for network in self.networks
             if not network.official
@@ -470,13 +476,13 @@ class Answer:
         return min(e.head_epochs for e in experiments), max(e.finetune_epochs for e in experiments)
 
     def parameter(self, name: str) -> str:
-        """Write a parameter's value, by network where these differ."""
-        values = {
-            network.title: "; ".join(
-                dict.fromkeys(words.parameter(getattr(run.record.experiment, name)) for run in network.runs)
-            )
-            for network in self.networks
-        }
+        """Write a parameter's value, by network where these differ; that of a phase, of what has it."""
+        values = {}
+        for network in self.networks:
+            all_of_it = [run.record.experiment for run in network.runs]
+            tuned = [e for e in all_of_it if e.strategy != "frozen"] if name == FINETUNE else []
+            of_it = dict.fromkeys(words.parameter(getattr(e, name)) for e in tuned or all_of_it)
+            values[network.title] = "; ".join(of_it)
         if len({*values.values()}) == 1:
             return next(iter(values.values()))
         return "; ".join(f"{title}: {value}" for title, value in values.items())

@@ -3,6 +3,7 @@
 from thaw.report.answer import Answer
 from thaw.report.figures.study import MOST
 from thaw.report.tables import PAIRS
+from thaw.report.words import count
 
 
 def _names(answer: Answer) -> str:
@@ -35,8 +36,16 @@ def accuracy(answer: Answer) -> str:
     )
     return (
         "Test accuracy of each configuration with its 95% interval, from the one that trains least to the one that "
-        f"trains most{_names(answer)}. {_shown(answer)}{small}{narrow}{compared if pairs else ''}"
+        f"trains most{_names(answer)}. {_shown(answer)}{small}{narrow}{compared if pairs else ''}{_own_folds(answer)}"
     ).strip()
+
+
+def _own_folds(answer: Answer) -> str:
+    """Say where networks were not tested on the same photos."""
+    if not answer.results.have_own_folds:
+        return ""
+    tested = ", ".join(f"{network.title} on {count(len(network.folds), 'fold')}" for network in answer.networks)
+    return f" Networks were tested on other photos ({tested}): the text compares them on the folds that they share."
 
 
 def _shown(answer: Answer) -> str:
@@ -120,7 +129,7 @@ def cost(answer: Answer) -> str:
     return (
         f"Accuracy and the time of {of}. The named configurations, on the line, are the most accurate for their time: "
         "no other is both more accurate and faster to train. The line goes through the measured values; given their "
-        "intervals, others may belong on it too."
+        f"intervals, others may belong on it too.{_own_folds(answer)}"
     )
 
 
@@ -151,7 +160,7 @@ def claims(answer: Answer) -> str:
         "Every claim with its effect in this study: positive is as the claim says. Where the effect is not in points "
         "of accuracy, it stands in words. Bars are 95% intervals. Blue ground: where the claim is right."
         f"{off} No difference that matters: the 90% interval is between the dotted lines, on blue or not.{thin} "
-        f"A claim of several parts has a mark for each part, by its own verdict.{star}{runs}"
+        f"A claim of several parts has a mark for each part that is an accuracy, by its own verdict.{star}{runs}"
     )
 
 

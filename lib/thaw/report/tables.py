@@ -91,6 +91,8 @@ def configurations(
     if replication and replication.original is None:
         replication = None
     columns = {name: of for name, of in RESULTS.items() if name != "Balanced acc." or results.uneven}
+    if results.have_own_folds:
+        columns["Folds"] = "folds", number
     if results.rows["training_seconds"].min() < 60:
         columns["Training (min)"] = "training_seconds", lambda seconds: f"{seconds / 60:.2f}"
     rows = []

@@ -43,7 +43,7 @@ def accuracy_by_parameters(results: Results) -> Figure:
     of `_telling`.
     """
     lines = -(-len(results.backbones) // 2)
-    figure, panels = grid((2.5 + _for_names(results)) * lines, lines, min(2, len(results.backbones)), sharey=True)
+    figure, panels = grid((2.3 + _for_names(results)) * lines, lines, min(2, len(results.backbones)), sharey=True)
     replication = _replicated(results)
     for axes, name, rows, colour in _by_network(panels.ravel(), results):
         rows, enough = _telling(results, rows), set(results.plateau(name).index)

@@ -3,6 +3,7 @@
 
 local PARTS = { titlepage = true, title = true, subtitle = true, facts = true, box = true, warning = true, notes = true }
 local shift, anchors = 0, {}
+local place = "bottom" -- of the first figure: on the first page
 
 local function quoted(text)
   return '"' .. text:gsub('[\\"]', "\\%0") .. '"'
@@ -49,7 +50,7 @@ local function span(this)
 end
 
 -- Typst gives columns that are too wide together the same width. Those of prose
--- get theirs by the root of all their letters (the claims are then 5 % higher than
+-- under a header get theirs by the root of all their letters (the claims are then 5 % higher than
 -- with the best widths of all), and at least that of a long word.
 local function widths(this)
   local letters, words, prose, all = {}, {}, false, 0
@@ -73,7 +74,7 @@ local function widths(this)
     sum = sum + letters[place]
   end
   for place, column in ipairs(this.colspecs) do
-    column[2] = prose and #letters <= 6 and letters[place] / sum or nil
+    column[2] = prose and #this.head.rows > 0 and #letters <= 6 and letters[place] / sum or nil
   end
 end
 
@@ -127,7 +128,8 @@ local function figure(this)
     blocks:insert(pandoc.RawBlock("typst", "]"))
     return blocks
   end
-  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: auto, ["))
+  blocks:insert(pandoc.RawBlock("typst", "#figure(kind: image, placement: " .. place .. ", ["))
+  place = "auto"
   blocks:extend(this.content)
   blocks:insert(pandoc.RawBlock("typst", "], caption: ["))
   blocks:extend(caption)
