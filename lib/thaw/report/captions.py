@@ -45,7 +45,7 @@ def _own_folds(answer: Answer) -> str:
     if not answer.results.have_own_folds:
         return ""
     tested = ", ".join(f"{network.title} on {count(len(network.folds), 'fold')}" for network in answer.networks)
-    return f" Networks were tested on other photos ({tested}): the text compares them on the folds that they share."
+    return f" Networks were tested on different photos ({tested}): the text compares them on the folds that they share."
 
 
 def _shown(answer: Answer) -> str:

@@ -163,10 +163,10 @@ def in_words(depths: Sequence[Depth], largest_class: float) -> str:
 
 
 def networks(study: Study) -> dict[str, Experiment]:
-    """List the networks of a study by name, each with the experiment whose photos and settings are probed."""
+    """Give each network's experiment whose photos and settings are probed: its first, whatever the photo size."""
     first: dict[str, Experiment] = {}
-    for job in study.jobs:
-        first.setdefault(job.experiment.backbone, job.experiment)
+    for experiment in study.networks():
+        first.setdefault(experiment.backbone, experiment)
     return first
 
 
