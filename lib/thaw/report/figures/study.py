@@ -212,9 +212,7 @@ def accuracy_by_cost(results: Results) -> Figure:
     title = f"The most accurate for their time: {len(front)} of {count(len(rows), 'configuration')}"
     axes.set_title("\n".join(wrap(title, 60)), fontsize=9)
     axes.set(xscale="log", xlabel="seconds of training")
-    _name_front(
-        axes, line, [f"{plain(results.titles[row['backbone']], 20)} {_short(row)}" for _, row in line.iterrows()]
-    )
+    _name_front(axes, line)
     # Numbers as people write them.
     low, high = axes.get_xlim()
     on_phone = (1.0, 3.0) if high < 1000 * low else (1.0,)
@@ -228,11 +226,12 @@ def accuracy_by_cost(results: Results) -> Figure:
     return figure
 
 
-def _name_front(axes: Axes, line: pd.DataFrame, names: Sequence[str]) -> None:
+def _name_front(axes: Axes, line: pd.DataFrame) -> None:
     """Name the points of the front, from the fastest: each name to the left of its point and above the one before.
 
-    Nothing else lies there. The room that the longest name needs is added at the left, and above what they need.
+    Nothing else lies there. The network is told by the point's colour. The room that the longest name needs is added at the left, and above what they need.
     """
+    names = [_short(row) for _, row in line.iterrows()]
     letter, height = 0.062 / (style.width() - 0.7), 0.085  # of a name, in shares of the axes
     left, right = np.log10(axes.get_xlim())
     room = min(letter * max(map(len, names)), 0.6)
@@ -249,9 +248,8 @@ def _name_front(axes: Axes, line: pd.DataFrame, names: Sequence[str]) -> None:
         x, y = row["training_seconds"], low + place * (high - low)
         axes.plot([x, x], [row["test_accuracy"], y], color="0.6", linewidth=0.5, zorder=1)
         ground = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        axes.annotate(
-            name, (x, y), (-2, 0), textcoords="offset points", fontsize=7, ha="right", va="center", bbox=ground
-        )
+        placed = {"textcoords": "offset points", "ha": "right", "va": "center"}
+        axes.annotate(name, (x, y), (-2, 0), fontsize=7, bbox=ground, **placed)
 
 
 def losses(results: Results) -> Figure:
