@@ -229,7 +229,8 @@ def accuracy_by_cost(results: Results) -> Figure:
 def _name_front(axes: Axes, line: pd.DataFrame) -> None:
     """Name the points of the front, from the fastest: each name to the left of its point and above the one before.
 
-    Nothing else lies there. The network is told by the point's colour. The room that the longest name needs is added at the left, and above what they need.
+    Nothing else lies there. The network is told by the point's colour. The
+    room that the longest name needs is added at the left, and above what they need.
     """
     names = [_short(row) for _, row in line.iterrows()]
     letter, height = 0.062 / (style.width() - 0.7), 0.085  # of a name, in shares of the axes
