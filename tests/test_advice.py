@@ -194,19 +194,19 @@ def test_of_networks_without_a_fold_in_common_the_most_accurate_is_advised():
             lambda b, s, a, c: 0.8 if s == FROZEN else 0.95 if a == 5 else 0.949,
             "most accurate",
             "it is enough to train the last 5 layers. 95.0%",
-            "beyond the last 5 layers nothing is clearly gained",
+            "no clear gain beyond the last 5 layers",
         ),
         (
             lambda b, s, a, c: 0.8 if s == FROZEN else 0.95 if a == 10 else 0.9475,
             "no difference that matters",
             "Training more did not clearly help.",
-            "beyond the last 5 layers nothing is clearly gained",
+            "no clear gain beyond the last 5 layers",
         ),
         (
             flat,
             "most accurate",
             "the new last layer is enough (the base frozen for 20 epochs)",
-            "beyond the base frozen for 20 epochs nothing is clearly gained",
+            "no clear gain beyond the base frozen for 20 epochs",
         ),
     ],
 )

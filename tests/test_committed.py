@@ -152,8 +152,12 @@ def test_what_readme_says_in_words_is_in_the_report():
         mean, low, high = (f"{float(value):+.1f}" for value in values)
         assert f"{mean} points ({low} to {high})" in texts()["page"], values
     for network in answer()["networks"]:
-        last = {"A": "The last {} layers", "B": "the last {} blocks"}
-        way, amount = re.search(r"Strategy (\w) \((\d+)", network["recommended"]["label"]).groups()
+        last = {
+            "Strategy A": "The last {} layers",
+            "Strategy B": "the last {} blocks",
+            "Frozen,": "frozen for {} epochs",
+        }
+        way, amount = re.fullmatch(r"(\D+) \(?(\d+).*", network["recommended"]["label"]).groups()
         assert last[way].format(amount) in said.partition(f"**{network['title']}**")[2].partition("**")[0]
 
 

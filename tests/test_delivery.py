@@ -270,4 +270,4 @@ def test_no_name_of_a_class_means_anything_in_the_card():
 
 def test_the_profiles_of_the_project_deliver_what_they_recommend():
     delivers = {name: Study.load(name).settings.deliver for name in ("demo", "quick", "paper")}
-    assert delivers == {"demo": "recommended", "quick": "recommended", "paper": None}
+    assert delivers == {"demo": "recommended", "quick": "recommended", "paper": "mobilenet-layers-10"}

@@ -82,7 +82,7 @@ def _plateau(results: Results, name: str) -> str:
         return f"{choice['phrase']} clearly ahead"
     if not (rows["trainable_parameters"] > choice["trainable_parameters"]).any():
         return f"most accurate: {choice['phrase']}" if choice.name == results.best(name).index[0] else ""
-    return f"beyond {choice['phrase']} nothing is clearly gained"
+    return f"no clear gain beyond {choice['phrase']}"
 
 
 def trained(results: Results) -> Figure | None:
