@@ -249,8 +249,9 @@ def _name_front(axes: Axes, line: pd.DataFrame) -> None:
         x, y = row["training_seconds"], low + place * (high - low)
         axes.plot([x, x], [row["test_accuracy"], y], color="0.6", linewidth=0.5, zorder=1)
         ground = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        placed = {"textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate(name, (x, y), (-2, 0), fontsize=7, bbox=ground, **placed)
+        axes.annotate(
+            name, (x, y), (-2, 0), textcoords="offset points", fontsize=7, ha="right", va="center", bbox=ground
+        )
 
 
 def losses(results: Results) -> Figure:
