@@ -306,3 +306,6 @@ def test_networks_are_ranked_on_the_folds_that_all_of_them_have():
     assert results.most_accurate["backbone"] == results.best_choice["backbone"] == "resnet50"
     assert results.recommended["backbone"] == "resnet50", "it is clearly better where both were tested"
     assert results.across(results.most_accurate) > 0.9 > results.most_accurate["test_accuracy"]
+    text = Answer(results).write("answer")
+    for title, folds in (("ResNet50", 8), ("MobileNet", 3)):
+        assert re.search(rf"\*\*{title}:\*\*.* are classified correctly \([^)]*\), on {folds} folds\.", text)

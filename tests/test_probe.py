@@ -349,6 +349,20 @@ def test_the_study_scores_the_prediction():
     assert verdict(frozen, made(of, 2)) == "none"
 
 
+def test_what_training_more_gains_is_not_known_is_no_verdict_on_the_prediction():
+    prediction = made(depths(0.5, 0.6), 4)
+
+    def said(accuracy, **chance) -> str:
+        results = invented(accuracy, backbones=("mobilenet",), photos=200, **chance)
+        assert verdict(results, prediction) == "more"
+        return Answer(with_probe(results, mobilenet=prediction)).write("probe")
+
+    assert "the prediction **cost more than was needed**" in said(flat)
+    undecided = said(lambda b, s, a, c: 0.83 if a == 10 else 0.8, swap=0.1)
+    assert "whether it cost more than was needed, the photos **do not decide**" in undecided
+    assert "the prediction **cost" not in undecided
+
+
 def test_the_closest_configuration_by_blocks_is_scored():
     (probed,) = Answer(with_probe(invented(flat, backbones=("mobilenet",)), mobilenet=made(depths(0.5), 1))).probed
     for blocks, amount in {1: 2, 3: 2, 5: 4, 7: 4, 8: 10, 13: 10}.items():
