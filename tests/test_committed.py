@@ -142,8 +142,13 @@ def test_what_readme_says_in_words_is_in_the_report():
         f"{claims['no difference that matters']} there is no difference that matters, {claims['impossible']} are "
         f"impossible, and {claims['too close to call']} are too close to call" in said
     )
-    (hours,) = re.findall(r"([\d.]+) core-hours of training", texts()["page"])
-    assert f"took {hours} core-hours of training" in said
+    runs = pd.read_csv(PAPER / "results.csv")
+    spent = [json.loads(path.read_text(encoding="utf-8")) for path in PAPER.glob("runs/*/record.json")]
+    spent = [fold["training_seconds"] for record in spent for fold in record["folds"]]  # those in float32, too
+    shared = {seconds["activations"] for seconds in spent}  # computed once for all runs of a network and precision
+    hours = (sum(shared) + sum(seconds["head"] + seconds["finetune"] for seconds in spent)) / 3600
+    assert f"{hours:.1f} core-hours of training" in texts()["page"]
+    assert f"These {len(runs)} trainings, and 8 of them once more in float32, took {hours:.1f} core-hours" in said
     for title, folds in rows().groupby("title")["folds"].first().items():
         assert re.search(rf"\*\*{title}\*\* \({folds} folds, {folds * 367:,} test photos[,)]", said)
     effects = re.findall(r"([+-]?[\d.]+) points(?: \(|, )([+-]?[\d.]+) to ([+-]?[\d.]+)", said)
