@@ -250,6 +250,8 @@ def test_the_first_page_explains_its_words():
     layers = invented(flat)
     layers = replace(layers, runs=[run for run in layers.runs if run.record.experiment.strategy != BLOCKS])
     assert "block" not in Answer(layers).write("explained")
+    assert "of less than 2 is taken not to matter" in text and "*fold*" not in text
+    assert "A *fold* is a part of the photos" in Answer(invented(flat, folds=5)).write("explained")
 
 
 def test_the_words_of_the_first_page_are_of_one_s_own_study():

@@ -3,8 +3,12 @@
 import dataclasses
 import errno
 import json
+import os
+import platform
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -358,3 +362,14 @@ def test_a_cache_that_is_deleted_at_any_moment_changes_nothing(tmp_path, monkeyp
         stop.set()
         thread.join()
     assert len(times) > 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the C library of Linux is told")
+def test_a_job_keeps_the_memory_that_a_step_frees_for_the_next_one():
+    code = "import numpy, psutil; block = numpy.ones(2**24); del block; print(psutil.Process().memory_info().rss)"
+
+    def resident(environment):
+        return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
+
+    without = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    assert resident(os.environ) > resident(without) + 100e6  # of 134 MB

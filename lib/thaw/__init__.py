@@ -23,3 +23,9 @@ import os
 # TensorFlow's C++ start-up notes are of no use to a reader of a notebook.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+# A training step asks for the same large blocks as the one before. The C library of Linux would give each back to the
+# system and get it anew, page by page: so it keeps them, in one place for all threads. Read by processes that start.
+os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**31 - 1))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
