@@ -188,3 +188,23 @@ def test_every_link_of_the_report_leads_somewhere():
         assert {path for path in files if path.endswith(f"/{name}")} == {
             f"runs/{folder.name}/{name}" for folder in (PAPER / "runs").iterdir()
         }
+
+
+def test_what_is_said_of_the_solar_cells_is_what_was_found():
+    folder = ROOT / "outputs" / "solar-cells"
+    text = (ROOT / "docs" / "your-photos.md").read_text(encoding="utf-8")
+    said = flat(text[text.index("## An example: solar cells") : text.index("## How many photos")])
+    (network,) = json.loads((folder / "answer.json").read_text(encoding="utf-8"))["networks"]
+    choice, runs = network["recommended"], pd.read_csv(folder / "results.csv")
+    assert choice["configuration"] == "mobilenet-frozen-long" and "train only the new last layer of MobileNet" in said
+    for name in ("accuracy", "low", "high"):
+        assert words.percent(choice[name]).removesuffix("%") in said
+    assert f"after {choice['training_seconds']:.0f} seconds of training" in said
+    every = runs[runs["label"] == "All layers"]
+    assert f"all layers gives {every['test_accuracy'].mean():.1%} and takes six minutes" in said
+    assert every["training_seconds"].mean() / 60 == pytest.approx(6, abs=0.1)
+    report = BeautifulSoup((folder / "report.html").read_text(encoding="utf-8"), "html.parser")
+    report = flat(report.select_one("main").get_text(" "))
+    assert "-1.5 points (-3.5 to +0.4)" in said and "-1.5 points (-3.5 to +0.4) in MobileNet: too close" in report
+    assert "865 cells look nearly like" in said and "865 photos nearly as in another fold" in report
+    assert dead_links(folder / "report.html") == []

@@ -15,7 +15,7 @@ from thaw.study import study as study_module
 from thaw.study.profile import read_parameters
 from thaw.study.study import NOT_RUN, Job, Study
 
-PROFILES = ("demo", "paper", "quick", "catalogue")  # a user may have made others
+PROFILES = ("demo", "paper", "quick", "catalogue", "solar-cells")  # a user may have made others
 
 
 def profile(folder, **parameters):
