@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from thaw.network import blocks, graph
 from thaw.network.convolutions import Convolution, DepthwiseConvolution, quicken
+from thaw.training import machine
 
 
 @pytest.fixture
@@ -70,6 +71,8 @@ SHAPES = [
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_convolution_gives_keras_numbers(shape, precision):
+    if not machine.suits(precision) and precision != "float32":
+        pytest.skip("without instructions for 16 bits, TensorFlow's own gradient is up to 4 % from that in 32")
     layer = keras.layers.Conv2D(256, **shape)
     before, after = both_ways(layer)
     assert type(layer) is Convolution

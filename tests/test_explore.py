@@ -333,7 +333,7 @@ def test_explored_in_jupyterlab(tmp_path, monkeypatch):
 
         for side, name in zip(("First", "Second"), other.names):
             page.get_by_label(side, exact=True).select_option(label=name)
-        expect(said).to_contain_text("The second is more accurate")
+        expect(said).to_contain_text("The second is more accurate", timeout=60_000)
         expect(said).to_contain_text(points(other.effect))
         confusion = page.locator("figure img[alt^='A confusion matrix']")
         assert "data:image/svg+xml" in confusion.get_attribute("src")
