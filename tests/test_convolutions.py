@@ -71,12 +71,17 @@ SHAPES = [
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_convolution_gives_keras_numbers(shape, precision):
-    if not machine.suits(precision) and precision != "float32":
-        pytest.skip("without instructions for 16 bits, TensorFlow's own gradient is up to 4 % from that in 32")
     layer = keras.layers.Conv2D(256, **shape)
     before, after = both_ways(layer)
     assert type(layer) is Convolution
-    assert_close(after, before, precision)
+    if precision == "float32" or machine.suits(precision):
+        assert_close(after, before, precision)
+        return
+    # Without instructions for 16 bits TensorFlow's own gradient is up to 4 % from that in 32: ours is no further.
+    keras.config.set_dtype_policy("float32")
+    exact, _ = both_ways(keras.layers.Conv2D(256, **shape))
+    for one, other, true in zip(after, before, exact, strict=True):
+        assert np.abs(one - true).max() <= np.abs(other - true).max()
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"], indirect=True)
