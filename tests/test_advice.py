@@ -41,7 +41,7 @@ def test_a_network_that_is_clearly_better_is_advised_whatever_it_costs():
         "true value probably is: 92.4% to"
     )
     assert box["Why this network"] == "It is clearly the most accurate network."
-    assert "ResNet50, the base frozen for 20 epochs: 15 points less accurate (" in box["What would change this"]
+    assert "ResNet50 (the base frozen for 20 epochs) is 15 points less accurate (" in box["What would change this"]
     assert advice.for_programs(Answer(results))["advice"]["decided"] == "clearly best"
 
 
@@ -66,7 +66,7 @@ def between(lead: float, photos: int = 400, swap: float = 0.0, timed: bool = Tru
             "resnet50",
             "clearly best",
             r"clearly the most accurate network\.",
-            r"MobileNet, .*: 8 points less accurate \(",
+            r"MobileNet \(.*\) is 8 points less accurate \(",
         ),
         # Ahead by a hair, at four times the milliseconds.
         (
@@ -148,14 +148,15 @@ def test_a_network_is_called_clearly_the_best_only_if_what_is_advised_of_it_is(f
     box = advice.box(answer)
     clear = "clearly the most accurate network" in box["Why this network"]
     assert clear == ("MobileNet" in box["What would change this"] and not folds)
-    assert clear == bool(re.search(r"MobileNet, .* less accurate \([^)]*\)\.", box["What would change this"]))
+    assert clear == bool(re.search(r"MobileNet \(.*\) is .* less accurate \([^)]*\)\.", box["What would change this"]))
     assert advice.for_programs(answer)["advice"]["decided"] == ("clearly best" if clear else "most accurate")
 
 
 def test_networks_that_are_alike_are_called_so_and_the_same_time_is_no_news():
     box = advice.box(Answer(invented(flat, latency=lambda *_: 12.0)))
     assert re.search(
-        r"MobileNet, .*: as accurate \(-[\d.]+ to \+[\d.]+\), no difference that matters \(90% interval: [^)]*\)\.",
+        r"MobileNet \(.*\) is as accurate \(-[\d.]+ to \+[\d.]+\), "
+        r"no difference that matters \(90% interval: [^)]*\)\.",
         box["What would change this"],
     )
 

@@ -125,7 +125,7 @@ def test_a_pair_of_curves_a_seed_of_what_trains_least_and_most_and_of_the_best()
     assert len(colours) == 3, "each seed has its shade"
     assert all(len(axes.lines) == 2 * 3 for axes in figure.axes)
     assert re.match(
-        r"The validation loss ends lowest with .* \(ResNet50\), .* \(MobileNet\)",
+        r"Of these, the validation loss ends lowest with .* \(ResNet50\), .* \(MobileNet\)",
         figure.get_suptitle().replace("\n", " "),
     )
 

@@ -1,12 +1,11 @@
-"""Convolutions whose gradients are computed in other ways, where those that TensorFlow has are slow.
+"""Convolutions whose gradients are matrix products, where those that TensorFlow has are slow.
 
-To the filter, in bfloat16, TensorFlow takes up to four times as long as for the
-convolution itself; to the inputs, in float32 on a processor without AVX-512, up
-to ten times. A 1 x 1 convolution is a matrix product, and so are its gradients.
-A larger one's to the filter is a sum of such products over shifted pixels
-(Chellapilla, Puri and Simard, 2006); to the inputs it is itself a convolution,
-with the filter turned by half a circle (Dumoulin and Visin, 2016). The numbers
-are the same within floating-point rounding.
+The gradient to the filter is where a training step's time goes: in bfloat16,
+TensorFlow takes up to four times as long for it as for the convolution itself.
+A 1 x 1 convolution is a matrix product, and so is its gradient, (channels,
+pixels) times (pixels, filters); that of a larger one is a sum of such products
+over shifted pixels (Chellapilla, Puri and Simard, 2006). The numbers are the
+same within floating-point rounding.
 """
 
 import keras
@@ -21,14 +20,13 @@ class Convolution(keras.layers.Conv2D):
 
     def call(self, inputs):
         """Convolve photos or activations (n, height, width, channels) to (n, height, width, filters)."""
-        if not _is_plain(self):
+        if not _by_products(self, inputs):
             return super().call(inputs)
         if max(self.kernel_size) == 1 < max(self.strides):
             # The other pixels take no part. A window of one pixel leaves them out twenty times as fast as a slice.
             inputs = tf.nn.avg_pool2d(inputs, 1, self.strides, "VALID")
         bias = [tf.convert_to_tensor(self.bias)] if self.use_bias else []
-        convolve = _convolve(self.padding.upper(), _filter_by_products(self, inputs), _inputs_by_turning(self))
-        outputs = convolve(inputs, tf.convert_to_tensor(self.kernel), *bias)
+        outputs = _convolve(self.padding.upper())(inputs, tf.convert_to_tensor(self.kernel), *bias)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -55,28 +53,19 @@ def quicken(network: keras.Model) -> None:
         layer.__class__ = faster.get(type(layer), type(layer))
 
 
-def _is_plain(layer: keras.layers.Conv2D) -> bool:
-    """Whether each output depends on all channels of neighbouring pixels, and no pixel is left out but by 1 x 1."""
+def _by_products(layer: keras.layers.Conv2D, inputs: tf.Tensor) -> bool:
+    """Whether matrix products are never the slower way, as `benchmarks/gradients.py` measures."""
     if layer.groups != 1 or layer.data_format != "channels_last" or max(layer.dilation_rate) != 1:
         return False
-    return max(layer.kernel_size) == 1 or max(layer.strides) == 1
-
-
-# Both rules: where the other way is never the slower one, as `benchmarks/gradients.py` measures.
-def _filter_by_products(layer: keras.layers.Conv2D, inputs: tf.Tensor) -> bool:
+    if max(layer.kernel_size) == 1:
+        return True
     small = all(side is not None and side <= LARGEST_SIDE for side in inputs.shape[1:3])
-    larger = small and layer.filters >= FEWEST_FILTERS and layer.compute_dtype == "bfloat16"
-    return max(layer.kernel_size) == 1 or larger
+    large = layer.filters >= FEWEST_FILTERS and max(layer.strides) == 1
+    return small and large and layer.compute_dtype == "bfloat16"
 
 
-def _inputs_by_turning(layer: keras.layers.Conv2D) -> bool:
-    centred = layer.padding == "same" and all(side % 2 for side in layer.kernel_size)
-    return layer.compute_dtype == "float32" and (max(layer.kernel_size) == 1 or centred)
-
-
-def _convolve(padding: str, filter_by_products: bool, inputs_by_turning: bool):
+def _convolve(padding: str):
     """Make the convolution of stride 1 with a gradient of its own."""
-    how = {"strides": [1, 1, 1, 1], "padding": padding}
 
     @tf.custom_gradient
     def convolve(inputs, kernel, *bias):
@@ -85,42 +74,19 @@ def _convolve(padding: str, filter_by_products: bool, inputs_by_turning: bool):
             outputs = tf.nn.bias_add(outputs, *bias)
 
         def gradient(upstream):
-            if inputs_by_turning:
-                of_inputs = to_inputs(kernel, upstream)
-            else:
-                of_inputs = tf.raw_ops.Conv2DBackpropInput(
-                    input_sizes=tf.shape(inputs), filter=kernel, out_backprop=upstream, **how
-                )
-            if filter_by_products:
-                of_kernel = to_kernel(inputs, kernel.shape, upstream, padding)
-            else:
-                of_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                    input=inputs, filter_sizes=kernel.shape, out_backprop=upstream, **how
-                )
-            return of_inputs, of_kernel, *[_sum(upstream)] * len(bias)
+            to_inputs = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=[1, 1, 1, 1],
+                padding=padding,
+            )
+            to_bias = [_sum(upstream)] * len(bias)
+            return to_inputs, to_kernel(inputs, kernel.shape, upstream, padding), *to_bias
 
         return outputs, gradient
 
     return convolve
-
-
-def to_inputs(kernel: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """Compute the gradient to the inputs: each pixel gathers what it had a part in.
-
-    Parameters
-    ----------
-    kernel : Tensor
-        Of the convolution, whose stride is 1 and whose outputs have the size
-        of the inputs: (height, width, channels, filters), both sides odd.
-    upstream : Tensor
-        The gradient to the outputs: (n, height, width, filters).
-    """
-    height, width, channels, filters = kernel.shape
-    if height == width == 1:
-        pixels, weights = tf.reshape(upstream, [-1, filters]), tf.reshape(kernel, [channels, filters])
-        product = tf.matmul(pixels, weights, transpose_b=True)
-        return tf.reshape(product, tf.concat([tf.shape(upstream)[:3], [channels]], 0))
-    return tf.nn.conv2d(upstream, tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2]), 1, "SAME")
 
 
 def _convolve_each(strides: tuple[int, int], padding: str):

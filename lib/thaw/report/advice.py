@@ -162,7 +162,7 @@ def _changes(answer: Answer) -> list[str]:
         unclear = f", {what}" if effect.sign == 0 or what != TOO_CLOSE else ""
         low, high = (f"{100 * end:+z.1f}" for end in (effect.low, effect.high))
         said.append(
-            f"{other.title}, {other.choice['phrase']}: {order} ({low} to {high}){unclear}"
+            f"{other.title} ({other.choice['phrase']}) is {order} ({low} to {high}){unclear}"
             f"{_slower(other, network, '; a photo takes')}."
         )
     return [*said, "If your photos are unlike these: run the same study on yours, with thaw init."]

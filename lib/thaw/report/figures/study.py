@@ -149,11 +149,11 @@ def learning_curves(results: Results) -> Figure:
     for name, rows in results.backbones.items():
         rows = rows.sort_values("trainable_parameters", kind="stable")
         telling = {rows.index[0], rows.index[-1], results.cheapest(name).name, rows["test_accuracy"].idxmax()}
-        groups.append(rows[rows.index.isin(telling)])
-        least = rows.loc[rows["validation_loss"].idxmin()]
+        groups.append(shown := rows[rows.index.isin(telling)])
+        least = shown.loc[shown["validation_loss"].idxmin()]
         lowest.append(f"{plain(least['phrase'])} ({plain(results.titles[name])})")
     figure = learning_curves_of(results, *groups)
-    message = f"The validation loss ends lowest with {', '.join(lowest)}"
+    message = f"Of these, the validation loss ends lowest with {', '.join(lowest)}"
     figure.suptitle("\n".join(wrap(message, int(110 * style.width() / style.WIDTH))), fontsize=9)
     return figure
 
