@@ -13,6 +13,7 @@ photos and epochs. Writes ``results.csv``, ``results.md`` and ``results.png``.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import thaw
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import HEAD, add_head
 from thaw.study.study import Study, read_parameters
@@ -121,10 +123,17 @@ def peak(precision: str) -> tuple[float, float]:
 def measured(script: str, experiment, further: dict[str, bool]) -> dict:
     """One run, in a process of its own."""
     parameters = json.dumps(experiment.model_dump(mode="json", exclude={"output_dir"}) | further)
-    done = subprocess.run([sys.executable, HERE / script, parameters], **QUIET)
+    done = subprocess.run([sys.executable, HERE / script, parameters], env=environment(script), **QUIET)
     if done.returncode:
         sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment(script: str) -> dict[str, str]:
+    """Give the variables of a process: those that Thaw sets only where it runs."""
+    return {
+        name: value for name, value in os.environ.items() if "thaw" in script or thaw.ENVIRONMENT.get(name) != value
+    }
 
 
 def composed(run: dict, part, full, whole: int) -> dict[str, float]:
@@ -269,7 +278,7 @@ def draw(wide: pd.DataFrame, names: list[str], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-QUIET = {"capture_output": True, "text": True, "env": None}
+QUIET = {"capture_output": True, "text": True}
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from compare import environment
+
 from thaw.study.study import Study
 
 HERE = Path(__file__).parent
@@ -58,7 +60,9 @@ def seconds_of(script: str, experiment) -> dict:
     """Measure one process, from its start to its end."""
     began = time.perf_counter()
     parameters = experiment.model_dump_json(exclude={"output_dir"})
-    done = subprocess.run([sys.executable, HERE / script, parameters], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, HERE / script, parameters], env=environment(script), capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{script} {parameters} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1]) | {"wall": time.perf_counter() - began}

@@ -20,15 +20,19 @@ The rooms, from the ground up; none imports one above it:
 
 import os
 
-# TensorFlow's C++ start-up notes are of no use to a reader of a notebook.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-# The faster convolutions that TensorFlow has, but does not use by itself on processors without AVX-512.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-# A training step asks for the same large blocks as the one before. The C library of Linux would give each back to the
-# system and get it anew, page by page: so it keeps them, in one place for all threads. Read by processes that start.
-os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**31 - 1))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**31 - 1))
+# Yours stay where they are set.
+ENVIRONMENT = {
+    # TensorFlow's C++ start-up notes are of no use to a reader of a notebook.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GRPC_VERBOSITY": "ERROR",
+    # The faster convolutions that TensorFlow has, but does not use by itself on processors without AVX-512.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    # A training step asks for the same large blocks as the one before. The C library of Linux would give each back to
+    # the system and get it anew, page by page: so it keeps them, in one place for all threads. Read by processes that
+    # start.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
