@@ -13,6 +13,8 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 
 from thaw.report import words
+from thaw.report.results import Results
+from thaw.study.study import Study
 
 PAPER = ROOT / "outputs" / "paper"
 ORIGINAL = ROOT / "params" / "original" / "results.csv"
@@ -208,3 +210,22 @@ def test_what_is_said_of_the_solar_cells_is_what_was_found():
     assert "-1.5 points (-3.5 to +0.4)" in said and "-1.5 points (-3.5 to +0.4) in MobileNet: too close" in report
     assert "865 cells look nearly like" in said and "865 photos nearly as in another fold" in report
     assert dead_links(folder / "report.html") == []
+
+
+def test_what_is_said_of_the_catalogue_is_what_was_found():
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    text = text[text.index("## What is often said") : text.index("## Details")]
+    replication = Results.of(Study.load("catalogue")).replication
+    claims = {claim.words: replication.verdicts[claim.id] for claim in replication.claims.claims}
+    table = markdown_table(text).set_index("what is said")
+    assert set(claims) - set(table.index) == {
+        "Fine-tuning is more accurate than a base that stays frozen for as many epochs."
+    }
+    for said, row in table.iterrows():
+        assert row["the answer here"] == claims[said].word and claims[said].effect.endswith(row["difference"]), said
+    assert replication.verdicts["control"].word == "holds" and "that claim holds" in text
+    needed = sorted(float(v.found.split()[0]) for v in claims.values() if v.found)
+    assert f"had to be {needed[0]} points at the least, and {needed[-1]} where BatchNorm's statistics stay" in flat(
+        text
+    )
+    assert dead_links(ROOT / "outputs" / "catalogue" / "report.html") == []
