@@ -19,6 +19,7 @@ from thaw.data.photos import photos_of
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network.head import add_head
+from thaw.network.normalization import FusedBatchNormalization
 from thaw.network.pretrained import load_pretrained
 from thaw.training import machine
 
@@ -86,6 +87,9 @@ def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarr
     keras.config.set_dtype_policy(PRECISION)
     network = backbones.get(experiment.backbone, experiment.preprocessing)
     base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none", experiment.preprocessing)
+    for layer in base.layers:
+        # As it is delivered: the layers that make training faster are slower with a single photo, without AVX-512.
+        layer.__class__ = {FusedBatchNormalization: keras.layers.BatchNormalization}.get(type(layer), type(layer))
     model = add_head(base, classes, experiment.seed)
     graph = _compiled(model, network.preprocess)
     return {
