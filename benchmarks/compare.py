@@ -130,10 +130,9 @@ def measured(script: str, experiment, further: dict[str, bool]) -> dict:
 
 
 def environment(script: str) -> dict[str, str]:
-    """Give the variables of a process: those that Thaw sets only where it runs."""
-    return {
-        name: value for name, value in os.environ.items() if "thaw" in script or thaw.ENVIRONMENT.get(name) != value
-    }
+    """Give the variables of a script's process: without those that Thaw sets for itself, unless it is Thaw's."""
+    left_out = {} if script == "thaw_run.py" else thaw.ENVIRONMENT
+    return {name: value for name, value in os.environ.items() if left_out.get(name) != value}
 
 
 def composed(run: dict, part, full, whole: int) -> dict[str, float]:

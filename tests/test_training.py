@@ -373,3 +373,11 @@ def test_a_job_keeps_the_memory_that_a_step_frees_for_the_next_one():
 
     without = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     assert resident(os.environ) > resident(without) + 100e6  # of 134 MB
+
+
+@pytest.mark.parametrize("yours", [None, "0"])
+def test_the_faster_kernels_are_asked_for_unless_you_say_otherwise(yours):
+    variables = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    variables |= {"TF_ENABLE_ONEDNN_OPTS": yours} if yours else {}
+    code = "import thaw, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    assert subprocess.check_output([sys.executable, "-c", code], env=variables, text=True).strip() == (yours or "1")

@@ -3,7 +3,8 @@
 What a network computes does not depend on which of its layers were trainable:
 all configurations of a network run the same graph, so it is measured once. The
 values of the weights do not matter either. It is measured in float32, whatever
-the precision of the training: so computes the network that a study leaves.
+the precision of the training, and with Keras' own layers, in place of those
+that train faster: so computes the network that a study leaves.
 """
 
 import gc
@@ -19,8 +20,6 @@ from thaw.data.photos import photos_of
 from thaw.experiment import Experiment
 from thaw.network import backbones
 from thaw.network.head import add_head
-from thaw.network.normalization import FusedBatchNormalization
-from thaw.network.pretrained import load_pretrained
 from thaw.training import machine
 
 CALLS = ("graph", "predict")  # the compiled graph, and Keras' `predict`
@@ -86,11 +85,7 @@ def _calls(experiment: Experiment, classes: int) -> dict[str, Callable[[np.ndarr
     """Build a network as its two calls, from photos uint8 (n, size, size, 3) to probabilities."""
     keras.config.set_dtype_policy(PRECISION)
     network = backbones.get(experiment.backbone, experiment.preprocessing)
-    base, _ = load_pretrained(experiment.backbone, experiment.image_size, "none", experiment.preprocessing)
-    for layer in base.layers:
-        # As it is delivered: the layers that make training faster are slower with a single photo, without AVX-512.
-        layer.__class__ = {FusedBatchNormalization: keras.layers.BatchNormalization}.get(type(layer), type(layer))
-    model = add_head(base, classes, experiment.seed)
+    model = add_head(network.build(experiment.image_size), classes, experiment.seed)
     graph = _compiled(model, network.preprocess)
     return {
         "graph": lambda photos: graph(photos).numpy(),
