@@ -25,6 +25,7 @@ import thaw
 from thaw.network import backbones, graph, unfreezing
 from thaw.network.head import HEAD, add_head
 from thaw.study.study import Study, read_parameters
+from thaw.training import machine
 from thaw.training.setup import set_keras
 
 HERE = Path(__file__).parent
@@ -82,6 +83,7 @@ def main() -> None:
     whole = int(read_parameters(study.path)["max_examples"] or 3670)
     options.output.mkdir(parents=True, exist_ok=True)
     hows = HOW | (PEERS if options.peers else {})
+    hows = {how: of for how, of in hows.items() if of[1] == "float32" or machine.suits(of[1])}  # 16 bits: hours, else
     of_precision = {precision: peak(precision) for _, precision, _ in hows.values()}
     peaks = {how: of_precision[precision] for how, (_, precision, _) in hows.items()}
     for how, (matrix, convolution) in peaks.items():

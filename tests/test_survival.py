@@ -147,19 +147,21 @@ def below(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-KINDS = ("job", "Snakemake", "parent", "kernel", "all")  # what is killed
+KINDS = ("job", "Snakemake", "parent", "kernel", "copied", "all")  # what is killed
 
 
 def of_kind(process: subprocess.Popen, kind: str) -> list[psutil.Process]:
     """The processes of one kind that a command has started and that run now; itself for "parent" and "all"."""
     if kind in ("parent", "all"):
         return [psutil.Process(process.pid)]
-    words = {"kernel": "ipykernel_launcher", "job": "thaw", "Snakemake": "snakemake"}[kind]
+    words = {"job": ["-m", "thaw"], "Snakemake": ["-m", "snakemake"]}.get(kind, ["-m", "thaw.study.kernels"])
     found = []
     for each in below(process):
         with contextlib.suppress(psutil.Error):
-            if each.cmdline()[1:3] == ["-m", words]:
+            if each.cmdline()[1:][: len(words)] == words:
                 found.append(each)
+    if kind in ("kernel", "copied"):  # kernels are copies of one process, and below it
+        found = [each for each in found if (each.parent() in found) == (kind == "kernel")]
     return found
 
 
@@ -282,7 +284,7 @@ def test_a_study_that_is_interrupted_and_killed_goes_on_to_the_same_results(tmp_
     assert "another run of this study is at work" in said
     until(first, "epoch 3 of 4 (fine-tuning)")  # and so the epoch before it has been kept
     processes = below(first)
-    assert any("ipykernel" in " ".join(process.cmdline()) for process in processes)
+    assert of_kind(first, "kernel")
     began = time.monotonic()
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
     said, _ = first.communicate(timeout=30)

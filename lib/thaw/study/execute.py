@@ -16,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from thaw.disk.atomic import write_atomic
 from thaw.disk.streams import stderr_to
 from thaw.errors import Diverged, ThawError, explained, lacks
+from thaw.study.kernels import Manager
 
 # If both nbclient's task and its kernel are interrupted, asyncio logs a traceback that tells nothing more.
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -62,6 +63,7 @@ def execute(
                     dict(parameters),
                     progress_bar=False,
                     kernel_name="python3",
+                    kernel_manager_class=Manager,
                     stdout_file=Labelled(terminal, label),
                     execution_timeout=math.ceil(3600 * hours),
                     shutdown_kernel="immediate",  # all is saved: no need to wait until TensorFlow has tidied up

@@ -135,7 +135,9 @@ class Graph:
         path = folder / ".snakemake" / f"config-{stage}.json"
         write_atomic(path, config)
         coordinator = self._new(REPORT if stage == REPORT else STUDY)
-        done = _run([*command, "--configfile", path], coordinator, watch.of(self.study, stage)) == 0
+        here = stage == "experiments" and not self.cluster
+        notebook = root / "notebooks" / "experiment.ipynb" if here else None
+        done = _run([*command, "--configfile", path], coordinator, watch.of(self.study, stage), notebook) == 0
         if not done and not self.study.failures():  # no job has said why: Snakemake itself gave up
             logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
             print("Snakemake could not run the jobs. It says why in", logs[-1] if logs else "no file.", flush=True)
@@ -179,7 +181,12 @@ def _cache_of_others() -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(places.cache("of-others").absolute())}
 
 
-def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch | None = None) -> int:
+def _run(
+    command: Sequence[str | Path],
+    coordinator: Path,
+    watched: watch.Watch | None = None,
+    notebook: Path | None = None,
+) -> int:
     """Run a command; however it ends, or if this process is stopped, stop all that it has started.
 
     Parameters
@@ -189,14 +196,16 @@ def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch 
         The file that is there meanwhile.
     watched : Watch, optional
         Shows the progress.
+    notebook : Path, optional
+        What jobs run in kernels.
     """
     mark = {RUN: str(coordinator)}
     # Jobs run in other folders: the cache's path has to be absolute.
     environment = os.environ | _cache_of_others() | mark | {"THAW_CACHE_DIR": str(places.cache().absolute())}
     write_atomic(coordinator, json.dumps({"host": platform.node(), "process": os.getpid()}))
     try:
-        with watched or contextlib.nullcontext() as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        with watched or contextlib.nullcontext() as output, _copies(notebook, environment) as offer:
+            process = subprocess.Popen(command, env=environment | offer, stdout=output, stderr=output)
             try:
                 while watched and process.poll() is None:
                     watched.look()
@@ -213,6 +222,15 @@ def _run(command: Sequence[str | Path], coordinator: Path, watched: watch.Watch 
         return status
     finally:
         coordinator.unlink(missing_ok=True)
+
+
+def _copies(notebook: Path | None, environment: dict[str, str]) -> contextlib.AbstractContextManager[dict[str, str]]:
+    """Offer kernels for a notebook, if there is one."""
+    if not notebook:
+        return contextlib.nullcontext({})
+    from thaw.study import kernels  # takes half a second to import, which few commands need
+
+    return kernels.offered(notebook, environment)
 
 
 def _stop(mark: dict[str, str], says: str, told: bool) -> None:
