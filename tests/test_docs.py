@@ -13,7 +13,7 @@ from thaw.study.profile import StudySettings
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]}
 COMMANDS = {name: command for name, command in cli.commands.items() if not command.hidden}
-INTERNAL = {"THAW_STATUS", "THAW_RUN"}  # variables by which our own processes tell each other something
+INTERNAL = {"THAW_STATUS", "THAW_RUN", "THAW_KERNELS"}  # variables by which our own processes tell each other something
 
 
 def first_cells(page: str, heading: str = "") -> list[str]:
