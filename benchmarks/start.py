@@ -27,7 +27,8 @@ SECONDS_TO_IMPORT = 30  # after that the first copy is to be had at once
 def main() -> None:
     """Print a line for each configuration."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"THAW_CACHE_DIR": f"{folder}/cache"}
+        of_one_core = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # as in a study's jobs
+        environment = os.environ | of_one_core | {"THAW_CACHE_DIR": f"{folder}/cache"}
         study = Study.load("demo", f"{folder}/outputs")
         jobs = [next(job for job in study.jobs if job.configuration == name) for name in CONFIGURATIONS]
         for job in jobs:
@@ -53,7 +54,6 @@ def cost(job: Job, folder: str, environment: dict[str, str]) -> float:
     subprocess.run(
         [*command, "--outputs", f"{folder}/outputs", "--threads", "1"], env=environment, check=True, capture_output=True
     )
-    time.sleep(1.5)  # until a copy that has ended is counted
     return worked() - began - sum(json.loads(job.record.read_text(encoding="utf-8"))["training_seconds"].values())
 
 

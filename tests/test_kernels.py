@@ -9,12 +9,16 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from conftest import ROOT
 
 from thaw import errors
 from thaw.study import kernels
 from thaw.study.execute import execute
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone"),
+]
 
 
 def notebook_of(folder: Path, *cells: str) -> Path:
@@ -143,21 +147,57 @@ def test_the_process_that_is_copied_ends_with_who_started_it(tmp_path):
     assert until(lambda: not copied.is_running() or copied.status() == psutil.STATUS_ZOMBIE)
 
 
-ANOTHER = """
-import os, sys
+AS_ANOTHER = """
+import os, socket
 from thaw.study import kernels
 os.setgid(65534); os.setuid(65534)
 try:
-    kernels.Copy(["-f", "none"], os.environ)
+    kernels.Copy()
 except OSError as error:
     print(error)
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(chr(0) + os.environ[kernels.OFFER])
+    print(connection.recv(1))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can be another user")
-def test_another_user_gets_no_copy(tmp_path):
+def test_neither_takes_the_other_for_its_own_if_it_is_another_users(tmp_path):
     with kernels.offered(notebook_of(tmp_path, "import wave"), dict(os.environ)) as offer:
-        said = subprocess.run([sys.executable, "-c", ANOTHER], env=os.environ | offer, capture_output=True, text=True)
-        assert said.stdout == f"{offer[kernels.OFFER]} belongs to another user\n", said.stderr
-        until(lambda: process_below(os.getpid()).children())
-        assert process_below(os.getpid()).children() == []
+        command = [sys.executable, "-c", AS_ANOTHER]
+        done = subprocess.run(command, env=os.environ | offer, capture_output=True, text=True)
+        assert done.stdout == f"{offer[kernels.OFFER]} belongs to another user\nb''\n", done.stderr
+
+
+IN_NO_FOLDER = """
+import os, time
+from thaw.study import kernels
+kernels.Path.cwd = lambda: "/none/such"
+copy = kernels.Copy()
+copy.start(["-f", "none"], os.environ)
+while copy.poll() is None:
+    time.sleep(0.1)
+"""
+
+
+def test_a_copy_that_cannot_start_says_why(tmp_path):
+    with kernels.offered(notebook_of(tmp_path, "import wave"), dict(os.environ)) as offer:
+        command = [sys.executable, "-c", IN_NO_FOLDER]
+        done = subprocess.run(command, env=os.environ | offer, capture_output=True, text=True)
+        assert "FileNotFoundError: [Errno 2] No such file or directory" in done.stderr, done
+
+
+OF_AN_EXPERIMENT = """
+import sys
+print({"tensorflow", "keras", "thaw.training.phases", "thaw.report.figures"} - sys.modules.keys())
+import os, pathlib
+threads = pathlib.Path("/proc", str(os.getppid()), "task")
+print(*sorted((path / "comm").read_text().strip() for path in threads.iterdir() if path.name != str(os.getppid())))
+"""
+
+
+def test_what_is_copied_has_tensorflow_and_no_threads_but_one_that_is_made_for_it(tmp_path):
+    """The memory allocator of Arrow, which pandas loads, starts its own thread anew in a copy."""
+    notebook = ROOT / "notebooks" / "experiment.ipynb"
+    with kernels.offered(notebook, dict(os.environ)) as offer:
+        assert printed(notebook_of(tmp_path, OF_AN_EXPERIMENT), **offer) == ["set()\njemalloc_bg_thd\n"]

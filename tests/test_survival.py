@@ -147,21 +147,23 @@ def below(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-KINDS = ("job", "Snakemake", "parent", "kernel", "copied", "all")  # what is killed
+# What is killed. The kernels of a study on Linux are copies of one process; elsewhere they start by themselves.
+KINDS = ("job", "Snakemake", "parent", "kernel", *["copied"] * (sys.platform == "linux"), "all")
 
 
 def of_kind(process: subprocess.Popen, kind: str) -> list[psutil.Process]:
     """The processes of one kind that a command has started and that run now; itself for "parent" and "all"."""
     if kind in ("parent", "all"):
         return [psutil.Process(process.pid)]
-    words = {"job": ["-m", "thaw"], "Snakemake": ["-m", "snakemake"]}.get(kind, ["-m", "thaw.study.kernels"])
+    words = {"thaw": "job", "snakemake": "Snakemake", "ipykernel_launcher": "kernel", "thaw.study.kernels": "copied"}
     found = []
     for each in below(process):
         with contextlib.suppress(psutil.Error):
-            if each.cmdline()[1:][: len(words)] == words:
+            of = words.get(each.cmdline()[2]) if each.cmdline()[1:2] == ["-m"] else None
+            if of == "copied" and each.ppid() != process.pid:
+                of = "kernel"
+            if of == kind:
                 found.append(each)
-    if kind in ("kernel", "copied"):  # kernels are copies of one process, and below it
-        found = [each for each in found if (each.parent() in found) == (kind == "kernel")]
     return found
 
 
