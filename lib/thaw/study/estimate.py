@@ -24,10 +24,10 @@ CALLS = 3  # of which the fastest counts
 MEASURED = 0.1  # of a network's work, at least, is in the training step that is measured
 # What costs the same whatever the photos, in units of the time that this machine takes to import TensorFlow: see
 # benchmarks/estimate.py, which compares the sum with what studies took.
-OF_AN_EXPERIMENT = 2.0  # a notebook: imports, tables, figures
+OF_AN_EXPERIMENT = 1.0  # a notebook, in a copy of a process that has imported all: tables, figures
 OF_A_CHOICE = 1.5  # of learning rates: imports, building the network
 OF_A_NETWORK = 2.0  # its shared part, the check before training, and its latency
-OF_A_STUDY = 8.0  # the check, the summary, HTML and PDF
+OF_A_STUDY = 9.0  # the check, the process that kernels are copies of, the summary, HTML and PDF
 HEAD_SECONDS = 5e-5  # to train the head alone on one photo's features
 CONTENTION = 0.25  # how much longer each job takes for every other at work beside it: they share the memory
 
