@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, is_alive
 
 from thaw import errors
 from thaw.study import kernels
@@ -38,9 +38,14 @@ def printed(path: Path, **environment: str) -> list[str]:
 
 
 def process_below(starter: int) -> psutil.Process:
-    """The process that is copied."""
-    (found,) = (each for each in psutil.Process(starter).children() if "thaw.study.kernels" in each.cmdline())
-    return found
+    """The process that is copied, once it has its own command line."""
+
+    def found() -> list[psutil.Process]:
+        return [each for each in psutil.Process(starter).children() if "thaw.study.kernels" in each.cmdline()]
+
+    assert until(found)
+    (copied,) = found()
+    return copied
 
 
 def until(true, seconds: float = 10) -> bool:
@@ -50,7 +55,7 @@ def until(true, seconds: float = 10) -> bool:
     return bool(true())
 
 
-WITNESS = "import sys, os\nprint('wave' in sys.modules, 'wave' in globals())", "import wave", "import none_such"
+WITNESS = "import sys, os\nprint('wave' in sys.modules, 'wave' in globals())", "import wave"
 ITSELF = (
     "import os, sys, signal, pathlib",
     "print(sorted(set(os.environ.items()) - {('JPY_PARENT_PID', os.environ.get('JPY_PARENT_PID'))}))",
@@ -81,21 +86,19 @@ def test_a_copy_is_like_a_kernel_that_starts_by_itself(tmp_path, capfd):
     assert [each.replace("ipykernel_launcher", "True") for each in copied[2:]] == alone[2:]
 
 
-def test_what_cannot_be_imported_fails_in_the_notebook(tmp_path):
-    path = notebook_of(tmp_path, "import none_such_module")
-    with (
-        kernels.offered(path, dict(os.environ)) as offer,
-        pytest.raises(errors.ThawError, match="a: .*none_such_module"),
-    ):
-        printed(path, **offer)
-
-
-def test_a_copy_that_dies_is_named_with_what_it_logged(tmp_path):
-    path = notebook_of(tmp_path, "import os\nos.write(2, b'OSError: [Errno 24] Too many open files\\n')\nos.abort()")
-    with (
-        kernels.offered(path, dict(os.environ)) as offer,
-        pytest.raises(errors.ThawError, match="a: the notebook's kernel died: too many files are open at once. Allow"),
-    ):
+@pytest.mark.parametrize(
+    "cell, said",
+    [
+        ("import none_such_module", "a: .*none_such_module"),
+        (
+            "import os\nos.write(2, b'OSError: [Errno 24] Too many open files\\n')\nos.abort()",
+            "a: the notebook's kernel died: too many files are open at once. Allow",
+        ),
+    ],
+)
+def test_why_a_copy_fails_is_said(tmp_path, cell, said):
+    path = notebook_of(tmp_path, cell)
+    with kernels.offered(path, dict(os.environ)) as offer, pytest.raises(errors.ThawError, match=said):
         printed(path, **offer)
 
 
@@ -121,7 +124,7 @@ def test_a_kernel_ends_when_who_asked_for_it_is_killed(tmp_path):
 
 
 def test_without_the_process_that_is_copied_kernels_start_by_themselves(tmp_path):
-    path = notebook_of(tmp_path, *WITNESS[:2])
+    path = notebook_of(tmp_path, *WITNESS)
     with kernels.offered(path, dict(os.environ)) as offer:
         process_below(os.getpid()).kill()
         assert printed(path, **offer)[0] == "False False\n"
@@ -144,7 +147,7 @@ def test_the_process_that_is_copied_ends_with_who_started_it(tmp_path):
     copied = process_below(starter.pid)
     starter.kill()
     starter.wait()
-    assert until(lambda: not copied.is_running() or copied.status() == psutil.STATUS_ZOMBIE)
+    assert until(lambda: not is_alive(copied))
 
 
 AS_ANOTHER = """
